@@ -1,0 +1,274 @@
+package cluster
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// A Command is one change of the replicated state: exactly one field is set, next
+// to At. Times in it are the proposer's, so that all nodes compute the same.
+type Command struct {
+	At time.Time `json:"at"`
+
+	Found      *Founding      `json:"found,omitempty"`
+	Join       *JoinCommand   `json:"join,omitempty"`
+	PutNode    *NodeRecord    `json:"put_node,omitempty"`
+	RemoveNode *string        `json:"remove_node,omitempty"` // node ID
+	Drain      *DrainCommand  `json:"drain,omitempty"`
+	Configure  *Configuration `json:"configure,omitempty"`
+	AddVIP     *VIPCommand    `json:"add_vip,omitempty"`
+	DelVIP     *netip.Addr    `json:"del_vip,omitempty"`
+	Settle     *struct{}      `json:"settle,omitempty"`
+	PutToken   *TokenRecord   `json:"put_token,omitempty"`
+	DropToken  *string        `json:"drop_token,omitempty"` // token ID
+	Move       *Move          `json:"move,omitempty"`
+}
+
+// A Founding is the first state of a cluster.
+type Founding struct {
+	ClusterID string        `json:"cluster_id"`
+	Node      NodeRecord    `json:"node"`
+	Heartbeat time.Duration `json:"heartbeat"`
+	Instances []Instance    `json:"instances"`
+	Tokens    []TokenRecord `json:"tokens,omitempty"`
+}
+
+// A JoinCommand admits a node.
+type JoinCommand struct {
+	Node NodeRecord `json:"node"`
+	// TokenID is that of the newcomer's token; a node that has shown
+	// the cluster secret needs none.
+	TokenID string `json:"token_id,omitempty"`
+	Trusted bool   `json:"trusted,omitempty"`
+}
+
+// A DrainCommand sets or clears a node's drain flag.
+type DrainCommand struct {
+	NodeID  string `json:"node_id"`
+	Drained bool   `json:"drained"`
+}
+
+// A Configuration is the cluster-wide part of a node's file.
+type Configuration struct {
+	Heartbeat time.Duration `json:"heartbeat,omitempty"` // 0: leave as it is
+	Instances []Instance    `json:"instances"`
+}
+
+// A VIPCommand adds one address to an instance, which is made if it is not there.
+type VIPCommand struct {
+	Instance string  `json:"instance"`
+	Group    string  `json:"group"`
+	Address  Address `json:"address"`
+	GARP     GARP    `json:"garp"`
+}
+
+// apply returns the state after the command, or a refusal and no state. It is
+// pure, and the same on every node.
+func (s *State) apply(c Command, index uint64) (*State, error) {
+	n := s.clone()
+	n.Version = index
+	if !s.Founded() && c.Found == nil {
+		return nil, refuse(CodeNotReady, "", "the cluster has not been founded yet")
+	}
+	var err error
+	switch {
+	case c.Found != nil:
+		err = n.found(*c.Found, c.At)
+	case c.Join != nil:
+		err = n.join(*c.Join, c.At)
+	case c.PutNode != nil:
+		err = n.putNode(*c.PutNode)
+	case c.RemoveNode != nil:
+		err = n.removeNode(*c.RemoveNode, c.At)
+	case c.Drain != nil:
+		err = n.drain(*c.Drain)
+	case c.Configure != nil:
+		err = n.configure(*c.Configure)
+	case c.AddVIP != nil:
+		err = n.addVIP(*c.AddVIP)
+	case c.DelVIP != nil:
+		err = n.delVIP(*c.DelVIP)
+	case c.Settle != nil:
+		n.Heartbeat.Previous = n.Heartbeat.Current
+	case c.PutToken != nil:
+		n.dropExpired(c.At)
+		n.Tokens[c.PutToken.ID] = *c.PutToken
+	case c.DropToken != nil:
+		if _, ok := n.Tokens[*c.DropToken]; !ok {
+			return nil, refuse(CodeNotFound, `see "raftvip token list"`, "no token %s", *c.DropToken)
+		}
+		delete(n.Tokens, *c.DropToken)
+	case c.Move != nil:
+		n.move(*c.Move, c.At)
+	default:
+		// A newer node in the cluster knows a command that this one does not.
+		err = refuse(CodeNewerState, "run the same raftvip version on all nodes", "unknown command in the log")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+func (s *State) found(f Founding, at time.Time) error {
+	if s.Founded() {
+		return refuse(CodeAlreadyExists, "", "cluster %s exists already", s.ClusterID)
+	}
+	s.ClusterID = f.ClusterID
+	s.Heartbeat = HeartbeatSetting{Current: f.Heartbeat, Previous: f.Heartbeat}
+	f.Node.Joined = at
+	s.Nodes[f.Node.ID] = f.Node
+	for _, t := range f.Tokens {
+		s.Tokens[t.ID] = t
+	}
+	return s.configure(Configuration{Instances: f.Instances})
+}
+
+func (s *State) join(j JoinCommand, at time.Time) error {
+	if r, ok := s.Removed[j.Node.ID]; ok {
+		return refuse(CodeRemoved, "clear its data dir and join again with a new identity",
+			"node %s was removed from the cluster on %s", r.Name, r.At.UTC().Format(time.DateTime))
+	}
+	if !j.Trusted {
+		t, ok := s.Tokens[j.TokenID]
+		switch {
+		case !ok || t.Uses <= 0:
+			return refuse(CodeWrongToken, `make a new one on a member with "raftvip token create"`,
+				"this cluster does not know the token: it is used up, revoked or wrong")
+		case at.After(t.Expires):
+			return refuse(CodeExpiredToken, `make a new one on a member with "raftvip token create"`,
+				"the token expired %s ago", at.Sub(t.Expires).Round(time.Second))
+		}
+		t.Uses--
+		if t.Uses == 0 {
+			delete(s.Tokens, t.ID)
+		} else {
+			s.Tokens[t.ID] = t
+		}
+	}
+	if old, ok := s.Nodes[j.Node.ID]; ok {
+		j.Node.Joined, j.Node.Drained = old.Joined, old.Drained
+	} else {
+		j.Node.Joined = at
+	}
+	return s.putNode(j.Node)
+}
+
+func (s *State) putNode(n NodeRecord) error {
+	if _, ok := s.Removed[n.ID]; ok {
+		return refuse(CodeRemoved, "", "node %s was removed from the cluster", n.Name)
+	}
+	for _, other := range s.Nodes {
+		if other.ID != n.ID && other.Name == n.Name {
+			return refuse(CodeNameTaken,
+				fmt.Sprintf(`choose another name with --name; if %s has lost its data dir, join with --replace`, n.Name),
+				"the name %s is taken by a member at %s", n.Name, other.Address)
+		}
+	}
+	s.Nodes[n.ID] = n
+	return nil
+}
+
+func (s *State) removeNode(id string, at time.Time) error {
+	n, ok := s.Nodes[id]
+	if !ok {
+		return refuse(CodeNotFound, `see "raftvip node list"`, "no node %s", id)
+	}
+	delete(s.Nodes, id)
+	s.Removed[id] = RemovedNode{Name: n.Name, At: at}
+	return nil
+}
+
+func (s *State) drain(d DrainCommand) error {
+	n, ok := s.Nodes[d.NodeID]
+	if !ok {
+		return refuse(CodeNotFound, `see "raftvip node list"`, "no node %s", d.NodeID)
+	}
+	n.Drained = d.Drained
+	s.Nodes[d.NodeID] = n
+	return nil
+}
+
+func (s *State) configure(c Configuration) error {
+	seen := make(map[netip.Addr]string)
+	names := make(map[string]bool)
+	for _, in := range c.Instances {
+		if names[in.Name] {
+			return refuse(CodeBadRequest, "", "instance %s appears twice", in.Name)
+		}
+		names[in.Name] = true
+		for _, a := range in.Addresses {
+			if !a.Prefix.IsValid() {
+				return refuse(CodeBadRequest, "", "instance %s has an invalid address", in.Name)
+			}
+			if other, ok := seen[a.Prefix.Addr()]; ok {
+				return refuse(CodeAddressInUse, "", "address %s is in instance %s and in %s", a.Prefix.Addr(), other, in.Name)
+			}
+			seen[a.Prefix.Addr()] = in.Name
+		}
+	}
+	s.Instances = slices.Clone(c.Instances)
+	if c.Heartbeat > 0 && c.Heartbeat != s.Heartbeat.Current {
+		// Previous is the longest, or shortest, that any voter may still use; a
+		// second change before all have the first must not forget it.
+		if s.Heartbeat.Previous != s.Heartbeat.Current {
+			return refuse(CodeNotReady, "try again when all nodes are reachable",
+				"an earlier change of heartbeat_timeout has not reached every node yet")
+		}
+		s.Heartbeat = HeartbeatSetting{Current: c.Heartbeat, Previous: s.Heartbeat.Current}
+	}
+	return nil
+}
+
+func (s *State) addVIP(v VIPCommand) error {
+	if !v.Address.Prefix.IsValid() {
+		return refuse(CodeBadRequest, "", "invalid address")
+	}
+	if in, a, ok := s.AddressOf(v.Address.Prefix.Addr()); ok {
+		return refuse(CodeAddressInUse, "", "address %s is already in instance %s", a.Prefix, in.Name)
+	}
+	for i := range s.Instances {
+		if s.Instances[i].Name == v.Instance {
+			s.Instances[i].Addresses = append(s.Instances[i].Addresses, v.Address)
+			return nil
+		}
+	}
+	s.Instances = append(s.Instances, Instance{Name: v.Instance, Group: v.Group, GARP: v.GARP, Addresses: []Address{v.Address}})
+	return nil
+}
+
+func (s *State) delVIP(ip netip.Addr) error {
+	for i := range s.Instances {
+		in := &s.Instances[i]
+		for k, a := range in.Addresses {
+			if a.Prefix.Addr() == ip {
+				in.Addresses = slices.Delete(in.Addresses, k, k+1)
+				return nil
+			}
+		}
+	}
+	return refuse(CodeNotFound, `see "raftvip vip list"`, "no virtual address %s", ip)
+}
+
+func (s *State) move(m Move, at time.Time) {
+	m.Seq = 1
+	if k := len(s.Moves); k > 0 {
+		m.Seq = s.Moves[k-1].Seq + 1
+	}
+	m.At = at
+	s.Moves = append(s.Moves, m)
+	if len(s.Moves) > maxMoves {
+		s.Moves = slices.Delete(s.Moves, 0, len(s.Moves)-maxMoves)
+	}
+}
+
+// dropExpired forgets tokens that nobody can use any more.
+func (s *State) dropExpired(at time.Time) {
+	for id, t := range s.Tokens {
+		if at.Sub(t.Expires) > 24*time.Hour {
+			delete(s.Tokens, id)
+		}
+	}
+}

@@ -1,0 +1,221 @@
+package cluster
+
+import (
+	"sync"
+	"time"
+
+	"github.com/raftvip/raftvip/cluster/lease"
+)
+
+// A LeaseSink is told of a group's lease synchronously, by the goroutine that
+// learnt of it. Its methods must not block: Revoke returns when nothing of that
+// term answers any more.
+type LeaseSink interface {
+	// Renew says that the lease of term now runs until the given instant.
+	Renew(term uint64, until time.Duration)
+	// Revoke says that no lease of term or of an older term is valid any more.
+	Revoke(term uint64)
+}
+
+// A fence is one node's side of the lease in one group, both as a voter (its
+// promise) and as a leader (its ledger). Every rule that makes ownership
+// exclusive is applied under its one lock, so that a renewal in flight can never
+// overtake a revocation.
+type fence struct {
+	self string
+	now  func() time.Duration
+	sink LeaseSink
+
+	mu      sync.Mutex
+	promise lease.Promise
+	ledger  lease.Ledger
+	// length is the lease that the voters' promises support.
+	length time.Duration
+	// newest is the newest term that this node has heard of or helped.
+	newest uint64
+	// voters returns the current voters; nil until Raft runs.
+	voters func() []string
+	// leading is the term in which this node leads and has caught up, or 0.
+	leading uint64
+	// heardAt is when a leader was last heard.
+	heardAt time.Duration
+}
+
+func newFence(self string, now func() time.Duration, promise, length time.Duration, sink LeaseSink) *fence {
+	return &fence{
+		self: self, now: now, sink: sink, length: length,
+		promise: lease.NewPromise(now(), promise),
+		heardAt: now(),
+	}
+}
+
+// setTiming changes the promise made from now on and the lease counted on.
+func (f *fence) setTiming(promise, length time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.promise.SetLength(promise)
+	f.length = length
+}
+
+// heard notes that a leader was heard, before Raft can answer it.
+func (f *fence) heard(term uint64, leader string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if term < f.newest {
+		return // Raft will refuse it, and it must not bind this voter
+	}
+	now := f.now()
+	f.newest = term
+	f.heardAt = now
+	f.promise.Heard(now, term, leader)
+}
+
+// lastHeard is the time since a leader was last heard.
+func (f *fence) lastHeard() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.now() - f.heardAt
+}
+
+// bound returns for how long this voter must not help candidate; zero or less
+// means it is free.
+func (f *fence) bound(candidate string) time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.promise.Bound(f.now(), candidate)
+}
+
+// grants decides whether a vote that Raft has granted may leave this node. Its
+// own lease of any older term ends first; then the promise is looked at again,
+// as a leader may have been heard while Raft was writing the vote to disk.
+func (f *fence) grants(term uint64, candidate string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.newest = max(f.newest, term)
+	f.revokeLocked(term - 1)
+	return f.promise.Bound(f.now(), candidate) <= 0
+}
+
+// helped notes that this node takes part in term.
+func (f *fence) helped(term uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.newest = max(f.newest, term)
+}
+
+// revoke ends the lease of term and of older terms.
+func (f *fence) revoke(term uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.revokeLocked(term)
+}
+
+func (f *fence) revokeLocked(term uint64) {
+	f.ledger.Revoke(term)
+	if f.leading <= term {
+		f.leading = 0
+	}
+	f.sink.Revoke(term)
+}
+
+// lead notes that this node leads in term and has applied everything that was
+// committed before: only now may its lease be used.
+func (f *fence) lead(term uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.leading = term
+	f.renewLocked()
+}
+
+// acknowledged notes that voter agreed, in term, to a request sent at sent.
+func (f *fence) acknowledged(term uint64, voter string, sent time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ledger.Acknowledge(term, voter, sent) {
+		f.renewLocked()
+	}
+}
+
+// tick renews the lease of a group whose majority is this node alone: nobody
+// else's acknowledgement will.
+func (f *fence) tick() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.renewLocked()
+}
+
+func (f *fence) renewLocked() {
+	if f.leading == 0 {
+		return
+	}
+	if until := f.untilLocked(); until > 0 {
+		f.sink.Renew(f.leading, until)
+	}
+}
+
+func (f *fence) untilLocked() time.Duration {
+	if f.leading == 0 || f.voters == nil {
+		return 0
+	}
+	return f.ledger.Until(f.leading, f.now(), f.self, f.voters(), f.length)
+}
+
+// until returns the term in which this node leads and the end of its lease.
+func (f *fence) until() (term uint64, until time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.leading, f.untilLocked()
+}
+
+// release gives the lease of term up, locally and at once. The voters may then
+// be told; nothing of this term counts again before they are bound again.
+func (f *fence) release(term uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var voters []string
+	if f.voters != nil {
+		voters = f.voters()
+	}
+	f.ledger.Release(term, voters)
+	f.sink.Revoke(term)
+}
+
+// released tells whether the lease of term is given up, so that the leadership
+// may be handed over.
+func (f *fence) released(term uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.ledger.Released(term)
+}
+
+// bind notes that voter promised again in term at a request sent at sent.
+func (f *fence) bind(term uint64, voter string, sent time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.ledger.Bind(term, voter, sent) {
+		f.renewLocked()
+	}
+}
+
+// freed is the voter's side of a release: the leader of term answers no more.
+func (f *fence) freed(term uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.promise.Release(term)
+}
+
+// rebind is the voter's side of taking a release back; false refuses.
+func (f *fence) rebind(term uint64, leader string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.promise.Rebind(f.now(), term, f.newest, leader)
+}
+
+// contact returns the time since the latest request, in the term that this node
+// leads, that voter has acknowledged.
+func (f *fence) contact(voter string) (time.Duration, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	at, ok := f.ledger.Newest(f.leading, voter)
+	return f.now() - at, ok
+}

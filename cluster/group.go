@@ -1,0 +1,459 @@
+package cluster
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/raftvip/raftvip/cluster/lease"
+)
+
+// DefaultGroup is the group that holds the replicated state and, unless told
+// otherwise, owns every instance.
+const DefaultGroup = "default"
+
+// A Standing is what one node knows of one group at one moment.
+type Standing struct {
+	Group string
+	// Leading: this node leads in Term and has applied everything committed before.
+	Leading bool
+	Term    uint64
+	// LeaderID is the leader that this node knows of, or "".
+	LeaderID string
+	// LeaseUntil is the end of this node's own lease, 0 for none. It is in the
+	// past once the lease has ended.
+	LeaseUntil time.Duration
+	// Heard is the time since a leader was last heard; for the leader itself, 0.
+	Heard time.Duration
+}
+
+// A Release is what a leader says when it hands its group over.
+type Release struct {
+	Group string `json:"group"`
+	Term  uint64 `json:"term"`
+	From  string `json:"from"` // node ID
+	To    string `json:"to"`   // node ID
+	// Reason is for the history.
+	Reason string `json:"reason"`
+}
+
+// A Group is one Raft group on one node.
+type Group struct {
+	name    string
+	self    string
+	log     *slog.Logger
+	now     func() time.Duration
+	fence   *fence
+	trans   *leaseTransport
+	machine *stateMachine
+	raft    *raft.Raft
+	leaders chan bool
+	changed *broadcast
+	peers   peerCaller
+
+	mu sync.Mutex
+	// release is the last one heard of, and when.
+	release   Release
+	releaseAt time.Duration
+	transfer  bool // a hand-over is under way
+
+	calls sync.WaitGroup // "released" messages under way
+}
+
+// peerCaller sends the lease messages to another voter.
+type peerCaller interface {
+	callRelease(ctx context.Context, address string, r Release) error
+	callRebind(ctx context.Context, address string, r Release) error
+}
+
+type groupParts struct {
+	name, self string
+	log        *slog.Logger
+	now        func() time.Duration
+	heartbeat  HeartbeatSetting
+	sink       LeaseSink
+	inner      networkTransport
+	logs       raft.LogStore
+	stable     raft.StableStore
+	snapshots  raft.SnapshotStore
+	peers      peerCaller
+	changed    *broadcast
+	raftLog    *slog.Logger
+}
+
+// raftConfig derives every Raft timing from the heartbeat timeout.
+func raftConfig(self string, heartbeat time.Duration) *raft.Config {
+	c := raft.DefaultConfig()
+	c.LocalID = raft.ServerID(self)
+	c.HeartbeatTimeout = heartbeat
+	c.ElectionTimeout = heartbeat
+	c.LeaderLeaseTimeout = heartbeat
+	// The log is nearly idle; this is how often followers learn the commit index.
+	c.CommitTimeout = max(heartbeat/5, 5*time.Millisecond)
+	c.SnapshotInterval = 2 * time.Minute
+	c.SnapshotThreshold = 1024
+	c.TrailingLogs = 1024
+	c.NoLegacyTelemetry = true
+	return c
+}
+
+// newGroup opens the group's Raft. It does not run before run is called, but may
+// answer its peers already.
+func newGroup(p groupParts) (*Group, error) {
+	f := newFence(p.self, p.now, p.heartbeat.Promise(), lease.Length(p.heartbeat.Counted()), p.sink)
+	g := &Group{
+		name: p.name, self: p.self, log: p.log.With("group", p.name), now: p.now, fence: f,
+		machine: newStateMachine(p.changed), leaders: make(chan bool, 16), changed: p.changed, peers: p.peers,
+	}
+	g.trans = newLeaseTransport(p.inner, f, func() time.Duration {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.promise.Length()
+	})
+	config := raftConfig(p.self, p.heartbeat.Current)
+	config.NotifyCh = g.leaders
+	config.Logger = newRaftLogger(p.raftLog)
+	if term, err := p.stable.GetUint64([]byte("CurrentTerm")); err == nil {
+		f.newest = term
+	}
+	r, err := openRaft(config, g.machine, p.logs, p.stable, p.snapshots, g.trans)
+	if err != nil {
+		return nil, fmt.Errorf("open group %s: %w", p.name, err)
+	}
+	g.raft = r
+	f.mu.Lock()
+	f.voters = g.voters
+	f.mu.Unlock()
+	following := func() bool { return r.State() == raft.Follower }
+	g.trans.following.Store(&following)
+	g.trans.start()
+	return g, nil
+}
+
+// openRaft turns the panics by which Raft and bbolt report damaged pages into errors.
+func openRaft(c *raft.Config, m raft.FSM, logs raft.LogStore, stable raft.StableStore, snaps raft.SnapshotStore, t raft.Transport) (r *raft.Raft, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v", ErrLogLost, p)
+		}
+	}()
+	return raft.NewRaft(c, m, logs, stable, snaps, t)
+}
+
+// voters returns the voters of the latest configuration.
+func (g *Group) voters() []string {
+	var ids []string
+	for _, s := range g.raft.GetConfiguration().Configuration().Servers {
+		if s.Suffrage == raft.Voter {
+			ids = append(ids, string(s.ID))
+		}
+	}
+	return ids
+}
+
+// run follows leadership until ctx ends, then shuts Raft down.
+func (g *Group) run(ctx context.Context) error {
+	observed := make(chan raft.Observation, 64)
+	observer := raft.NewObserver(observed, false, func(o *raft.Observation) bool {
+		switch o.Data.(type) {
+		case raft.LeaderObservation, raft.PeerObservation, raft.RaftState:
+			return true
+		}
+		return false
+	})
+	g.raft.RegisterObserver(observer)
+	defer g.raft.DeregisterObserver(observer)
+
+	tick := time.NewTicker(max(g.length()/5, time.Millisecond))
+	defer tick.Stop()
+	var tasks errgroup.Group
+	defer tasks.Wait()
+	cancel := func() {}
+	defer func() { cancel() }()
+	for {
+		select {
+		case <-ctx.Done():
+			g.fence.revoke(g.raft.CurrentTerm())
+			cancel()
+			tasks.Wait()
+			// Raft closes the transport; it must do so while requests can still be
+			// answered, or its own goroutines wait for them.
+			err := g.raft.Shutdown().Error()
+			g.calls.Wait()
+			return errors.Join(err, g.trans.Close())
+		case leading := <-g.leaders:
+			if !leading {
+				g.stepDown()
+			}
+			cancel()
+			tasks.Wait()
+			if !leading {
+				g.stepDown() // assume may have finished in between
+				g.changed.notify()
+				continue
+			}
+			var assuming context.Context
+			assuming, cancel = context.WithCancel(ctx)
+			tasks.Go(func() error { g.assume(assuming); return nil })
+		case <-observed:
+			g.changed.notify()
+		case <-tick.C:
+			g.fence.tick()
+		}
+	}
+}
+
+// stepDown ends the lease of the term that this node led.
+func (g *Group) stepDown() {
+	if term, _ := g.fence.until(); term != 0 {
+		g.fence.revoke(term)
+		g.log.Info("no longer leader", "term", term)
+	}
+}
+
+func (g *Group) length() time.Duration {
+	g.fence.mu.Lock()
+	defer g.fence.mu.Unlock()
+	return g.fence.length
+}
+
+// assume makes leadership usable: everything committed before must be applied
+// here first, so that the owner acts on the newest address list.
+func (g *Group) assume(ctx context.Context) {
+	term := g.raft.CurrentTerm()
+	for ctx.Err() == nil && g.raft.State() == raft.Leader && g.raft.CurrentTerm() == term {
+		err := g.raft.Barrier(time.Second).Error()
+		if err == nil {
+			if g.raft.State() != raft.Leader || g.raft.CurrentTerm() != term {
+				return
+			}
+			g.log.Info("leader", "term", term)
+			if s := g.machine.state.Load(); s.Founded() {
+				g.setTiming(s.Heartbeat) // before a lease is counted by it
+			}
+			g.fence.lead(term)
+			g.changed.notify()
+			return
+		}
+		g.log.Warn("leader, but cannot commit yet", "term", term, "error", err)
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// Standing returns what this node knows of the group now.
+func (g *Group) Standing() Standing {
+	term, until := g.fence.until()
+	_, leader := g.raft.LeaderWithID()
+	s := Standing{Group: g.name, Leading: term != 0, Term: term, LeaderID: string(leader), LeaseUntil: until}
+	if !s.Leading {
+		s.Term = g.raft.CurrentTerm()
+		s.Heard = g.fence.lastHeard()
+	}
+	return s
+}
+
+// Contact returns the time since a voter last acknowledged this leader.
+func (g *Group) Contact(nodeID string) (time.Duration, bool) { return g.fence.contact(nodeID) }
+
+// LastRelease returns the last hand-over that this node was told of and how long ago.
+func (g *Group) LastRelease() (Release, time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.release, g.now() - g.releaseAt
+}
+
+// Holder returns the leader that this node heard last, its term, and how long
+// ago: what a new leader knows of the one before it.
+func (g *Group) Holder() (nodeID string, term uint64, ago time.Duration) {
+	g.fence.mu.Lock()
+	defer g.fence.mu.Unlock()
+	id, term := g.fence.promise.Holder()
+	return id, term, g.fence.now() - g.fence.heardAt
+}
+
+// released is the voter's side of a hand-over.
+func (g *Group) released(r Release) {
+	g.mu.Lock()
+	g.release, g.releaseAt = r, g.now()
+	g.mu.Unlock()
+	g.fence.freed(r.Term)
+}
+
+// apply commits a command. A refusal by the state machine is returned as it is.
+func (g *Group) apply(ctx context.Context, c Command) error {
+	b, err := json.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("encode command: %w", err)
+	}
+	timeout := 5 * time.Second
+	if d, ok := ctx.Deadline(); ok {
+		timeout = time.Until(d)
+	}
+	future := g.raft.Apply(b, timeout)
+	done := make(chan error, 1)
+	go func() { done <- future.Error() }()
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		return refuse(CodeNoLeader, "see \"raftvip status\" for the nodes that are not reachable",
+			"the cluster did not confirm the change in time: no majority of the voters answers")
+	}
+	switch {
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+		return refuse(CodeNotLeader, "try again", "the leader has just changed")
+	case err != nil:
+		return fmt.Errorf("commit to the cluster's log: %w", err)
+	}
+	if refused, ok := future.Response().(error); ok {
+		return refused
+	}
+	return nil
+}
+
+// Transfer hands the group over to a voter. The caller has stopped answering for
+// the group's addresses already, or its guard will when the lease sink says so.
+// The order is: lease revoked here, then the voters are freed, then Raft is asked.
+// When the hand-over fails the promises are taken back, and the lease with them.
+func (g *Group) Transfer(ctx context.Context, to, reason string) error {
+	g.mu.Lock()
+	if g.transfer {
+		g.mu.Unlock()
+		return refuse(CodeTransfer, "", "a hand-over is under way already")
+	}
+	g.transfer = true
+	g.mu.Unlock()
+	defer func() {
+		g.mu.Lock()
+		g.transfer = false
+		g.mu.Unlock()
+	}()
+
+	term, _ := g.fence.until()
+	if term == 0 {
+		return refuse(CodeNotLeader, "", "this node does not lead group %s", g.name)
+	}
+	var target raft.Server
+	servers := g.raft.GetConfiguration().Configuration().Servers
+	voters := 0
+	for _, s := range servers {
+		if s.Suffrage != raft.Voter {
+			continue
+		}
+		voters++
+		if string(s.ID) == to {
+			target = s
+		}
+	}
+	if target.ID == "" || to == g.self {
+		return refuse(CodeTransfer, `see "raftvip node list"`, "node %s is not another voter of group %s", to, g.name)
+	}
+	if ago, ok := g.fence.contact(to); !ok || ago > g.length() {
+		return refuse(CodeTransfer, `see "raftvip status"`, "node %s does not answer", to)
+	}
+	release := Release{Group: g.name, Term: term, From: g.self, To: to, Reason: reason}
+	g.fence.release(term)
+	err := g.free(ctx, servers, release, voters/2) // with the target's own, a majority
+	if err == nil {
+		err = g.raft.LeadershipTransferToServer(target.ID, target.Address).Error()
+	}
+	if err == nil {
+		return nil
+	}
+	g.rebind(ctx, servers, release)
+	return refuse(CodeTransfer, "", "hand over to %s: %s", to, err)
+}
+
+// free tells the voters that the lease is released and waits until the target
+// and enough others to elect it know.
+func (g *Group) free(ctx context.Context, servers []raft.Server, r Release, needed int) error {
+	ctx, cancel := context.WithTimeout(ctx, max(g.length(), 100*time.Millisecond))
+	defer cancel()
+	type answer struct {
+		id  string
+		err error
+	}
+	answers := make(chan answer, len(servers))
+	sent := 0
+	for _, s := range servers {
+		if s.Suffrage != raft.Voter || string(s.ID) == g.self {
+			continue
+		}
+		sent++
+		// Not waited for beyond the answers needed: the calls end with their own
+		// timeout, and a late "released" is true all the same.
+		g.calls.Add(1)
+		go func() {
+			defer g.calls.Done()
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			answers <- answer{string(s.ID), g.peers.callRelease(ctx, string(s.Address), r)}
+		}()
+	}
+	target := false
+	var failures []error
+	for i := 0; i < sent; i++ {
+		select {
+		case a := <-answers:
+			if a.err != nil {
+				failures = append(failures, fmt.Errorf("%s: %w", a.id, a.err))
+				continue
+			}
+			needed--
+			target = target || a.id == r.To
+			if target && needed <= 0 {
+				return nil
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("voters were not told in time: %w", errors.Join(append(failures, ctx.Err())...))
+		}
+	}
+	return fmt.Errorf("voters could not be told: %w", errors.Join(failures...))
+}
+
+// rebind asks the voters to be bound again after a failed hand-over.
+func (g *Group) rebind(ctx context.Context, servers []raft.Server, r Release) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	for _, s := range servers {
+		if s.Suffrage != raft.Voter || string(s.ID) == g.self {
+			continue
+		}
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			sent := g.now()
+			if err := g.peers.callRebind(ctx, string(s.Address), r); err != nil {
+				g.log.Warn("cannot take a hand-over back", "voter", s.ID, "error", err)
+				return
+			}
+			g.fence.bind(r.Term, string(s.ID), sent)
+		}()
+	}
+	wg.Wait()
+	g.changed.notify()
+}
+
+// setTiming applies a changed heartbeat setting. Raft's own leader lease cannot
+// grow shorter while it runs; it is only a second line behind this package's.
+func (g *Group) setTiming(h HeartbeatSetting) {
+	g.fence.setTiming(h.Promise(), lease.Length(h.Counted()))
+	rc := g.raft.ReloadableConfig()
+	if rc.HeartbeatTimeout == h.Current {
+		return
+	}
+	rc.HeartbeatTimeout, rc.ElectionTimeout = h.Current, h.Current
+	if err := g.raft.ReloadConfig(rc); err != nil {
+		g.log.Warn("heartbeat_timeout takes effect at the next start", "heartbeat_timeout", h.Current, "error", err)
+	}
+}

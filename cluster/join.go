@@ -1,0 +1,65 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/raftvip/raftvip/internal/pki"
+)
+
+func proofMatches(proof, hash string) bool { return pki.ProofMatches(proof, hash) }
+
+// ErrOtherToken says that a token was made by another cluster than the one that
+// answered.
+var ErrOtherToken = errors.New("the token is of another cluster")
+
+// Join exchanges a token for membership: it asks the member at address, which
+// must prove that it belongs to the token's cluster, to admit a node, and
+// returns what to put into the data directory. local is the address of this host
+// on the way there.
+func Join(ctx context.Context, address string, token pki.Token, req JoinRequest) (got JoinAnswer, secret pki.Secret, err error) {
+	req.TokenID, req.Proof = token.ID, token.Proof()
+	client := &http.Client{Transport: &http.Transport{
+		DialTLSContext: func(ctx context.Context, _, address string) (net.Conn, error) {
+			d := tls.Dialer{Config: pki.JoinClient(token.Pin, time.Now)}
+			return d.DialContext(ctx, "tcp", address)
+		},
+		DisableKeepAlives: true,
+	}}
+	if err := postJSON(ctx, client, address, pathJoin, req, &got); err != nil {
+		if errors.Is(err, pki.ErrOtherCluster) {
+			return JoinAnswer{}, pki.Secret{}, fmt.Errorf("join %s: %w", address, ErrOtherToken)
+		}
+		return JoinAnswer{}, pki.Secret{}, err
+	}
+	secret, err = pki.ParseSecret(got.Secret)
+	if err != nil {
+		return JoinAnswer{}, pki.Secret{}, fmt.Errorf("join %s: %w", address, err)
+	}
+	authority, err := pki.NewAuthority(secret)
+	if err != nil {
+		return JoinAnswer{}, pki.Secret{}, err
+	}
+	if authority.Pin() != token.Pin || secret.ClusterID() != got.ClusterID {
+		return JoinAnswer{}, pki.Secret{}, fmt.Errorf("join %s: the secret it sent is not that of the token's cluster", address)
+	}
+	return got, secret, nil
+}
+
+// LocalAddressTo returns the address of this host that reaches a member: what a
+// newcomer is reached at unless told otherwise.
+func LocalAddressTo(ctx context.Context, address string) (string, error) {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return "", fmt.Errorf("reach %s: %w", address, err)
+	}
+	defer conn.Close()
+	host, _, err := net.SplitHostPort(conn.LocalAddr().String())
+	return host, err
+}

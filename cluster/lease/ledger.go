@@ -1,0 +1,141 @@
+package lease
+
+import (
+	"slices"
+	"time"
+)
+
+// Margin is the share of a voter's promise that a leader may count on: the lease
+// is Margin times the promise. The rest pays for two things. Clock rates: NTP
+// slews by at most 500 ppm in ntpd and about 8 percent in chrony's default, so
+// two nodes may differ by as much. Scheduling: none is needed for correctness, as
+// evidence is stamped before it is sent and the end is enforced per packet, but a
+// timer that ends ownership in user space (no guard) may be late by this much.
+const Margin = 0.9
+
+// Length returns the lease that a promise of this length supports.
+func Length(promise time.Duration) time.Duration {
+	return time.Duration(float64(promise) * Margin)
+}
+
+// A Ledger is a leader's record of its voters' acknowledgements: the evidence
+// from which the end of its lease follows. The zero Ledger is ready and grants
+// nothing. It is not safe for concurrent use.
+type Ledger struct {
+	// term is the leader's term that the evidence belongs to.
+	term uint64
+	// newest is, per voter, the latest instant at which an acknowledged request
+	// was sent.
+	newest map[string]time.Duration
+	// unbound are the voters that were told "released" in this term and have not
+	// promised again since.
+	unbound map[string]bool
+	// revoked: no evidence of this or an older term ever counts again.
+	revoked uint64
+	// released: the lease of the current term is given up until Rebind.
+	released bool
+}
+
+// Acknowledge records that voter, in term, agreed to a request sent at sent. It
+// tells whether the evidence counts. Evidence of a newer term starts an empty
+// record; evidence of an older or revoked one is late and is dropped.
+func (l *Ledger) Acknowledge(term uint64, voter string, sent time.Duration) bool {
+	if term <= l.revoked || term < l.term {
+		return false
+	}
+	if term > l.term {
+		l.term = term
+		l.newest = make(map[string]time.Duration)
+		l.unbound = nil
+		l.released = false
+	}
+	if l.unbound[voter] {
+		return false
+	}
+	if old, ok := l.newest[voter]; ok && sent <= old {
+		return false
+	}
+	l.newest[voter] = sent
+	return true
+}
+
+// Until returns the end of the lease in term: the newest instant that a majority
+// of voters has acknowledged, plus length. self counts as acknowledging now if it
+// is a voter. Zero means no lease.
+func (l *Ledger) Until(term uint64, now time.Duration, self string, voters []string, length time.Duration) time.Duration {
+	if term <= l.revoked || len(voters) == 0 {
+		return 0
+	}
+	if term == l.term && l.released {
+		return 0
+	}
+	if term != l.term && len(voters) > 1 {
+		return 0
+	}
+	evidence := make([]time.Duration, 0, 8)
+	for _, v := range voters {
+		if v == self {
+			evidence = append(evidence, now)
+		} else if at, ok := l.newest[v]; ok && term == l.term {
+			evidence = append(evidence, min(at, now))
+		}
+	}
+	majority := len(voters)/2 + 1
+	if len(evidence) < majority {
+		return 0
+	}
+	slices.Sort(evidence)
+	return evidence[len(evidence)-majority] + length
+}
+
+// Revoke ends the lease of term and of all older terms for good: late replies
+// cannot revive it.
+func (l *Ledger) Revoke(term uint64) {
+	if term > l.revoked {
+		l.revoked = term
+	}
+}
+
+// Release gives up the lease of term, and the voters' promises with it: none of
+// their acknowledgements counts until they have promised again (Bind). It is
+// what precedes telling the voters "released, term T".
+func (l *Ledger) Release(term uint64, voters []string) {
+	if term < l.term {
+		return
+	}
+	if term > l.term {
+		l.term = term
+		l.newest = make(map[string]time.Duration)
+	}
+	l.released = true
+	l.unbound = make(map[string]bool, len(voters))
+	for _, v := range voters {
+		l.unbound[v] = true
+	}
+	clear(l.newest)
+}
+
+// Bind records that voter took back the release of term, at a request sent at
+// sent: it has promised again, which is evidence like any other. It tells whether
+// that counts.
+func (l *Ledger) Bind(term uint64, voter string, sent time.Duration) bool {
+	if term != l.term || term <= l.revoked || !l.unbound[voter] {
+		return false
+	}
+	delete(l.unbound, voter)
+	l.released = false
+	l.newest[voter] = sent
+	return true
+}
+
+// Released tells whether the lease of term is given up by Release and not taken back.
+func (l *Ledger) Released(term uint64) bool { return term == l.term && l.released }
+
+// Newest returns the latest instant in term that voter has acknowledged.
+func (l *Ledger) Newest(term uint64, voter string) (time.Duration, bool) {
+	if term != l.term {
+		return 0, false
+	}
+	at, ok := l.newest[voter]
+	return at, ok
+}

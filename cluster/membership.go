@@ -1,0 +1,355 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	// membershipInterval is how often the leader compares the members with
+	// Raft's configuration when nothing tells it to.
+	membershipInterval = time.Second
+	// maxClockOffset is how far a newcomer's wall clock may be off. Ownership
+	// does not depend on wall clocks; tokens, certificates and the history do.
+	maxClockOffset = 5 * time.Minute
+	// catchUpSlack is how many log entries behind a node may be to become a voter.
+	catchUpSlack = 16
+	// reportFresh is the age up to which a report says that a node is alive.
+	reportFresh = 3 * reportInterval
+)
+
+func (n *Node) reconcileSoon() {
+	select {
+	case n.members <- struct{}{}:
+	default: // a wake-up is pending already
+	}
+}
+
+// keepMembership makes Raft's configuration follow the list of nodes while this
+// node leads: add, move, promote, remove, one change at a time.
+func (n *Node) keepMembership(ctx context.Context) {
+	tick := time.NewTicker(membershipInterval)
+	defer tick.Stop()
+	var settle settling
+	for {
+		changed := n.Changed()
+		if n.group.Standing().Leading {
+			if err := n.reconcile(ctx, &settle); err != nil && ctx.Err() == nil {
+				n.log.Warn("cannot bring the membership up to date", "error", err)
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-n.members:
+		case <-changed:
+			// Bursts of changes are one change: several follow one another closely.
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-ctx.Done():
+				return
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// settling remembers from which version on every voter must have the state
+// before a changed heartbeat timeout is the only one.
+type settling struct {
+	heartbeat HeartbeatSetting
+	version   uint64
+}
+
+func (n *Node) reconcile(ctx context.Context, settle *settling) error {
+	s := n.State()
+	if !s.Founded() {
+		return n.found(ctx)
+	}
+	reports := make(map[string]SeenReport)
+	n.reports.keepOnly(s.Nodes)
+	for _, r := range n.reports.all() {
+		reports[r.NodeID] = r
+	}
+	for id, node := range s.Nodes {
+		if r, ok := reports[id]; ok && r.Age < reportFresh && r.Address != "" && r.Address != node.Address {
+			n.log.Info("node has a new address", "node", node.Name, "from", node.Address, "to", r.Address)
+			node.Address = r.Address
+			if err := n.Apply(ctx, Command{PutNode: &node}); err != nil {
+				return fmt.Errorf("update address of %s: %w", node.Name, err)
+			}
+		}
+	}
+	if err := n.reconcileRaft(n.State(), reports); err != nil {
+		return err
+	}
+	return n.settle(ctx, n.State(), reports, settle)
+}
+
+// found puts the first state into the log of a cluster that has just elected its
+// first leader.
+func (n *Node) found(ctx context.Context) error {
+	id := n.opts.Identity
+	if id.Origin == OriginJoin {
+		return errors.New("this node joined a cluster whose log is empty")
+	}
+	seed, err := n.opts.DataDir.Seed()
+	if err != nil {
+		return err
+	}
+	instances := n.opts.Content()
+	for _, in := range seed.Instances {
+		if !slices.ContainsFunc(instances, func(o Instance) bool { return o.Name == in.Name }) {
+			instances = append(instances, in)
+		}
+	}
+	err = n.Apply(ctx, Command{Found: &Founding{
+		ClusterID: id.ClusterID,
+		Node:      NodeRecord{ID: id.NodeID, Name: id.Name, Address: n.opts.Advertise, Witness: id.Witness},
+		Heartbeat: n.opts.Heartbeat, Instances: instances, Tokens: seed.Tokens,
+	}})
+	if err != nil {
+		return fmt.Errorf("found cluster: %w", err)
+	}
+	n.log.Info("cluster founded", "cluster", id.ClusterID, "node", id.Name)
+	return n.opts.DataDir.DropSeed()
+}
+
+// reconcileRaft makes the first change that Raft's configuration needs, if any;
+// the next one follows at the next round.
+func (n *Node) reconcileRaft(s *State, reports map[string]SeenReport) error {
+	r := n.group.raft
+	servers := make(map[string]raft.Server)
+	for _, server := range r.GetConfiguration().Configuration().Servers {
+		servers[string(server.ID)] = server
+	}
+	const wait = 2 * time.Second
+	for _, node := range s.SortedNodes() {
+		id, address := raft.ServerID(node.ID), raft.ServerAddress(node.Address)
+		server, member := servers[node.ID]
+		report, reported := reports[node.ID]
+		fresh := reported && report.Age < reportFresh
+		switch {
+		case !member && fresh:
+			n.log.Info("adding node", "node", node.Name, "address", node.Address)
+			return r.AddNonvoter(id, address, 0, wait).Error()
+		case !member:
+			// It was admitted but does not run yet.
+		case server.Address != address && server.Suffrage == raft.Voter:
+			return r.AddVoter(id, address, 0, wait).Error()
+		case server.Address != address:
+			return r.AddNonvoter(id, address, 0, wait).Error()
+		case server.Suffrage != raft.Voter && fresh && report.Applied > 0 && report.Applied+catchUpSlack >= r.AppliedIndex():
+			n.log.Info("node has caught up and votes from now on", "node", node.Name)
+			return r.AddVoter(id, address, 0, wait).Error()
+		}
+	}
+	for id := range servers {
+		if _, ok := s.Nodes[id]; !ok && id != n.opts.Identity.NodeID {
+			n.log.Info("removing node", "id", id)
+			return r.RemoveServer(raft.ServerID(id), 0, wait).Error()
+		}
+	}
+	return nil
+}
+
+// settle ends the change of the heartbeat timeout when every voter has it.
+func (n *Node) settle(ctx context.Context, s *State, reports map[string]SeenReport, settle *settling) error {
+	if s.Heartbeat.Current == s.Heartbeat.Previous {
+		return nil
+	}
+	if settle.heartbeat != s.Heartbeat {
+		*settle = settling{s.Heartbeat, s.Version}
+	}
+	for id := range s.Nodes {
+		if r, ok := reports[id]; !ok || r.Applied < settle.version {
+			return nil
+		}
+	}
+	n.group.setTiming(s.Heartbeat)
+	return n.Apply(ctx, Command{Settle: &struct{}{}})
+}
+
+// handleHello answers whoever holds the cluster secret.
+func (n *Node) handleHello(context.Context, struct{}) (any, error) {
+	id := n.opts.Identity
+	peers := slices.Clone(n.opts.Peers)
+	slices.Sort(peers)
+	return Hello{
+		NodeID: id.NodeID, Name: id.Name, ClusterID: id.ClusterID,
+		Founded: n.existing || n.State().Founded() || n.group.raft.LastIndex() > 0,
+		Peers:   peers, LeaderAddress: n.LeaderAddress(), Clock: time.Now(),
+	}, nil
+}
+
+// handleJoin admits a newcomer. Any member may be asked; it asks the leader.
+func (n *Node) handleJoin(ctx context.Context, req JoinRequest) (any, error) {
+	trusted := PeerFromContext(ctx) != "" && req.TokenID == ""
+	if err := CheckName(req.Name); err != nil {
+		return nil, refuse(CodeBadRequest, "", "%s", err)
+	}
+	if req.NodeID == "" || req.Address == "" {
+		return nil, refuse(CodeBadRequest, "", "the request names no node or no address")
+	}
+	if !trusted && req.TokenID == "" {
+		return nil, refuse(CodeWrongToken, "", "the request has no token")
+	}
+	if offset := time.Until(req.Clock); offset.Abs() > maxClockOffset {
+		return nil, refuse(CodeClock, "set both clocks by NTP, then join again",
+			"the clock of %s is %s %s that of %s", req.Name, offset.Abs().Round(time.Second), aheadOf(offset), n.opts.Identity.Name)
+	}
+	if !n.group.Standing().Leading {
+		return n.forwardJoin(ctx, req)
+	}
+	s := n.State()
+	if !s.Founded() {
+		return nil, refuse(CodeNotReady, "try again in a moment", "the cluster is just being founded")
+	}
+	if err := n.checkToken(s, req, trusted); err != nil {
+		return nil, err
+	}
+	if err := n.replace(ctx, s, req); err != nil {
+		return nil, err
+	}
+	err := n.Apply(ctx, Command{Join: &JoinCommand{
+		Node:    NodeRecord{ID: req.NodeID, Name: req.Name, Address: req.Address, Witness: req.Witness},
+		TokenID: req.TokenID, Trusted: trusted,
+	}})
+	if err != nil {
+		return nil, err
+	}
+	s = n.State()
+	got := JoinAnswer{ClusterID: s.ClusterID, Heartbeat: s.Heartbeat, Nodes: s.SortedNodes()}
+	if !trusted {
+		got.Secret = n.opts.Secret.Text()
+	}
+	n.log.Info("node admitted", "node", req.Name, "address", req.Address, "token", req.TokenID)
+	return got, nil
+}
+
+func aheadOf(offset time.Duration) string {
+	if offset > 0 {
+		return "ahead of"
+	}
+	return "behind"
+}
+
+// checkToken proves the newcomer's token. Only the leader's clock counts.
+func (n *Node) checkToken(s *State, req JoinRequest, trusted bool) error {
+	if trusted {
+		return nil
+	}
+	t, ok := s.Tokens[req.TokenID]
+	if !ok || !proofMatches(req.Proof, t.Hash) {
+		return refuse(CodeWrongToken, `make a new one on a member with "raftvip token create"`,
+			"this cluster does not know the token: it is used up, revoked or wrong")
+	}
+	return nil
+}
+
+// replace removes the dead member whose name the newcomer has, if it asked for that.
+func (n *Node) replace(ctx context.Context, s *State, req JoinRequest) error {
+	old, ok := s.NodeByName(req.Name)
+	if !ok || old.ID == req.NodeID || !req.Replace {
+		return nil
+	}
+	for _, r := range n.reports.all() {
+		if r.NodeID == old.ID && r.Age < reportFresh || old.ID == n.opts.Identity.NodeID {
+			return refuse(CodeNameTaken, "choose another name with --name",
+				"the name %s is taken by a member at %s, which is alive", old.Name, old.Address)
+		}
+	}
+	n.log.Warn("replacing a lost node", "node", old.Name, "old", old.ID, "new", req.NodeID)
+	if err := n.Apply(ctx, Command{RemoveNode: &old.ID}); err != nil {
+		return err
+	}
+	n.reconcileSoon()
+	return nil
+}
+
+// forwardJoin asks the leader on the newcomer's behalf.
+func (n *Node) forwardJoin(ctx context.Context, req JoinRequest) (any, error) {
+	address := n.LeaderAddress()
+	if address == "" || address == n.opts.Advertise {
+		return nil, refuse(CodeNoLeader, `see "raftvip status" on a member`, "the cluster has no leader now, so nobody can be admitted")
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	var got JoinAnswer
+	if err := n.client.call(ctx, address, pathJoin, req, &got); err != nil {
+		return nil, err
+	}
+	return got, nil
+}
+
+// fromMember refuses a request whose sender is not the one it speaks for.
+func fromMember(ctx context.Context, r Release) error {
+	if peer := PeerFromContext(ctx); peer != r.From {
+		return refuse(CodeBadRequest, "", "node %s spoke for node %s", peer, r.From)
+	}
+	return nil
+}
+
+func (n *Node) handleRelease(ctx context.Context, r Release) (any, error) {
+	if err := fromMember(ctx, r); err != nil {
+		return nil, err
+	}
+	g := n.Group(r.Group)
+	if g == nil {
+		return nil, refuse(CodeNotFound, "", "no group %s", r.Group)
+	}
+	g.released(r)
+	return nil, nil
+}
+
+func (n *Node) handleRebind(ctx context.Context, r Release) (any, error) {
+	if err := fromMember(ctx, r); err != nil {
+		return nil, err
+	}
+	g := n.Group(r.Group)
+	if g == nil {
+		return nil, refuse(CodeNotFound, "", "no group %s", r.Group)
+	}
+	if !g.fence.rebind(r.Term, r.From) {
+		return nil, refuse(CodeNotLeader, "", "this voter has taken part in a later term")
+	}
+	return nil, nil
+}
+
+// apiHandler answers members.
+func (n *Node) apiHandler() http.Handler {
+	mux := http.NewServeMux()
+	handle(mux, pathHello, n.handleHello)
+	handle(mux, pathJoin, n.handleJoin)
+	handle(mux, pathReport, n.handleReport)
+	handle(mux, pathRelease, n.handleRelease)
+	handle(mux, pathRebind, n.handleRebind)
+	if n.opts.Handler != nil {
+		mux.Handle("/", n.membersOnly(n.opts.Handler))
+	}
+	return mux
+}
+
+// membersOnly keeps nodes that are not members from the operator's API.
+func (n *Node) membersOnly(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, ok := n.State().Nodes[PeerFromContext(r.Context())]; !ok {
+			answer(w, nil, refuse(CodeNotMember, "", "this node is not a member"))
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// joinHandler answers newcomers, who have shown nothing yet.
+func (n *Node) joinHandler() http.Handler {
+	mux := http.NewServeMux()
+	handle(mux, pathJoin, n.handleJoin)
+	return mux
+}

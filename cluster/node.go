@@ -1,0 +1,438 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/raftvip/raftvip/internal/boottime"
+	"github.com/raftvip/raftvip/internal/pki"
+)
+
+// Options are what a Node is made from.
+type Options struct {
+	DataDir  *DataDir
+	Identity Identity
+	Secret   pki.Secret
+	// Listen and Advertise are HOST:PORT.
+	Listen    string
+	Advertise string
+	// Peers are HOST:PORT of the founding nodes, for an identity of OriginPeers.
+	Peers []string
+	// Heartbeat is the failure detection time for a new cluster.
+	Heartbeat time.Duration
+	// Content returns the instances of a new cluster, when this node founds one.
+	Content func() []Instance
+	// Sink returns where the leases of a group go.
+	Sink func(group string) LeaseSink
+	// Handler answers requests of the node API that are not this package's; nil for none.
+	Handler http.Handler
+	Log     *slog.Logger
+	// RaftLog gets Raft's own log.
+	RaftLog *slog.Logger
+}
+
+// A Node is this machine's membership in its cluster.
+type Node struct {
+	opts    Options
+	log     *slog.Logger
+	port    *port
+	client  *peerClient
+	group   *Group
+	store   *raftboltdb.BoltStore
+	changed *broadcast
+
+	// existing: the log was not empty when the node was opened.
+	existing bool
+	// phase says in words what a node that is not yet a member waits for.
+	phase atomic.Pointer[string]
+
+	reports *reportTable
+	// kick wakes the reporting loop, members the membership loop.
+	kick    chan struct{}
+	members chan struct{}
+
+	persistMu sync.Mutex
+	persisted struct {
+		version uint64
+		cache   Cache
+		marked  bool
+	}
+}
+
+// OpenNode opens the listening port and the log. Nothing runs before Run.
+func OpenNode(o Options) (*Node, error) {
+	if o.RaftLog == nil {
+		o.RaftLog = slog.New(slog.DiscardHandler)
+	}
+	authority, err := pki.NewAuthority(o.Secret)
+	if err != nil {
+		return nil, err
+	}
+	if id := authority.ClusterID(); id != o.Identity.ClusterID {
+		return nil, fmt.Errorf("the secret belongs to cluster %s, the data dir %s to cluster %s", id, o.DataDir.Path(), o.Identity.ClusterID)
+	}
+	cache, err := o.DataDir.Cache()
+	if err != nil {
+		return nil, err
+	}
+	heartbeat := cache.Heartbeat
+	if heartbeat.Current == 0 {
+		heartbeat = HeartbeatSetting{Current: o.Heartbeat, Previous: o.Heartbeat}
+	}
+	ln, err := net.Listen("tcp", o.Listen)
+	if err != nil {
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return nil, &PortInUseError{Address: o.Listen, Err: err}
+		}
+		return nil, fmt.Errorf("listen on %s: %w", o.Listen, err)
+	}
+	n := &Node{
+		opts: o, log: o.Log, changed: newBroadcast(), reports: newReportTable(boottime.Now), kick: make(chan struct{}, 1), members: make(chan struct{}, 1),
+	}
+	creds := pki.NewCredentials(authority, o.Identity.NodeID, nil)
+	n.port = newPort(ln, creds, o.Log, n.authorize, n.expect)
+	n.client = newPeerClient(n.port.dial)
+	n.persisted.marked = o.Identity.HasLog
+	n.persisted.cache = cache
+	if err := n.openGroup(heartbeat); err != nil {
+		ln.Close()
+		return nil, err
+	}
+	return n, nil
+}
+
+// A PortInUseError says that something else listens on the node's port.
+type PortInUseError struct {
+	Address string
+	Err     error
+}
+
+func (e *PortInUseError) Error() string { return "listen on " + e.Address + ": the port is in use" }
+
+// Unwrap returns the system's error.
+func (e *PortInUseError) Unwrap() error { return e.Err }
+
+func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
+	dir := n.opts.DataDir.groupDir(DefaultGroup)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+	store, err := openStore(filepath.Join(dir, "raft.db"))
+	if err != nil {
+		return err
+	}
+	snapshots, err := raft.NewFileSnapshotStoreWithLogger(dir, 2, newRaftLogger(n.opts.RaftLog))
+	if err != nil {
+		store.Close()
+		return fmt.Errorf("open snapshots: %w", err)
+	}
+	fail := func(err error) error { store.Close(); return err }
+	n.existing, err = raft.HasExistingState(store, store, snapshots)
+	if err != nil {
+		return fail(fmt.Errorf("read log in %s: %w", dir, err))
+	}
+	id := n.opts.Identity
+	if id.HasLog && !n.existing {
+		return fail(fmt.Errorf("%s: %w: node %s had one and may have voted", dir, ErrLogLost, id.Name))
+	}
+	// Timeouts are bounded by the heartbeat timeout: a connection that has gone
+	// silent is given up and dialled anew, rather than left to TCP's back-off.
+	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream:                n.port.layer(DefaultGroup),
+		MaxPool:               4,
+		Timeout:               max(2*heartbeat.Current, 500*time.Millisecond),
+		Logger:                newRaftLogger(n.opts.RaftLog),
+		ServerAddressProvider: nil,
+	})
+	if id.Origin == OriginInit && !n.existing {
+		config := raftConfig(id.NodeID, heartbeat.Current)
+		config.Logger = newRaftLogger(n.opts.RaftLog)
+		err := raft.BootstrapCluster(config, store, store, snapshots, inner, raft.Configuration{Servers: []raft.Server{{
+			Suffrage: raft.Voter, ID: raft.ServerID(id.NodeID), Address: raft.ServerAddress(n.opts.Advertise),
+		}}})
+		if err == nil {
+			err = n.mark()
+		}
+		if err != nil {
+			return fail(fmt.Errorf("found cluster: %w", err))
+		}
+		n.existing = true
+	}
+	n.group, err = newGroup(groupParts{
+		name: DefaultGroup, self: id.NodeID, log: n.log, now: boottime.Now, heartbeat: heartbeat,
+		sink: n.opts.Sink(DefaultGroup), inner: advertised{inner, raft.ServerAddress(n.opts.Advertise)},
+		logs: store, stable: store, snapshots: snapshots, peers: n.client, changed: n.changed, raftLog: n.opts.RaftLog,
+	})
+	if err != nil {
+		return fail(err)
+	}
+	n.store = store
+	return nil
+}
+
+// openStore opens the log and turns bbolt's panics on damaged pages into errors.
+func openStore(path string) (s *raftboltdb.BoltStore, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("open log %s: %w: %v", path, ErrLogLost, p)
+		}
+	}()
+	s, err = raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: 2 * time.Second}})
+	if err != nil {
+		return nil, fmt.Errorf("open log %s: %w: %w", path, ErrLogLost, err)
+	}
+	return s, nil
+}
+
+// advertised is a transport whose own address is the advertised one rather than
+// the one listened on.
+type advertised struct {
+	networkTransport
+	address raft.ServerAddress
+}
+
+// LocalAddr implements raft.Transport.
+func (a advertised) LocalAddr() raft.ServerAddress { return a.address }
+
+// EncodePeer implements raft.Transport.
+func (a advertised) EncodePeer(id raft.ServerID, addr raft.ServerAddress) []byte { return []byte(addr) }
+
+// authorize decides whether a node may connect.
+func (n *Node) authorize(proto, nodeID string) error {
+	if n.group == nil {
+		return refuse(CodeNotReady, "", "starting")
+	}
+	s := n.State()
+	if r, ok := s.Removed[nodeID]; ok {
+		return refuse(CodeRemoved, "", "node %s (%s) was removed from the cluster", r.Name, nodeID)
+	}
+	if proto == pki.ProtoRaft && s.Founded() {
+		if _, ok := s.Nodes[nodeID]; !ok {
+			return refuse(CodeNotMember, "", "node %s is not a member", nodeID)
+		}
+	}
+	return nil
+}
+
+// expect returns the member at an address.
+func (n *Node) expect(address string) string {
+	if n.group == nil {
+		return ""
+	}
+	for _, node := range n.State().Nodes {
+		if node.Address == address {
+			return node.ID
+		}
+	}
+	return ""
+}
+
+// Run takes part in the cluster until ctx ends.
+func (n *Node) Run(ctx context.Context) error {
+	// Raft is shut down before the port closes, so that its last answers leave.
+	portCtx, closePort := context.WithCancel(context.WithoutCancel(ctx))
+	defer closePort()
+	var ports errgroup.Group
+	ports.Go(func() error { return n.port.run(portCtx) })
+	ports.Go(func() error { return n.serve(portCtx, n.port.api, n.apiHandler()) })
+	ports.Go(func() error { return n.serve(portCtx, n.port.join, n.joinHandler()) })
+
+	tasks, ctx := errgroup.WithContext(ctx)
+	tasks.Go(func() error { return n.group.run(ctx) })
+	tasks.Go(func() error { n.keepMembership(ctx); return nil })
+	tasks.Go(func() error { n.keepReporting(ctx); return nil })
+	tasks.Go(func() error { n.followState(ctx); return nil })
+	if n.opts.Identity.Origin == OriginPeers && !n.existing {
+		tasks.Go(func() error { n.form(ctx); return nil })
+	}
+	err := tasks.Wait()
+	closePort()
+	n.client.close()
+	return errors.Join(err, ports.Wait(), n.store.Close())
+}
+
+// serve answers HTTP requests of one protocol until ctx ends.
+func (n *Node) serve(ctx context.Context, ln net.Listener, h http.Handler) error {
+	server := &http.Server{
+		Handler: h, ConnContext: connContext,
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 10 * time.Minute,
+		ErrorLog: slog.NewLogLogger(n.opts.RaftLog.Handler(), slog.LevelDebug),
+	}
+	stop := context.AfterFunc(ctx, func() { server.Close() })
+	defer stop()
+	if err := server.Serve(ln); err != nil && !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("serve node API: %w", err)
+	}
+	return nil
+}
+
+// State returns the replicated state as this node has it. It must not be changed.
+func (n *Node) State() *State { return n.group.machine.state.Load() }
+
+// Group returns a group, or nil.
+func (n *Node) Group(name string) *Group {
+	if name == n.group.name {
+		return n.group
+	}
+	return nil
+}
+
+// Changed returns a channel that is closed when the state, the standing or a
+// report changes. Take it before reading them.
+func (n *Node) Changed() <-chan struct{} { return n.changed.wait() }
+
+// Self is this node's identity.
+func (n *Node) Self() Identity { return n.opts.Identity }
+
+// Advertise is the address given to other nodes.
+func (n *Node) Advertise() string { return n.opts.Advertise }
+
+// Phase says what a node that is not a member yet is waiting for, or "".
+func (n *Node) Phase() string {
+	if p := n.phase.Load(); p != nil {
+		return *p
+	}
+	return ""
+}
+
+func (n *Node) setPhase(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	if old := n.phase.Swap(&text); (old == nil || *old != text) && text != "" {
+		n.log.Info("waiting", "reason", text)
+	}
+	n.changed.notify()
+}
+
+// Apply commits a command to the replicated state; only the leader can.
+func (n *Node) Apply(ctx context.Context, c Command) error {
+	c.At = time.Now()
+	return n.group.apply(ctx, c)
+}
+
+// LeaderAddress returns where the leader of the default group is, or "".
+func (n *Node) LeaderAddress() string {
+	address, id := n.group.raft.LeaderWithID()
+	if id == "" {
+		return ""
+	}
+	// A leader that has moved says so in the replicated state first.
+	if r, ok := n.State().Nodes[string(id)]; ok {
+		return r.Address
+	}
+	return string(address)
+}
+
+// Call posts a request to another member's node API.
+func (n *Node) Call(ctx context.Context, address, path string, in, out any) error {
+	return n.client.call(ctx, address, path, in, out)
+}
+
+// Suffrage is a node's part in elections.
+type Suffrage string
+
+// Suffrages.
+const (
+	SuffrageVoter    Suffrage = "voter"
+	SuffrageNonvoter Suffrage = "nonvoter"
+	SuffrageNone     Suffrage = "joining"
+)
+
+// Suffrages returns every node's part in elections, by node ID.
+func (n *Node) Suffrages() map[string]Suffrage {
+	m := make(map[string]Suffrage)
+	for _, s := range n.group.raft.GetConfiguration().Configuration().Servers {
+		m[string(s.ID)] = SuffrageNonvoter
+		if s.Suffrage == raft.Voter {
+			m[string(s.ID)] = SuffrageVoter
+		}
+	}
+	return m
+}
+
+// mark notes on disk that this identity has a log, before anything depends on it.
+func (n *Node) mark() error {
+	if n.persisted.marked {
+		return nil
+	}
+	if err := n.opts.DataDir.markLog(n.opts.Identity); err != nil {
+		return err
+	}
+	n.persisted.marked = true
+	return nil
+}
+
+// persist writes down what this node must remember of the state before it may
+// say that it has applied it, and returns the version it may report.
+func (n *Node) persist() (uint64, error) {
+	n.persistMu.Lock()
+	defer n.persistMu.Unlock()
+	s := n.State()
+	if !s.Founded() || s.Version == n.persisted.version {
+		return n.persisted.version, nil
+	}
+	if err := n.mark(); err != nil {
+		return n.persisted.version, err
+	}
+	cache := Cache{Heartbeat: s.Heartbeat}
+	for _, node := range s.SortedNodes() {
+		if node.ID != n.opts.Identity.NodeID {
+			cache.Addresses = append(cache.Addresses, node.Address)
+		}
+	}
+	if cache.Heartbeat != n.persisted.cache.Heartbeat || !slices.Equal(cache.Addresses, n.persisted.cache.Addresses) {
+		if err := n.opts.DataDir.WriteCache(cache); err != nil {
+			return n.persisted.version, err
+		}
+		n.persisted.cache = cache
+	}
+	n.persisted.version = s.Version
+	return s.Version, nil
+}
+
+// followState acts on changes of the replicated state that concern the cluster
+// itself: timing, and nodes that were removed.
+func (n *Node) followState(ctx context.Context) {
+	cut := make(map[string]bool)
+	for {
+		changed := n.Changed()
+		s := n.State()
+		if s.Founded() {
+			n.group.setTiming(s.Heartbeat)
+			if _, err := n.persist(); err != nil {
+				n.log.Error("cannot write the data dir", "error", err)
+			}
+			if n.Phase() != "" {
+				if _, ok := s.Nodes[n.opts.Identity.NodeID]; ok {
+					n.setPhase("")
+				}
+			}
+			for id := range s.Removed {
+				if !cut[id] {
+					cut[id] = true
+					n.port.cutOff(id)
+				}
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

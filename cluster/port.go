@@ -1,0 +1,320 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/raftvip/raftvip/internal/pki"
+)
+
+// handshakeTimeout bounds how long an unauthenticated connection may exist.
+const handshakeTimeout = 5 * time.Second
+
+// A port is the one TCP port of a node: TLS 1.3 connections that carry Raft, the
+// node API or a join, told apart by ALPN.
+type port struct {
+	ln    net.Listener
+	creds *pki.Credentials
+	log   *slog.Logger
+	// authorize decides whether a node may use a protocol.
+	authorize func(proto, nodeID string) error
+	// expect returns the node that should answer at an address, or "".
+	expect func(address string) string
+
+	api  *connQueue
+	join *connQueue
+
+	mu     sync.Mutex
+	closed bool
+	groups map[string]*streamLayer
+	conns  map[net.Conn]string // open connections, with the peer's node ID
+	wg     sync.WaitGroup
+}
+
+func newPort(ln net.Listener, creds *pki.Credentials, log *slog.Logger, authorize func(proto, nodeID string) error, expect func(string) string) *port {
+	return &port{
+		ln: ln, creds: creds, log: log, authorize: authorize, expect: expect,
+		api:    newConnQueue(ln.Addr()),
+		join:   newConnQueue(ln.Addr()),
+		groups: make(map[string]*streamLayer),
+		conns:  make(map[net.Conn]string),
+	}
+}
+
+// run accepts connections until ctx ends, closes everything, and waits.
+func (p *port) run(ctx context.Context) error {
+	config := p.creds.Server(p.authorize)
+	stop := context.AfterFunc(ctx, func() { p.ln.Close() })
+	defer stop()
+	var failure error
+	for {
+		conn, err := p.ln.Accept()
+		if err != nil {
+			if ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
+				var temporary interface{ Temporary() bool }
+				if errors.As(err, &temporary) && temporary.Temporary() { //nolint:staticcheck // EMFILE and the like pass
+					p.log.Warn("cannot accept a connection", "error", err)
+					select {
+					case <-time.After(100 * time.Millisecond):
+					case <-ctx.Done():
+					}
+					continue
+				}
+				failure = fmt.Errorf("accept connections on %s: %w", p.ln.Addr(), err)
+			}
+			break
+		}
+		p.wg.Add(1)
+		go func() {
+			defer p.wg.Done()
+			p.serve(ctx, tls.Server(conn, config))
+		}()
+	}
+	p.close()
+	p.wg.Wait()
+	return failure
+}
+
+func (p *port) close() {
+	p.mu.Lock()
+	p.closed = true
+	conns := p.conns
+	p.conns = make(map[net.Conn]string)
+	groups := p.groups
+	p.groups = make(map[string]*streamLayer)
+	p.mu.Unlock()
+	p.ln.Close()
+	for conn := range conns {
+		conn.Close()
+	}
+	for _, g := range groups {
+		g.queue.Close()
+	}
+	p.api.Close()
+	p.join.Close()
+}
+
+// serve does the handshake and hands the connection to its protocol.
+func (p *port) serve(ctx context.Context, conn *tls.Conn) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	if err := conn.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		// Port scans and health checks close at once; that is no news.
+		if !errors.Is(err, io.EOF) {
+			p.log.Warn("refused a connection", "peer", conn.RemoteAddr().String(), "reason", err)
+		}
+		return
+	}
+	state := conn.ConnectionState()
+	tracked := p.track(conn, pki.PeerID(state))
+	if tracked == nil {
+		conn.Close()
+		return
+	}
+	switch state.NegotiatedProtocol {
+	case pki.ProtoAPI:
+		p.api.put(tracked)
+	case pki.ProtoJoin:
+		tracked.peer = ""
+		p.join.put(tracked)
+	case pki.ProtoRaft:
+		conn.SetReadDeadline(time.Now().Add(handshakeTimeout))
+		name, err := readGroup(conn)
+		if err != nil {
+			tracked.Close()
+			return
+		}
+		conn.SetReadDeadline(time.Time{})
+		p.mu.Lock()
+		layer := p.groups[name]
+		p.mu.Unlock()
+		if layer == nil {
+			p.log.Warn("refused a connection", "peer", conn.RemoteAddr().String(), "reason", "unknown group", "group", name)
+			tracked.Close()
+			return
+		}
+		layer.queue.put(tracked)
+	}
+}
+
+// track registers an authenticated connection, so that it can be cut off. It
+// returns nil when the port is closed.
+func (p *port) track(conn net.Conn, peer string) *trackedConn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
+	t := &trackedConn{Conn: conn, port: p, peer: peer}
+	p.conns[t] = peer
+	return t
+}
+
+// cutOff closes every connection with a node, in both directions.
+func (p *port) cutOff(nodeID string) {
+	p.mu.Lock()
+	var cut []net.Conn
+	for conn, peer := range p.conns {
+		if peer == nodeID {
+			cut = append(cut, conn)
+		}
+	}
+	p.mu.Unlock()
+	for _, conn := range cut {
+		conn.Close()
+	}
+}
+
+// dial opens an authenticated connection to a member.
+func (p *port) dial(ctx context.Context, proto, address string) (net.Conn, error) {
+	expect := p.expect(address)
+	dialer := tls.Dialer{Config: p.creds.Client(proto, expect)}
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	peer := pki.PeerID(conn.(*tls.Conn).ConnectionState())
+	// A server that refuses this node's certificate says so only with the first
+	// bytes it sends (TLS 1.3), so a refusal appears at the first read.
+	tracked := p.track(conn, peer)
+	if tracked == nil {
+		conn.Close()
+		return nil, net.ErrClosed
+	}
+	return tracked, nil
+}
+
+// layer returns the stream layer of a group and begins to accept for it.
+func (p *port) layer(group string) *streamLayer {
+	s := &streamLayer{port: p, group: group, queue: newConnQueue(p.ln.Addr())}
+	p.mu.Lock()
+	p.groups[group] = s
+	p.mu.Unlock()
+	return s
+}
+
+// A trackedConn leaves the port's register when it is closed.
+type trackedConn struct {
+	net.Conn
+	port *port
+	peer string
+}
+
+func (c *trackedConn) Close() error {
+	c.port.mu.Lock()
+	delete(c.port.conns, c)
+	c.port.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// A connQueue is a net.Listener that is fed with connections.
+type connQueue struct {
+	addr  net.Addr
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newConnQueue(addr net.Addr) *connQueue {
+	return &connQueue{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+func (q *connQueue) put(conn net.Conn) {
+	select {
+	case q.conns <- conn:
+	case <-q.done:
+		conn.Close()
+	}
+}
+
+// Accept implements net.Listener.
+func (q *connQueue) Accept() (net.Conn, error) {
+	select {
+	case conn := <-q.conns:
+		return conn, nil
+	case <-q.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (q *connQueue) Close() error {
+	q.once.Do(func() { close(q.done) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (q *connQueue) Addr() net.Addr { return q.addr }
+
+// A streamLayer carries one Raft group over the port (raft.StreamLayer).
+type streamLayer struct {
+	port  *port
+	group string
+	queue *connQueue
+}
+
+// Accept implements net.Listener.
+func (s *streamLayer) Accept() (net.Conn, error) { return s.queue.Accept() }
+
+// Close implements net.Listener.
+func (s *streamLayer) Close() error {
+	s.port.mu.Lock()
+	delete(s.port.groups, s.group)
+	s.port.mu.Unlock()
+	return s.queue.Close()
+}
+
+// Addr implements net.Listener.
+func (s *streamLayer) Addr() net.Addr { return s.queue.Addr() }
+
+// Dial implements raft.StreamLayer.
+func (s *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	conn, err := s.port.dial(ctx, pki.ProtoRaft, string(address))
+	if err != nil {
+		return nil, err
+	}
+	if err := writeGroup(conn, s.group); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// maxGroupName is the longest name of a group in bytes: one length byte precedes it.
+const maxGroupName = 255
+
+// writeGroup says which group a new Raft connection is for.
+func writeGroup(w io.Writer, name string) error {
+	if name == "" || len(name) > maxGroupName {
+		return fmt.Errorf("group name %q: must be 1 to %d bytes", name, maxGroupName)
+	}
+	_, err := w.Write(append([]byte{byte(len(name))}, name...))
+	return err
+}
+
+func readGroup(r io.Reader) (string, error) {
+	var n [1]byte
+	if _, err := io.ReadFull(r, n[:]); err != nil {
+		return "", err
+	}
+	if n[0] == 0 {
+		return "", errors.New("empty group name")
+	}
+	name := make([]byte, n[0])
+	if _, err := io.ReadFull(r, name); err != nil {
+		return "", err
+	}
+	return string(name), nil
+}

@@ -1,0 +1,230 @@
+package cluster
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+const (
+	// reportInterval is how often a node reports when nothing changes.
+	reportInterval = time.Second
+	// callTimeout bounds one call of the node API.
+	callTimeout = 2 * time.Second
+)
+
+// A reportTable holds everyone's newest report.
+type reportTable struct {
+	now func() time.Duration
+
+	mu   sync.Mutex
+	own  Report
+	seen map[string]seenAt
+}
+
+type seenAt struct {
+	report Report
+	at     time.Duration
+	offset time.Duration
+}
+
+func newReportTable(now func() time.Duration) *reportTable {
+	return &reportTable{now: now, seen: make(map[string]seenAt)}
+}
+
+// put stores a report that was made age ago; it tells whether anything but the
+// time in it is new.
+func (t *reportTable) put(r Report, age, offset time.Duration) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old, ok := t.seen[r.NodeID]
+	at := t.now() - age
+	if ok && old.at > at {
+		return false
+	}
+	t.seen[r.NodeID] = seenAt{r, at, offset}
+	return !ok || !bytes.Equal(old.report.Hint, r.Hint) || old.report.Address != r.Address
+}
+
+// all returns the reports, by node ID.
+func (t *reportTable) all() []SeenReport {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.now()
+	out := make([]SeenReport, 0, len(t.seen))
+	for _, s := range t.seen {
+		out = append(out, SeenReport{Report: s.report, Age: now - s.at, ClockOffset: s.offset})
+	}
+	slices.SortFunc(out, func(a, b SeenReport) int { return cmp.Compare(a.NodeID, b.NodeID) })
+	return out
+}
+
+// keepOnly forgets nodes that are no members any more.
+func (t *reportTable) keepOnly(nodes map[string]NodeRecord) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	maps.DeleteFunc(t.seen, func(id string, _ seenAt) bool { _, ok := nodes[id]; return !ok })
+}
+
+// SetHint replaces what this node says of itself and reports it at once.
+func (n *Node) SetHint(hint json.RawMessage) {
+	n.reports.mu.Lock()
+	same := bytes.Equal(n.reports.own.Hint, hint)
+	n.reports.own.Hint = hint
+	n.reports.mu.Unlock()
+	if !same {
+		n.wake()
+	}
+}
+
+// Reports returns everyone's newest report, as the leader gave it.
+func (n *Node) Reports() []SeenReport { return n.reports.all() }
+
+func (n *Node) wake() {
+	select {
+	case n.kick <- struct{}{}:
+	default: // a wake-up is pending already
+	}
+}
+
+// keepReporting sends this node's report to the leader.
+func (n *Node) keepReporting(ctx context.Context) {
+	tick := time.NewTicker(reportInterval)
+	defer tick.Stop()
+	known := ""
+	for {
+		changed := n.Changed()
+		n.report(ctx)
+		if _, id := n.group.raft.LeaderWithID(); string(id) != known {
+			known = string(id)
+		}
+		for waiting := true; waiting; {
+			select {
+			case <-tick.C:
+				waiting = false
+			case <-n.kick:
+				waiting = false
+			case <-changed:
+				// Most changes are not ours to report; a new leader is.
+				changed = n.Changed()
+				_, id := n.group.raft.LeaderWithID()
+				waiting = string(id) == known
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+func (n *Node) report(ctx context.Context) {
+	applied, err := n.persist()
+	if err != nil {
+		n.log.Error("cannot write the data dir", "error", err)
+	}
+	n.reports.mu.Lock()
+	n.reports.own.NodeID = n.opts.Identity.NodeID
+	n.reports.own.Address = n.opts.Advertise
+	n.reports.own.Applied = applied
+	n.reports.own.Clock = time.Now()
+	own := n.reports.own
+	n.reports.mu.Unlock()
+	if n.reports.put(own, 0, 0) {
+		n.changed.notify()
+	}
+	if n.group.Standing().Leading {
+		n.reconcileSoon()
+		return
+	}
+	address := n.LeaderAddress()
+	if address == "" {
+		address = n.findLeader(ctx)
+	}
+	if address == "" || address == n.opts.Advertise {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var got ReportAnswer
+	if err := n.client.call(ctx, address, pathReport, own, &got); err != nil {
+		n.log.Debug("cannot report to the leader", "leader", address, "error", err)
+		return
+	}
+	news := false
+	for _, r := range got.Reports {
+		if r.NodeID != n.opts.Identity.NodeID {
+			news = n.reports.put(r.Report, r.Age, r.ClockOffset) || news
+		}
+	}
+	if news {
+		n.changed.notify()
+	}
+}
+
+// findLeader asks the nodes known from earlier who leads. It is how a node that
+// is in nobody's Raft configuration, or whose address has changed, is heard.
+func (n *Node) findLeader(ctx context.Context) string {
+	for _, address := range n.knownAddresses() {
+		h, err := n.hello(ctx, address)
+		if err == nil && h.LeaderAddress != "" && h.ClusterID == n.opts.Identity.ClusterID {
+			return h.LeaderAddress
+		}
+	}
+	return ""
+}
+
+// knownAddresses returns where other nodes may be: from the state, from the last
+// run, from the file.
+func (n *Node) knownAddresses() []string {
+	var all []string
+	for _, node := range n.State().SortedNodes() {
+		all = append(all, node.Address)
+	}
+	n.persistMu.Lock()
+	all = append(all, n.persisted.cache.Addresses...)
+	n.persistMu.Unlock()
+	all = append(all, n.opts.Peers...)
+	var out []string
+	for _, a := range all {
+		if a != n.opts.Advertise && !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// hello asks a node who it is.
+func (n *Node) hello(ctx context.Context, address string) (Hello, error) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	var h Hello
+	err := n.client.call(ctx, address, pathHello, struct{}{}, &h)
+	return h, err
+}
+
+// handleReport is the leader's side of a report.
+func (n *Node) handleReport(ctx context.Context, r Report) (any, error) {
+	if peer := PeerFromContext(ctx); peer != r.NodeID {
+		return nil, refuse(CodeBadRequest, "", "node %s reported for node %s", peer, r.NodeID)
+	}
+	if !n.group.Standing().Leading {
+		return nil, refuse(CodeNotLeader, "", "this node does not lead")
+	}
+	s := n.State()
+	if _, ok := s.Nodes[r.NodeID]; !ok {
+		return nil, refuse(CodeNotMember, "", "node %s is not a member", r.NodeID)
+	}
+	offset := time.Duration(0)
+	if !r.Clock.IsZero() {
+		offset = time.Until(r.Clock)
+	}
+	if n.reports.put(r, 0, offset) {
+		n.changed.notify()
+	}
+	n.reconcileSoon()
+	return ReportAnswer{Reports: n.reports.all()}, nil
+}

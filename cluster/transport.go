@@ -1,0 +1,277 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// Errors by which the decorated transport keeps a message from leaving.
+var (
+	errPromised    = errors.New("this voter has promised not to stand for election yet")
+	errNotReleased = errors.New("leadership is not handed over before the lease is released")
+)
+
+// networkTransport is what the decorator needs of the transport below it.
+type networkTransport interface {
+	raft.Transport
+	raft.WithPreVote
+	raft.WithClose
+}
+
+// A leaseTransport decorates a Raft transport with the lease rules. It stamps
+// evidence before a request is sent, lets no vote leave that would break this
+// voter's promise, and ends this node's own lease before a granted vote or a
+// hand-over leaves. Raft itself is unchanged and knows nothing of it.
+type leaseTransport struct {
+	networkTransport
+	fence *fence
+	// promise is the heartbeat timeout, for how long a vote may be held back.
+	promise func() time.Duration
+	// following tells whether Raft is a follower now; nil until Raft runs.
+	following atomic.Pointer[func() bool]
+	// followed is the leader and term that Raft has accepted through its main
+	// loop; only their heartbeats may take the fast path.
+	followed atomic.Pointer[leaderTerm]
+
+	consumer chan raft.RPC
+	done     chan struct{}
+
+	mu     sync.Mutex // guards closed and the first Add of wg
+	closed bool
+	wg     sync.WaitGroup
+}
+
+type leaderTerm struct {
+	term   uint64
+	leader string
+}
+
+func newLeaseTransport(inner networkTransport, f *fence, promise func() time.Duration) *leaseTransport {
+	return &leaseTransport{
+		networkTransport: inner, fence: f, promise: promise,
+		consumer: make(chan raft.RPC), done: make(chan struct{}),
+	}
+}
+
+// start begins to receive; Close ends it and waits.
+func (t *leaseTransport) start() {
+	t.wg.Add(1)
+	go func() {
+		defer t.wg.Done()
+		for {
+			select {
+			case rpc := <-t.networkTransport.Consumer():
+				t.receive(rpc)
+			case <-t.done:
+				return
+			}
+		}
+	}()
+}
+
+// Close implements raft.WithClose.
+func (t *leaseTransport) Close() error {
+	t.mu.Lock()
+	if !t.closed {
+		t.closed = true
+		close(t.done)
+	}
+	t.mu.Unlock()
+	err := t.networkTransport.Close()
+	t.wg.Wait()
+	return err
+}
+
+// Consumer implements raft.Transport.
+func (t *leaseTransport) Consumer() <-chan raft.RPC { return t.consumer }
+
+// AppendEntriesPipeline implements raft.Transport. Pipelining is refused so that
+// there is one place that stamps evidence; the log is tiny.
+func (t *leaseTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+	return nil, raft.ErrPipelineReplicationNotSupported
+}
+
+// AppendEntries implements raft.Transport.
+func (t *leaseTransport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	sent := t.fence.now()
+	err := t.networkTransport.AppendEntries(id, target, args, resp)
+	if err == nil && resp.Success && resp.Term == args.Term {
+		t.fence.acknowledged(args.Term, string(id), sent)
+	}
+	return err
+}
+
+// InstallSnapshot implements raft.Transport.
+func (t *leaseTransport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	sent := t.fence.now()
+	err := t.networkTransport.InstallSnapshot(id, target, args, resp, data)
+	if err == nil && resp.Success && resp.Term == args.Term {
+		t.fence.acknowledged(args.Term, string(id), sent)
+	}
+	return err
+}
+
+// RequestVote implements raft.Transport.
+func (t *leaseTransport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if t.fence.bound(t.fence.self) > 0 {
+		return errPromised
+	}
+	t.fence.helped(args.Term)
+	return t.networkTransport.RequestVote(id, target, args, resp)
+}
+
+// RequestPreVote implements raft.WithPreVote.
+func (t *leaseTransport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if t.fence.bound(t.fence.self) > 0 {
+		return errPromised
+	}
+	return t.networkTransport.RequestPreVote(id, target, args, resp)
+}
+
+// TimeoutNow implements raft.Transport.
+func (t *leaseTransport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	// Raft starts a hand-over only when this package asks for it, and that
+	// releases first. The check is here because being wrong would be a second owner.
+	if term, _ := t.fence.until(); term != 0 && !t.fence.released(term) {
+		return errNotReleased
+	}
+	return t.networkTransport.TimeoutNow(id, target, args, resp)
+}
+
+// SetHeartbeatHandler implements raft.Transport. Heartbeats bypass Raft's main
+// loop, so that a slow disk does not look like a dead leader, but only those of
+// a leader that the main loop has accepted: Raft must not learn of a leader from
+// two goroutines.
+func (t *leaseTransport) SetHeartbeatHandler(handle func(raft.RPC)) {
+	t.networkTransport.SetHeartbeatHandler(func(rpc raft.RPC) {
+		req, ok := rpc.Command.(*raft.AppendEntriesRequest)
+		if !ok {
+			t.receive(rpc)
+			return
+		}
+		from := leaderTerm{req.Term, string(req.ID)}
+		following := t.following.Load()
+		if f := t.followed.Load(); f != nil && *f == from && following != nil && (*following)() {
+			t.fence.heard(req.Term, string(req.ID))
+			handle(rpc)
+			return
+		}
+		t.receive(rpc)
+	})
+}
+
+// receive applies the rules to one request from a peer and gives it to Raft. It
+// does not wait for the answer.
+func (t *leaseTransport) receive(rpc raft.RPC) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		rpc.Respond(nil, raft.ErrTransportShutdown)
+		return
+	}
+	t.wg.Add(1)
+	go func() {
+		defer t.wg.Done()
+		switch req := rpc.Command.(type) {
+		case *raft.AppendEntriesRequest:
+			t.fence.heard(req.Term, string(req.ID))
+			t.pass(rpc, func(r raft.RPCResponse) raft.RPCResponse {
+				if resp, ok := r.Response.(*raft.AppendEntriesResponse); ok && r.Error == nil && resp.Success && resp.Term == req.Term {
+					t.followed.Store(&leaderTerm{req.Term, string(req.ID)})
+				}
+				return r
+			})
+		case *raft.InstallSnapshotRequest:
+			t.fence.heard(req.Term, string(req.ID))
+			t.pass(rpc, nil)
+		case *raft.RequestPreVoteRequest:
+			t.preVote(rpc, req)
+		case *raft.RequestVoteRequest:
+			t.vote(rpc, req)
+		default:
+			t.pass(rpc, nil)
+		}
+	}()
+}
+
+// preVote answers a peer that asks whether it could win. A question that comes a
+// little before this voter's promise ends is held until then: a refusal would
+// cost the candidate a whole new random timeout.
+func (t *leaseTransport) preVote(rpc raft.RPC, req *raft.RequestPreVoteRequest) {
+	wait := t.fence.bound(string(req.ID))
+	if wait > 0 && wait <= t.promise()/2 {
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-t.done:
+			timer.Stop()
+			return
+		}
+		wait = t.fence.bound(string(req.ID))
+	}
+	if wait > 0 {
+		rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: responseHeader(req.RPCHeader)}, nil)
+		return
+	}
+	t.pass(rpc, nil)
+}
+
+// vote answers a candidate. While the promise runs Raft is not even asked, so
+// that its term and its vote stay as they are.
+func (t *leaseTransport) vote(rpc raft.RPC, req *raft.RequestVoteRequest) {
+	if t.fence.bound(string(req.ID)) > 0 {
+		rpc.Respond(&raft.RequestVoteResponse{RPCHeader: responseHeader(req.RPCHeader)}, nil)
+		return
+	}
+	// The promise has run out or was freed, and it alone decides: Raft would go
+	// on refusing until its own randomized timer says that the leader is gone.
+	// The flag makes it ignore that timer and nothing else.
+	asked := *req
+	asked.LeadershipTransfer = true
+	rpc.Command = &asked
+	t.pass(rpc, func(r raft.RPCResponse) raft.RPCResponse {
+		resp, ok := r.Response.(*raft.RequestVoteResponse)
+		if !ok || r.Error != nil || !resp.Granted {
+			return r
+		}
+		if !t.fence.grants(req.Term, string(req.ID)) {
+			withheld := *resp
+			withheld.Granted = false
+			r.Response = &withheld
+		}
+		return r
+	})
+}
+
+// responseHeader answers in the protocol version of the request.
+func responseHeader(h raft.RPCHeader) raft.RPCHeader {
+	return raft.RPCHeader{ProtocolVersion: h.ProtocolVersion}
+}
+
+// pass gives a request to Raft and its answer, changed by after, to the peer.
+func (t *leaseTransport) pass(rpc raft.RPC, after func(raft.RPCResponse) raft.RPCResponse) {
+	answers := make(chan raft.RPCResponse, 1)
+	inner := rpc
+	inner.RespChan = answers
+	select {
+	case t.consumer <- inner:
+	case <-t.done:
+		rpc.Respond(nil, fmt.Errorf("pass request to raft: %w", raft.ErrTransportShutdown))
+		return
+	}
+	select {
+	case r := <-answers:
+		if after != nil {
+			r = after(r)
+		}
+		rpc.RespChan <- r
+	case <-t.done:
+		rpc.Respond(nil, fmt.Errorf("pass request to raft: %w", raft.ErrTransportShutdown))
+	}
+}
