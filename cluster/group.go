@@ -42,6 +42,8 @@ type Release struct {
 	To    string `json:"to"`   // node ID
 	// Reason is for the history.
 	Reason string `json:"reason"`
+	// Manual: an operator wants it so, and nobody is to preempt the new owner.
+	Manual bool `json:"manual,omitempty"`
 }
 
 // A Group is one Raft group on one node.
@@ -262,6 +264,10 @@ func (g *Group) Standing() Standing {
 	return s
 }
 
+// RefreshLease tells the sink the present end of the lease: of use to an owner
+// that has just opened its gate and would else wait for the next acknowledgement.
+func (g *Group) RefreshLease() { g.fence.tick() }
+
 // Contact returns the time since a voter last acknowledged this leader.
 func (g *Group) Contact(nodeID string) (time.Duration, bool) { return g.fence.contact(nodeID) }
 
@@ -324,7 +330,7 @@ func (g *Group) apply(ctx context.Context, c Command) error {
 // the group's addresses already, or its guard will when the lease sink says so.
 // The order is: lease revoked here, then the voters are freed, then Raft is asked.
 // When the hand-over fails the promises are taken back, and the lease with them.
-func (g *Group) Transfer(ctx context.Context, to, reason string) error {
+func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) error {
 	g.mu.Lock()
 	if g.transfer {
 		g.mu.Unlock()
@@ -360,7 +366,7 @@ func (g *Group) Transfer(ctx context.Context, to, reason string) error {
 	if ago, ok := g.fence.contact(to); !ok || ago > g.length() {
 		return refuse(CodeTransfer, `see "raftvip status"`, "node %s does not answer", to)
 	}
-	release := Release{Group: g.name, Term: term, From: g.self, To: to, Reason: reason}
+	release := Release{Group: g.name, Term: term, From: g.self, To: to, Reason: reason, Manual: manual}
 	g.fence.release(term)
 	err := g.free(ctx, servers, release, voters/2) // with the target's own, a majority
 	if err == nil {

@@ -247,7 +247,7 @@ func TestInitJoinTransferRestart(t *testing.T) {
 	if leader == lb2 {
 		target = lb3
 	}
-	if err := leader.Group(DefaultGroup).Transfer(context.Background(), target.Self().NodeID, "test"); err != nil {
+	if err := leader.Group(DefaultGroup).Transfer(context.Background(), target.Self().NodeID, "test", false); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "target leads with a lease", func() bool {

@@ -1,0 +1,230 @@
+// Package api is the operator's interface to a daemon: the types, the server side
+// on the control socket and on the node port, and the client. What is printed
+// with --json are these types.
+package api
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/raftvip/raftvip/internal/check"
+)
+
+// Version is the version of these types. It grows when a field changes its
+// meaning or goes away; new fields do not change it.
+const Version = 1
+
+// Status is everything a daemon knows about its cluster.
+type Status struct {
+	API     int    `json:"api"`
+	Program string `json:"program"` // version of raftvip
+	Node    Self   `json:"node"`
+	// Phase says what a node that is not a member yet waits for, or "".
+	Phase   string  `json:"phase,omitempty"`
+	Cluster Cluster `json:"cluster"`
+	Groups  []Group `json:"groups"`
+	Nodes   []Node  `json:"nodes"`
+	Guard   Guard   `json:"guard"`
+	Config  Config  `json:"config"`
+	// Warnings are what an operator should change, worst first.
+	Warnings []string `json:"warnings,omitempty"`
+}
+
+// Self is the node that answers.
+type Self struct {
+	Name    string `json:"name"`
+	ID      string `json:"id"`
+	Address string `json:"address"`
+	Started string `json:"started"` // RFC 3339
+}
+
+// Cluster is the membership as this node sees it.
+type Cluster struct {
+	ID      string `json:"id"`
+	Leader  string `json:"leader"` // node name, "" for none
+	Term    uint64 `json:"term"`
+	Version uint64 `json:"version"` // of the replicated state
+	Voters  int    `json:"voters"`
+	// Reachable is the number of voters that can be counted on now; only the
+	// leader knows it, others say 0.
+	Reachable int `json:"reachable"`
+	// Tolerates is the number of voters that may fail with the cluster going on.
+	Tolerates        int     `json:"tolerates"`
+	HeartbeatTimeout float64 `json:"heartbeat_timeout_seconds"`
+}
+
+// Group is one ownership group.
+type Group struct {
+	Name  string `json:"name"`
+	Owner string `json:"owner"` // node name, "" for nobody
+	// Why says why the owner is the owner, or why there is none.
+	Why string `json:"why"`
+	// State is this node's own: "owner", "standby", "releasing" or "fault".
+	State string `json:"state"`
+	// LeaseRemaining is what is left of this node's own lease, 0 for none.
+	LeaseRemaining float64   `json:"lease_remaining_seconds"`
+	Addresses      []Address `json:"addresses"`
+}
+
+// Address is one virtual address.
+type Address struct {
+	Prefix   netip.Prefix `json:"prefix"`
+	Instance string       `json:"instance"`
+	Excluded bool         `json:"excluded,omitempty"`
+	// Link is where this node puts it, or would.
+	Link string `json:"link,omitempty"`
+	// State is this node's own: "present", "absent" or what is wrong.
+	State     string `json:"state"`
+	Problem   string `json:"problem,omitempty"`
+	Announced uint64 `json:"announced"`
+}
+
+// Node is one member.
+type Node struct {
+	Name    string `json:"name"`
+	ID      string `json:"id"`
+	Address string `json:"address"`
+	// Role is "voter", "nonvoter", "witness" or "joining".
+	Role    string `json:"role"`
+	Leader  bool   `json:"leader"`
+	Owner   bool   `json:"owner"`
+	Drained bool   `json:"drained"`
+	// Alive: it has reported within the last seconds.
+	Alive bool `json:"alive"`
+	// ReportAge is the age of its newest report, -1 if there is none.
+	ReportAge float64 `json:"report_age_seconds"`
+	// Eligible: it may own; Why says why not.
+	Eligible bool   `json:"eligible"`
+	Why      string `json:"why,omitempty"`
+	Priority int    `json:"priority"`
+	// Arithmetic shows how the priority comes about, such as "107 = 101 + 6 chk_lb".
+	Arithmetic string                 `json:"arithmetic"`
+	Checks     []check.InstanceReport `json:"checks,omitempty"`
+	// ClockOffset is how far its wall clock is ahead of the leader's.
+	ClockOffset float64  `json:"clock_offset_seconds"`
+	Drift       []string `json:"drift,omitempty"`
+	ConfigError string   `json:"config_error,omitempty"`
+	Program     string   `json:"program,omitempty"`
+}
+
+// Guard is the kernel mechanism that enforces the lease on this node.
+type Guard struct {
+	Kind      string   `json:"kind"`
+	Guarantee string   `json:"guarantee"`
+	Warnings  []string `json:"warnings,omitempty"`
+	// Interfaces are where it is attached.
+	Interfaces []GuardInterface `json:"interfaces,omitempty"`
+	// Refused says why better kinds are not used.
+	Refused []string `json:"refused,omitempty"`
+	// Lateness is by how much the kernel may answer late, at worst.
+	Lateness    float64 `json:"lateness_seconds"`
+	ClockSource string  `json:"clock_source,omitempty"`
+	Dropped     uint64  `json:"dropped"`
+}
+
+// GuardInterface is the guard on one interface.
+type GuardInterface struct {
+	Name     string `json:"name"`
+	Attached bool   `json:"attached"`
+	Problem  string `json:"problem,omitempty"`
+}
+
+// Config is this node's configuration file.
+type Config struct {
+	File     string    `json:"file,omitempty"`
+	LoadedAt time.Time `json:"loaded_at,omitzero"`
+	// Error is why the last reload changed nothing, or "".
+	Error    string   `json:"error,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
+	// Drift are the differences from what the cluster does, one per line.
+	Drift []string `json:"drift,omitempty"`
+}
+
+// Move is one entry of the ownership history.
+type Move struct {
+	Seq    uint64    `json:"seq"`
+	At     time.Time `json:"at"`
+	Group  string    `json:"group"`
+	Term   uint64    `json:"term"`
+	From   string    `json:"from"`
+	To     string    `json:"to"`
+	Reason string    `json:"reason"`
+	Gap    float64   `json:"gap_seconds"` // 0: not known
+}
+
+// VIP is one address of the replicated state.
+type VIP struct {
+	Prefix   netip.Prefix `json:"prefix"`
+	Instance string       `json:"instance"`
+	Excluded bool         `json:"excluded,omitempty"`
+	Dev      string       `json:"dev,omitempty"`
+	Owner    string       `json:"owner"`
+}
+
+// TransferRequest asks for a planned move; an empty Node means the best one.
+type TransferRequest struct {
+	Node string `json:"node,omitempty"`
+}
+
+// TransferResult says what a planned move did.
+type TransferResult struct {
+	From string `json:"from"`
+	To   string `json:"to"`
+	// Took is the time from the request to the hand-over.
+	Took float64 `json:"took_seconds"`
+}
+
+// DrainRequest sets or clears a node's drain flag.
+type DrainRequest struct {
+	Node    string `json:"node"`
+	Drained bool   `json:"drained"`
+}
+
+// NodeRequest names a node.
+type NodeRequest struct {
+	Node string `json:"node"`
+}
+
+// VIPRequest adds or deletes an address.
+type VIPRequest struct {
+	Prefix   netip.Prefix `json:"prefix"`
+	Instance string       `json:"instance,omitempty"`
+	Dev      string       `json:"dev,omitempty"`
+	// Force adds it though another machine answers for it.
+	Force bool `json:"force,omitempty"`
+}
+
+// TokenRequest makes a join token.
+type TokenRequest struct {
+	TTL  time.Duration `json:"ttl"`
+	Uses int           `json:"uses"`
+}
+
+// Token is a join token; Text only in the answer that made it.
+type Token struct {
+	ID      string    `json:"id"`
+	Text    string    `json:"text,omitempty"`
+	Expires time.Time `json:"expires"`
+	Uses    int       `json:"uses"`
+	// Join is the command to run on the new node.
+	Join string `json:"join,omitempty"`
+}
+
+// TokenRevoke names a token.
+type TokenRevoke struct {
+	ID string `json:"id"`
+}
+
+// ReloadResult says what a reload did.
+type ReloadResult struct {
+	File string `json:"file"`
+	// Changes are the changes of the cluster-wide state, one per line.
+	Changes  []string `json:"changes,omitempty"`
+	Warnings []string `json:"warnings,omitempty"`
+	Drift    []string `json:"drift,omitempty"`
+}
+
+// Done is the answer of a request that has no other result.
+type Done struct {
+	Message string `json:"message,omitempty"`
+}

@@ -1,0 +1,80 @@
+package daemon
+
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/check"
+	"github.com/raftvip/raftvip/internal/policy"
+)
+
+// A hint is what a node says of itself in its reports.
+type hint struct {
+	Check check.Report `json:"check"`
+	// Faults are those that no check knows of, such as an address without an interface.
+	Faults []string `json:"faults,omitempty"`
+	Owning bool     `json:"owning"`
+	// What follows is for status only.
+	Program     string   `json:"program,omitempty"`
+	Drift       []string `json:"drift,omitempty"`
+	ConfigError string   `json:"config_error,omitempty"`
+	Guard       string   `json:"guard,omitempty"`
+}
+
+// faults are all reasons for which the node cannot own.
+func (h hint) faults() []string { return append(slices.Clone(h.Check.Faults), h.Faults...) }
+
+// A seenHint is a node's hint as this node knows it.
+type seenHint struct {
+	hint
+	known   bool
+	age     time.Duration
+	offset  time.Duration
+	applied uint64
+}
+
+// caughtUpSlack is how many changes behind a node may be to be handed the group:
+// Raft brings it up to date before the hand-over.
+const caughtUpSlack = 16
+
+// readHints decodes the newest reports, by node ID.
+func readHints(reports []cluster.SeenReport) map[string]seenHint {
+	out := make(map[string]seenHint, len(reports))
+	for _, r := range reports {
+		s := seenHint{age: r.Age, offset: r.ClockOffset, applied: r.Applied}
+		// A node of another version may send what this one cannot read; it is then
+		// a node that has not reported.
+		if len(r.Hint) > 0 && json.Unmarshal(r.Hint, &s.hint) == nil {
+			s.known = true
+		}
+		out[r.NodeID] = s
+	}
+	return out
+}
+
+// candidates makes the policy's view of the members.
+func candidates(s *cluster.State, self string, hints map[string]seenHint, suffrages map[string]cluster.Suffrage,
+	connected func(nodeID string) bool, held bool) []policy.Node {
+	nodes := make([]policy.Node, 0, len(s.Nodes))
+	for id, n := range s.Nodes {
+		h := hints[id]
+		p := policy.Node{
+			ID: id, Name: n.Name, Self: id == self,
+			Voter: suffrages[id] == cluster.SuffrageVoter, Connected: connected(id),
+			CaughtUp: h.applied+caughtUpSlack >= s.Version,
+			Witness:  n.Witness, Drained: n.Drained,
+			Ready: h.known && h.Check.Ready, Faults: h.faults(), Degraded: h.Check.Degraded,
+			Priority: h.Check.Priority, NoPreempt: h.Check.NoPreempt || held, PreemptDelay: h.Check.PreemptDelay,
+			ReportAge: h.age,
+		}
+		if !h.known {
+			p.ReportAge = time.Hour // never
+		}
+		nodes = append(nodes, p)
+	}
+	slices.SortFunc(nodes, func(a, b policy.Node) int { return cmp.Compare(a.ID, b.ID) })
+	return nodes
+}

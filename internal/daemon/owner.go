@@ -1,0 +1,398 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/check"
+	"github.com/raftvip/raftvip/internal/policy"
+	"github.com/raftvip/raftvip/vip"
+)
+
+const (
+	// handoverPause is how long a failed hand-over is not tried again.
+	handoverPause = time.Second
+	// releaseWait bounds how long a hand-over waits for addresses to be deleted
+	// where no guard silences them.
+	releaseWait = 2 * time.Second
+	// shutdownHandover bounds the hand-over of a daemon that is stopping.
+	shutdownHandover = 500 * time.Millisecond
+)
+
+// A mover is the part of the cluster that an owner needs.
+type mover interface {
+	Standing() cluster.Standing
+	Transfer(ctx context.Context, to, reason string, manual bool) error
+	RefreshLease()
+	Contact(nodeID string) (time.Duration, bool)
+	LastRelease() (cluster.Release, time.Duration)
+	Holder() (nodeID string, term uint64, ago time.Duration)
+}
+
+// membership is the rest of it.
+type membership interface {
+	State() *cluster.State
+	Changed() <-chan struct{}
+	Reports() []cluster.SeenReport
+	Suffrages() map[string]cluster.Suffrage
+	SetHint(json.RawMessage)
+	Self() cluster.Identity
+}
+
+// An owner is the loop that decides, for one group, whether this node owns it,
+// and brings that about in the order that is safe: the gate first, then the
+// hand-over, then the addresses.
+type owner struct {
+	name   string
+	group  mover
+	node   membership
+	gate   *vip.Gate
+	sink   *leaseSink
+	keeper *vip.Keeper
+	checks *check.Checks
+	log    *slog.Logger
+	now    func() time.Duration
+	// silent: the guard silences the addresses the moment the gate is shut, so
+	// that deleting them need not be waited for.
+	silent bool
+	// addresses resolves the group's addresses on this node; faults are those
+	// that have no interface.
+	addresses func(*cluster.State) (addrs []vip.Address, schedule vip.Schedule, faults []string)
+	// describe adds what the daemon knows to the hint.
+	describe func(*hint)
+	record   func(cluster.Move)
+	requests chan *moveRequest
+	// beat is called at each turn of the loop: the watchdog's food.
+	beat func()
+
+	// What follows belongs to the loop.
+	policy   policy.State
+	term     uint64 // the term that policy and held belong to
+	held     bool   // moved here by an operator: nobody preempts
+	state    ownership
+	pauseEnd time.Duration // no hand-over before
+	tookAt   time.Duration // when ownership began
+	arrived  bool          // the take has been recorded
+
+	mu   sync.Mutex
+	view ownerView
+}
+
+// ownerView is what others may know of the loop.
+type ownerView struct {
+	owning   bool
+	why      string
+	lastTurn time.Duration
+	faults   []string
+}
+
+// A moveRequest asks the loop to hand the group over.
+type moveRequest struct {
+	to     string // node ID, "" for the best
+	reason string
+	manual bool
+	done   chan error
+	moved  string // node ID, set before done
+}
+
+// run is the loop. When ctx ends it releases and hands over, and returns.
+func (o *owner) run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		changed, kept := o.node.Changed(), o.keeper.Changed()
+		next := o.turn(ctx)
+		timer.Reset(next)
+		select {
+		case <-ctx.Done():
+			o.shutdown()
+			return nil
+		case r := <-o.requests:
+			o.request(ctx, r)
+		case <-changed:
+		case <-kept:
+		case <-o.sink.wake:
+		case <-o.checks.Changed():
+		case <-timer.C:
+		}
+	}
+}
+
+// turn looks at everything once and acts. It returns when to look again.
+func (o *owner) turn(ctx context.Context) time.Duration {
+	o.beat()
+	s := o.node.State()
+	self := o.node.Self().NodeID
+	addrs, schedule, faults := o.addresses(s)
+	o.publishHint(faults)
+	standing := o.group.Standing()
+	if standing.Term != o.term || !standing.Leading {
+		o.policy, o.term = policy.State{}, standing.Term
+		o.held = false
+		if standing.Leading {
+			r, _ := o.group.LastRelease()
+			o.held = r.Manual && r.To == self && r.Term+1 == standing.Term
+		}
+	}
+	now := o.now()
+	in := ownInputs{standing: standing, now: now, founded: s.Founded(), was: o.state}
+	next := time.Second
+	if standing.Leading && s.Founded() {
+		nodes := o.candidates(s)
+		for _, n := range nodes {
+			if n.Self {
+				in.self = n
+			}
+		}
+		o.policy, in.decision = policy.Step(o.policy, now, self, o.state == owning, nodes)
+		in.handover = in.decision.Transfer && now >= o.pauseEnd
+		next = min(next, in.decision.NextCheck)
+	}
+	state, why := decide(in)
+	switch {
+	case in.handover && standing.LeaseUntil > now:
+		if err := o.handOver(ctx, in.decision.To, in.decision.Reason, false); err != nil {
+			o.log.Warn("cannot hand over", "reason", in.decision.Reason, "error", err)
+		}
+		return 10 * time.Millisecond
+	case state == owning:
+		o.becomeOwner(standing.Term, why, addrs, schedule)
+		if left := standing.LeaseUntil - o.now(); left > 0 {
+			next = min(next, left+time.Millisecond)
+		}
+	default:
+		o.becomeStandby(why, addrs, schedule)
+	}
+	o.setView(why, faults)
+	return max(next, time.Millisecond)
+}
+
+func (o *owner) candidates(s *cluster.State) []policy.Node {
+	standing := o.group.Standing()
+	length := standing.LeaseUntil - o.now()
+	connected := func(id string) bool {
+		ago, ok := o.group.Contact(id)
+		return ok && ago < max(2*length, time.Second)
+	}
+	return candidates(s, o.node.Self().NodeID, readHints(o.node.Reports()), o.node.Suffrages(), connected, o.held)
+}
+
+func (o *owner) publishHint(faults []string) {
+	h := hint{Check: o.checks.Report(), Faults: faults, Owning: o.state == owning}
+	o.describe(&h)
+	b, err := json.Marshal(h)
+	if err != nil {
+		panic("daemon: hint cannot be encoded: " + err.Error()) // plain data
+	}
+	o.node.SetHint(b)
+}
+
+// becomeOwner opens the gate for the term and puts the addresses up; as owner of
+// the same term it only follows changes of the list.
+func (o *owner) becomeOwner(term uint64, why string, addrs []vip.Address, schedule vip.Schedule) {
+	if open, ok := o.gate.Term(); !ok || open != term {
+		o.gate.Open(term)
+		o.group.RefreshLease()
+	}
+	if o.state != owning {
+		o.state, o.tookAt, o.arrived = owning, o.now(), false
+		o.log.Info("owner", "term", term, "reason", why)
+	}
+	o.keeper.Set(vip.Wanted{Own: true, Term: term, Addresses: addrs, Schedule: schedule})
+	o.arrive(term)
+}
+
+// arrive records the take once the addresses are there.
+func (o *owner) arrive(term uint64) {
+	if o.arrived {
+		return
+	}
+	k := o.keeper.Status()
+	if !k.Applied {
+		return
+	}
+	for _, a := range k.Addresses {
+		if a.Wanted && !a.Present && a.Err == nil && a.Why == "" {
+			return
+		}
+	}
+	o.arrived = true
+	s := o.node.State()
+	from, reason, gap := o.explain(s, term)
+	o.record(cluster.Move{Group: o.name, Term: term, From: from, To: o.node.Self().Name, Reason: reason, Gap: gap})
+}
+
+// explain says why this node owns now: what the old owner said when it handed
+// over, or that it was not heard any more.
+func (o *owner) explain(s *cluster.State, term uint64) (from, reason string, gap time.Duration) {
+	self := o.node.Self()
+	for i := len(s.Moves) - 1; i >= 0; i-- {
+		if s.Moves[i].Group == o.name {
+			from = s.Moves[i].To
+			break
+		}
+	}
+	waited := o.now() - o.tookAt
+	if r, ago := o.group.LastRelease(); r.To == self.NodeID && r.Term+1 == term {
+		return from, r.Reason, ago
+	}
+	holder, held, ago := o.group.Holder()
+	switch name := s.Nodes[holder].Name; {
+	case from == "" && len(s.Moves) == 0:
+		return "", "first owner of the cluster", 0
+	case from == self.Name:
+		return from, "lease regained: this node had stopped owning and nobody else took over", 0
+	case holder != "" && holder != self.NodeID && held < term && name != "":
+		return from, fmt.Sprintf("election: %s was not heard for %s", name, (ago - waited).Round(time.Millisecond)), ago
+	}
+	return from, "election after a restart", 0
+}
+
+// becomeStandby silences the addresses at once and has them deleted.
+func (o *owner) becomeStandby(why string, addrs []vip.Address, schedule vip.Schedule) {
+	if o.state == owning {
+		o.gate.Shut()
+		o.state = standby
+		o.log.Info("not owner any more", "reason", why)
+		if s := o.group.Standing(); s.Leading && s.LeaseUntil > o.now() {
+			// It still leads, so nobody else can say that nobody owns.
+			o.record(cluster.Move{Group: o.name, Term: s.Term, From: o.node.Self().Name, Reason: why})
+		}
+	}
+	o.keeper.Set(vip.Wanted{Own: false, Addresses: addrs, Schedule: schedule})
+}
+
+// handOver is a planned move. The gate is shut first; a release never waits for
+// the network. Then the voters are freed and leadership goes over, while the
+// addresses are being deleted.
+func (o *owner) handOver(ctx context.Context, to, reason string, manual bool) error {
+	o.gate.Shut()
+	was := o.state
+	o.state = standby
+	o.setView("handing over: "+reason, nil)
+	s := o.node.State()
+	addrs, schedule, _ := o.addresses(s)
+	o.keeper.Set(vip.Wanted{Own: false, Addresses: addrs, Schedule: schedule})
+	if was == owning && !o.silent {
+		bounded, cancel := context.WithTimeout(ctx, releaseWait)
+		err := o.keeper.WaitReleased(bounded)
+		cancel()
+		if err != nil {
+			o.pauseEnd = o.now() + handoverPause
+			return fmt.Errorf("not handed over, as addresses are still answering here: %w", err)
+		}
+	}
+	o.log.Info("handing over", "to", s.Nodes[to].Name, "reason", reason)
+	if err := o.group.Transfer(ctx, to, reason, manual); err != nil {
+		o.pauseEnd = o.now() + handoverPause
+		return err
+	}
+	return nil
+}
+
+// request carries out a move that was asked for, and answers.
+func (o *owner) request(ctx context.Context, r *moveRequest) {
+	standing := o.group.Standing()
+	if !standing.Leading {
+		r.done <- cluster.Refuse(cluster.CodeNotLeader, "try again", "this node does not lead any more")
+		return
+	}
+	s := o.node.State()
+	nodes := o.candidates(s)
+	to, err := chooseTarget(s, nodes, r.to)
+	if err == nil {
+		err = o.handOver(ctx, to, r.reason, r.manual)
+	}
+	r.moved = to
+	r.done <- err
+}
+
+// chooseTarget finds the node that a requested move goes to.
+func chooseTarget(s *cluster.State, nodes []policy.Node, to string) (string, error) {
+	if to == "" {
+		for _, id := range policy.Rank(nodes, "") {
+			if !isSelf(nodes, id) {
+				return id, nil
+			}
+		}
+		why := ""
+		for _, n := range nodes {
+			if ok, reason := policy.Eligible(n); !ok && !n.Self {
+				why += "; " + n.Name + " " + reason
+			}
+		}
+		return "", cluster.Refuse(cluster.CodeTransfer, `see "raftvip status"`, "no other node can take over%s", why)
+	}
+	for _, n := range nodes {
+		if n.ID != to {
+			continue
+		}
+		if n.Self {
+			return "", cluster.Refuse(cluster.CodeTransfer, "", "%s leads already", n.Name)
+		}
+		if ok, why := policy.Eligible(n); !ok {
+			return "", cluster.Refuse(cluster.CodeTransfer, `see "raftvip status"`, "%s cannot take over: it %s", n.Name, why)
+		}
+		return to, nil
+	}
+	return "", cluster.Refuse(cluster.CodeNotFound, `see "raftvip node list"`, "no node %s", to)
+}
+
+func isSelf(nodes []policy.Node, id string) bool {
+	for _, n := range nodes {
+		if n.ID == id {
+			return n.Self
+		}
+	}
+	return false
+}
+
+// shutdown releases and hands over, so that others need not wait for the lease.
+func (o *owner) shutdown() {
+	o.gate.Shut()
+	s := o.node.State()
+	standing := o.group.Standing()
+	o.state = standby
+	addrs, schedule, _ := o.addresses(s)
+	o.keeper.Set(vip.Wanted{Own: false, Addresses: addrs, Schedule: schedule})
+	if !standing.Leading || len(s.Nodes) < 2 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownHandover)
+	defer cancel()
+	to, err := chooseTarget(s, o.candidates(s), "")
+	if err != nil {
+		// Nobody is fit to own, but somebody can lead until this node is back.
+		for _, n := range o.candidates(s) {
+			if !n.Self && n.Voter && n.Connected {
+				to, err = n.ID, nil
+				break
+			}
+		}
+	}
+	if err == nil {
+		err = o.handOver(ctx, to, o.node.Self().Name+" is stopping", false)
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
+		o.log.Warn("stopping without a hand-over: the others wait for the lease to end", "error", err)
+	}
+}
+
+func (o *owner) setView(why string, faults []string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.view = ownerView{owning: o.state == owning, why: why, lastTurn: o.now(), faults: faults}
+}
+
+// View returns what the loop last decided.
+func (o *owner) View() ownerView {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.view
+}
