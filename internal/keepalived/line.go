@@ -133,21 +133,38 @@ func skipTo(s string, i int, stop func(byte) bool) int {
 // lookAlikes are characters, common in files copied from web pages, that look
 // like the punctuation of the language but are letters to it.
 var lookAlikes = map[rune]string{
-	'\u00a0': "a blank (it is a no-break space)", '\u3000': "a blank (it is an ideographic space)",
-	'\u2003': "a blank (it is an em space)", '\u200b': "no character (it is a zero-width space)",
-	'｛': "{", '｝': "}", '“': `"`, '”': `"`, '＂': `"`, '＄': "$", '＃': "#", '！': "!",
+	'\u00a0': "a blank (it is a no-break space)",
+	'\u2003': "a blank (it is an em space)",
+	'\u200b': "nothing (it is a zero-width space)",
+	'\u3000': "a blank (it is an ideographic space)",
+	'｛':      "{",
+	'｝':      "}",
+	'“':      `"`,
+	'”':      `"`,
+	'＂':      `"`,
+	'＃':      "#",
+	'！':      "!",
 }
 
-// lookAlike returns the first such character outside double quotes.
-func lookAlike(text string) (r rune, meant string, ok bool) {
+// lookAlike finds such a character outside double quotes. serious is true for
+// blanks and braces, which decide what a line says; the others at worst spoil
+// a value, which is then reported.
+func lookAlike(text string) (r rune, meant string, serious bool) {
 	quoted := false
-	for _, r := range text {
-		if r == '"' {
+	for _, c := range text {
+		if c == '"' {
 			quoted = !quoted
 		}
-		if meant, ok := lookAlikes[r]; ok && !quoted {
-			return r, meant, true
+		m, ok := lookAlikes[c]
+		if !ok || quoted {
+			continue
+		}
+		if !strings.Contains("#!\"", m) {
+			return c, m, true
+		}
+		if r == 0 {
+			r, meant = c, m
 		}
 	}
-	return 0, "", false
+	return r, meant, false
 }

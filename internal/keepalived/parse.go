@@ -2,6 +2,7 @@ package keepalived
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -200,8 +201,12 @@ func (p *parser) statements(text string, pos Pos, base int) {
 		p.errorf(pos, "%s is not supported by this version; write the lines out", g)
 		return
 	}
-	if r, meant, ok := lookAlike(text); ok {
-		p.errorf(pos, "the character U+%04X looks like punctuation but is none; write %s", r, meant)
+	if r, meant, serious := lookAlike(text); r != 0 {
+		p.report(Problem{
+			Pos:     pos,
+			Warning: !serious,
+			Message: fmt.Sprintf("the character U+%04X looks like punctuation but is none; write %s", r, meant),
+		})
 	}
 	if includeKeyword(text) != "" {
 		p.include(text, pos)

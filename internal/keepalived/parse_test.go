@@ -74,7 +74,7 @@ func TestParse(t *testing.T) {
 		{"unterminated quote", "a \"b c # d\ne", "c:1 [a] [b c # d]\nc:2 [e]", "c:1: error: missing closing double quote"},
 		{"long line", "a " + long + "\n# " + long + "\nb # " + long, "c:3 [b]", "c:1: error: line of 1102 bytes; at most 1023 are allowed"},
 		{"NUL", "a\x00b\n\x00\nc # \x00", "c:3 [c]", "c:1: error: the line contains a NUL byte; the file must be plain text (UTF-8, not UTF-16)"},
-		{"full-width", "a ｛\n# ｛\n\"“\"\nb　c", "c:1 [a] [｛]\nc:3 [“]\nc:4 [b　c]", "c:1: error: the character U+FF5B looks like punctuation but is none; write {\nc:4: error: the character U+3000 looks like punctuation but is none; write a blank (it is an ideographic space)"},
+		{"full-width", "a ｛\n# ｛\n\"“\"\nb　c\n！ d", "c:1 [a] [｛]\nc:3 [“]\nc:4 [b　c]\nc:5 [！] [d]", "c:1: error: the character U+FF5B looks like punctuation but is none; write {\nc:4: error: the character U+3000 looks like punctuation but is none; write a blank (it is an ideographic space)\nc:5: warning: the character U+FF01 looks like punctuation but is none; write !"},
 		{"generators", "a ~SEQ(x, 1, 2)\n~LST(y, 1)\n~SEQx(x,1,2)\nb ~SEQ", "c:4 [b] [~SEQ]", "c:1: error: ~SEQ is not supported by this version; write the lines out\nc:2: error: ~LST is not supported by this version; write the lines out\nc:3: error: ~SEQ is not supported by this version; write the lines out"},
 		{"definition of itself", "$A=x$A\ny $A\nz", "c:3 [z]", "c:2: error: definition $A grows without end: it contains itself, or too many others"},
 		{"lines of itself", "$A=x \\\n$A\n$A", strings.Repeat("c:3 [x]\n", 32), "c:3: error: definitions of several lines nested more than 32 deep; does one contain itself?"},
