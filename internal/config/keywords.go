@@ -64,15 +64,16 @@ func noEffect(ctx context, keyword string) (reason string, ok bool) {
 	if reason, ok := table[keyword]; ok {
 		return reason, true
 	}
-	for pattern, reason := range table {
-		if head, ok := strings.CutSuffix(pattern, "*"); ok && strings.HasPrefix(keyword, head) {
-			return reason, true
-		}
-		if tail, ok := strings.CutPrefix(pattern, "*"); ok && strings.HasSuffix(keyword, tail) {
-			return reason, true
+	longest := ""
+	for pattern := range table {
+		head, prefix := strings.CutSuffix(pattern, "*")
+		tail, suffix := strings.CutPrefix(pattern, "*")
+		matches := prefix && strings.HasPrefix(keyword, head) || suffix && strings.HasSuffix(keyword, tail)
+		if matches && (len(pattern) > len(longest) || len(pattern) == len(longest) && pattern < longest) {
+			longest = pattern
 		}
 	}
-	return "", false
+	return table[longest], longest != ""
 }
 
 // Reasons that several keywords share.

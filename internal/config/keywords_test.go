@@ -31,6 +31,21 @@ func TestKeywordsWithoutEffect(t *testing.T) {
 	}
 }
 
+// Two families match these keywords; the reason must not depend on chance.
+func TestFamiliesAreDeterminate(t *testing.T) {
+	text := "global_defs {\nchecker_process_name x\nlvs_netlink_cmd_rcv_bufs 1\nsmtp_alerts\nsmpt_alert\n}"
+	_, diags := config.LoadBytes("x", []byte(text), machine())
+	first := list(diags)
+	for range 50 {
+		if _, diags := config.LoadBytes("x", []byte(text), machine()); list(diags) != first {
+			t.Fatalf("got\n%s\nand\n%s", first, list(diags))
+		}
+	}
+	if strings.Contains(first, "*") || strings.Contains(first, "smtp_?") {
+		t.Error(first)
+	}
+}
+
 const rootKeywords = `net_namespace net_namespace_ipvs namespace_with_ipsets instance use_pid_dir child_wait_time
 	linkbeat_use_polling linkbeat_interfaces interface_up_down_delays garp_group track_group static_ipaddress
 	static_routes static_rules vrrp_sync_group track_file vrrp_track_file vrrp_track_process track_process

@@ -107,7 +107,9 @@ func suggestion(ctx context, keyword string, known map[string]statement) string 
 		candidates = append(candidates, k)
 	}
 	for k := range noEffectTable[ctx] {
-		candidates = append(candidates, strings.Trim(k, "*"))
+		if !strings.Contains(k, "*") {
+			candidates = append(candidates, k)
+		}
 	}
 	if best := nearest(keyword, candidates); best != "" {
 		return fmt.Sprintf("; did you mean %s?", best)

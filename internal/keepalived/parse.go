@@ -165,7 +165,7 @@ func (p *parser) physical(line []byte, pos Pos, nul *bool) (text string, continu
 // then statements. base is the number of open blocks at the file's start,
 // depth the number of definitions of several lines it comes from.
 func (p *parser) line(text string, pos Pos, base, depth int) {
-	if p.lines++; p.lines > maxLines {
+	if p.lines++; p.lines > maxLines && !p.halted {
 		p.errorf(pos, "more than %d lines, after expansion of definitions", maxLines)
 		p.halted = true
 	}

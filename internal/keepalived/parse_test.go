@@ -196,6 +196,10 @@ func TestProblemsAreBounded(t *testing.T) {
 	if n := len(ps); n > 250 {
 		t.Errorf("%d problems", n)
 	}
+	many := "$A=" + strings.Repeat(" \\\nx", 4000) + "\n" + strings.Repeat("$A\n", 100)
+	if _, ps = keepalived.ParseBytes("x", []byte(many), keepalived.Options{}); len(ps) != 1 {
+		t.Errorf("one problem expected, got %s", problems(ps))
+	}
 }
 
 func TestSplitCommand(t *testing.T) {

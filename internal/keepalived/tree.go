@@ -9,7 +9,8 @@ type Tree struct {
 	Nodes []*Node
 }
 
-// A Node is one statement: a line's words and, if braces follow, a block.
+// A Node is one statement: a line's words and, if braces follow, a block. What
+// comes from a definition has the place where the definition is used.
 type Node struct {
 	Pos Pos
 	// Words has the keyword first and is never empty.
