@@ -365,6 +365,16 @@ func (n *Node) Suffrages() map[string]Suffrage {
 	return m
 }
 
+// Promote makes a node a voter now, without waiting until it has caught up. Only
+// the leader can.
+func (n *Node) Promote(node NodeRecord) error {
+	err := n.group.raft.AddVoter(raft.ServerID(node.ID), raft.ServerAddress(node.Address), 0, 5*time.Second).Error()
+	if err != nil {
+		return fmt.Errorf("promote %s: %w", node.Name, err)
+	}
+	return nil
+}
+
 // mark notes on disk that this identity has a log, before anything depends on it.
 func (n *Node) mark() error {
 	if n.persisted.marked {

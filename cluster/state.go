@@ -72,7 +72,9 @@ type RemovedNode struct {
 type Instance struct {
 	Name string `json:"name"`
 	// Group is the ownership group.
-	Group           string    `json:"group"`
+	Group string `json:"group"`
+	// FromFile: a node's file brought it in, and a reload may take it away again.
+	FromFile        bool      `json:"from_file,omitempty"`
 	VirtualRouterID int       `json:"virtual_router_id,omitempty"`
 	Addresses       []Address `json:"addresses"`
 	GARP            GARP      `json:"garp"`

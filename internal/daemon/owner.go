@@ -45,6 +45,22 @@ type membership interface {
 	Self() cluster.Identity
 }
 
+// addressKeeper is what puts the addresses up and takes them down: a vip.Keeper.
+type addressKeeper interface {
+	Set(vip.Wanted)
+	WaitReleased(context.Context) error
+	Status() vip.Status
+	Changed() <-chan struct{}
+}
+
+// noKeeper is that of a witness, which never has addresses.
+type noKeeper struct{}
+
+func (noKeeper) Set(vip.Wanted)                     {}
+func (noKeeper) WaitReleased(context.Context) error { return nil }
+func (noKeeper) Status() vip.Status                 { return vip.Status{Applied: true} }
+func (noKeeper) Changed() <-chan struct{}           { return nil }
+
 // An owner is the loop that decides, for one group, whether this node owns it,
 // and brings that about in the order that is safe: the gate first, then the
 // hand-over, then the addresses.
@@ -54,7 +70,7 @@ type owner struct {
 	node   membership
 	gate   *vip.Gate
 	sink   *leaseSink
-	keeper *vip.Keeper
+	keeper addressKeeper
 	checks *check.Checks
 	log    *slog.Logger
 	now    func() time.Duration
@@ -79,6 +95,7 @@ type owner struct {
 	pauseEnd time.Duration // no hand-over before
 	tookAt   time.Duration // when ownership began
 	arrived  bool          // the take has been recorded
+	hint     hint          // as last published
 
 	mu   sync.Mutex
 	view ownerView
@@ -180,12 +197,16 @@ func (o *owner) candidates(s *cluster.State) []policy.Node {
 		ago, ok := o.group.Contact(id)
 		return ok && ago < max(2*length, time.Second)
 	}
-	return candidates(s, o.node.Self().NodeID, readHints(o.node.Reports()), o.node.Suffrages(), connected, o.held)
+	hints := readHints(o.node.Reports())
+	// What is known of oneself is newer than the last report of it.
+	hints[o.node.Self().NodeID] = seenHint{hint: o.hint, known: true, applied: s.Version}
+	return candidates(s, o.node.Self().NodeID, hints, o.node.Suffrages(), connected, o.held)
 }
 
 func (o *owner) publishHint(faults []string) {
 	h := hint{Check: o.checks.Report(), Faults: faults, Owning: o.state == owning}
 	o.describe(&h)
+	o.hint = h
 	b, err := json.Marshal(h)
 	if err != nil {
 		panic("daemon: hint cannot be encoded: " + err.Error()) // plain data
@@ -395,4 +416,9 @@ func (o *owner) View() ownerView {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.view
+}
+
+// faultsNow returns why this node cannot own, as of the loop's last turn.
+func (o *owner) faultsNow() []string {
+	return append(o.checks.Report().Faults, o.View().faults...)
 }

@@ -1,0 +1,347 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/api"
+	"github.com/raftvip/raftvip/internal/pki"
+	"github.com/raftvip/raftvip/vip"
+)
+
+// Limits of join tokens.
+const (
+	maxTokenTTL  = 30 * 24 * time.Hour
+	maxTokenUses = 100
+)
+
+// routes registers the API. The control socket gets all of it, the node port only
+// what members ask of their leader.
+func (d *Daemon) routes(node, control *http.ServeMux) {
+	api.Handle(control, api.PathStatus, func(context.Context, struct{}) (api.Status, error) { return d.Status(), nil })
+	api.Handle(control, api.PathHistory, func(context.Context, struct{}) ([]api.Move, error) { return d.history(), nil })
+	api.Handle(control, api.PathVIPs, func(context.Context, struct{}) ([]api.VIP, error) { return d.vips(), nil })
+	api.Handle(control, api.PathTokens, func(context.Context, struct{}) ([]api.Token, error) { return d.tokens(), nil })
+	api.Handle(control, api.PathReload, func(ctx context.Context, _ struct{}) (api.ReloadResult, error) { return d.Reload(ctx) })
+	api.Handle(control, api.PathLeave, func(ctx context.Context, _ struct{}) (api.Done, error) { return d.leaveCluster(ctx) })
+
+	leaderDoes(d, node, control, api.PathTransfer, d.transfer)
+	leaderDoes(d, node, control, api.PathDrain, d.drain)
+	leaderDoes(d, node, control, api.PathVIPAdd, d.vipAdd)
+	leaderDoes(d, node, control, api.PathVIPDel, d.vipDel)
+	leaderDoes(d, node, control, api.PathRemove, d.nodeRemove)
+	leaderDoes(d, node, control, api.PathPromote, d.nodePromote)
+	leaderDoes(d, node, control, api.PathToken, d.tokenCreate)
+	leaderDoes(d, node, control, api.PathRevoke, d.tokenRevoke)
+	leaderDoes(d, node, control, api.PathConfig, d.configure)
+}
+
+// leaderDoes registers a request that only the leader carries out: on the control
+// socket of another node it is sent on to the leader.
+func leaderDoes[In, Out any](d *Daemon, node, control *http.ServeMux, path string, f func(context.Context, In) (Out, error)) {
+	here := func(ctx context.Context, in In) (Out, error) {
+		var none Out
+		if !d.node.Group(cluster.DefaultGroup).Standing().Leading {
+			return none, cluster.Refuse(cluster.CodeNotLeader, "try again", "node %s does not lead", d.node.Self().Name)
+		}
+		return f(ctx, in)
+	}
+	api.Handle(node, path, here)
+	api.Handle(control, path, func(ctx context.Context, in In) (Out, error) {
+		return askLeader[In, Out](ctx, d, path, in, here)
+	})
+}
+
+// leaderWait bounds how long a request waits for a leader to appear.
+const leaderWait = 3 * time.Second
+
+// askLeader carries a request out here or at the leader, and waits a moment for a
+// leader if there is none: elections take less.
+func askLeader[In, Out any](ctx context.Context, d *Daemon, path string, in In, here func(context.Context, In) (Out, error)) (Out, error) {
+	deadline := time.Now().Add(leaderWait)
+	for {
+		var out Out
+		changed := d.node.Changed()
+		err := error(d.noLeader())
+		if d.node.Group(cluster.DefaultGroup).Standing().Leading {
+			out, err = here(ctx, in)
+		} else if address := d.node.LeaderAddress(); address != "" && address != d.node.Advertise() {
+			err = d.node.Call(ctx, address, path, in, &out)
+		}
+		var r *cluster.Refusal
+		if !errors.As(err, &r) || r.Code != cluster.CodeNotLeader && r.Code != cluster.CodeNoLeader || time.Now().After(deadline) {
+			return out, err
+		}
+		select {
+		case <-changed:
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return out, err
+		}
+	}
+}
+
+func (d *Daemon) noLeader() *cluster.Refusal {
+	if phase := d.node.Phase(); phase != "" {
+		return cluster.Refuse(cluster.CodeNoLeader, `see "raftvip status"`, "this node is not in a cluster yet: %s", phase)
+	}
+	voters := 0
+	for _, s := range d.node.Suffrages() {
+		if s == cluster.SuffrageVoter {
+			voters++
+		}
+	}
+	return cluster.Refuse(cluster.CodeNoLeader,
+		`see "raftvip node list"; the addresses are silent until a majority of the voters is back`,
+		"no quorum: the cluster has %d voters and no leader", voters)
+}
+
+// transfer hands the group to a node.
+func (d *Daemon) transfer(ctx context.Context, in api.TransferRequest) (api.TransferResult, error) {
+	started := time.Now()
+	r := &moveRequest{reason: "requested with raftvip transfer", manual: true, done: make(chan error, 1)}
+	s := d.node.State()
+	if in.Node != "" {
+		n, ok := s.NodeByName(in.Node)
+		if !ok {
+			return api.TransferResult{}, noNode(s, in.Node)
+		}
+		r.to = n.ID
+	}
+	select {
+	case d.owner.requests <- r:
+	case <-ctx.Done():
+		return api.TransferResult{}, ctx.Err()
+	}
+	if err := <-r.done; err != nil {
+		return api.TransferResult{}, err
+	}
+	return api.TransferResult{From: d.node.Self().Name, To: s.Nodes[r.moved].Name, Took: time.Since(started).Seconds()}, nil
+}
+
+func noNode(s *cluster.State, name string) error {
+	var names []string
+	for _, n := range s.SortedNodes() {
+		names = append(names, n.Name)
+	}
+	return cluster.Refuse(cluster.CodeNotFound, "the nodes are: "+strings.Join(names, ", "), "no node %s", name)
+}
+
+func (d *Daemon) drain(ctx context.Context, in api.DrainRequest) (api.Done, error) {
+	s := d.node.State()
+	n, ok := s.NodeByName(in.Node)
+	if !ok {
+		return api.Done{}, noNode(s, in.Node)
+	}
+	if err := d.node.Apply(ctx, cluster.Command{Drain: &cluster.DrainCommand{NodeID: n.ID, Drained: in.Drained}}); err != nil {
+		return api.Done{}, err
+	}
+	return api.Done{}, nil
+}
+
+func (d *Daemon) nodeRemove(ctx context.Context, in api.NodeRequest) (api.Done, error) {
+	s := d.node.State()
+	n, ok := s.NodeByName(in.Node)
+	if !ok {
+		return api.Done{}, noNode(s, in.Node)
+	}
+	if n.ID == d.node.Self().NodeID {
+		if len(s.Nodes) == 1 {
+			return api.Done{}, cluster.Refuse(cluster.CodeLastVoter, "stop the daemon and delete its data dir to end the cluster",
+				"%s is the only node of the cluster", n.Name)
+		}
+		return api.Done{}, cluster.Refuse(cluster.CodeLastVoter, `move the group first: raftvip transfer`, "%s leads the cluster now", n.Name)
+	}
+	if err := d.node.Apply(ctx, cluster.Command{RemoveNode: &n.ID}); err != nil {
+		return api.Done{}, err
+	}
+	return api.Done{Message: fmt.Sprintf("%s is no member any more", n.Name)}, nil
+}
+
+func (d *Daemon) nodePromote(ctx context.Context, in api.NodeRequest) (api.Done, error) {
+	s := d.node.State()
+	n, ok := s.NodeByName(in.Node)
+	if !ok {
+		return api.Done{}, noNode(s, in.Node)
+	}
+	if d.node.Suffrages()[n.ID] == cluster.SuffrageVoter {
+		return api.Done{Message: n.Name + " is a voter already"}, nil
+	}
+	if err := d.node.Promote(n); err != nil {
+		return api.Done{}, err
+	}
+	return api.Done{Message: n.Name + " is a voter now"}, nil
+}
+
+// leaveCluster removes this node and stops the daemon.
+func (d *Daemon) leaveCluster(ctx context.Context) (api.Done, error) {
+	self := d.node.Self()
+	if d.node.Group(cluster.DefaultGroup).Standing().Leading && len(d.node.State().Nodes) > 1 {
+		if _, err := d.transfer(ctx, api.TransferRequest{}); err != nil {
+			return api.Done{}, err
+		}
+	}
+	done, err := askLeader(ctx, d, api.PathRemove, api.NodeRequest{Node: self.NodeID}, d.nodeRemove)
+	if err != nil {
+		return done, err
+	}
+	d.log.Info("left the cluster")
+	time.AfterFunc(50*time.Millisecond, d.leave)
+	return done, nil
+}
+
+func (d *Daemon) configure(ctx context.Context, c cluster.Configuration) (api.Done, error) {
+	if !d.node.Group(cluster.DefaultGroup).Standing().Leading {
+		return askLeader(ctx, d, api.PathConfig, c, d.configure)
+	}
+	c.Instances = proposal(d.node.State().Instances, c.Instances)
+	return api.Done{}, d.node.Apply(ctx, cluster.Command{Configure: &c})
+}
+
+// vipAdd adds an address, after asking the network whether somebody has it.
+func (d *Daemon) vipAdd(ctx context.Context, in api.VIPRequest) (api.Done, error) {
+	if in.Instance == "" {
+		in.Instance = "default"
+	}
+	s := d.node.State()
+	if i, a, ok := s.AddressOf(in.Prefix.Addr()); ok {
+		return api.Done{}, cluster.Refuse(cluster.CodeAddressInUse, "", "address %s is already in instance %s", a.Prefix, i.Name)
+	}
+	address := cluster.Address{Prefix: in.Prefix, Dev: in.Dev}
+	if d.host != nil {
+		if err := probe(ctx, d.currentLinks(), address, in.Force); err != nil {
+			return api.Done{}, err
+		}
+	}
+	err := d.node.Apply(ctx, cluster.Command{AddVIP: &cluster.VIPCommand{
+		Instance: in.Instance, Group: cluster.DefaultGroup, Address: address, GARP: defaultGARP(),
+	}})
+	return api.Done{}, err
+}
+
+// probe refuses an address that has no interface or that another machine answers
+// for (RFC 5227).
+func probe(ctx context.Context, links []vip.Link, a cluster.Address, force bool) error {
+	link, err := vip.Resolve(a.Prefix, a.Dev, "", links)
+	if err != nil {
+		return cluster.Refuse(cluster.CodeBadRequest, "give the interface: "+a.Prefix.String()+"@INTERFACE", "%s", err)
+	}
+	if force {
+		return nil
+	}
+	mac, found, err := vip.ProbeConflict(ctx, link, a.Prefix.Addr())
+	switch {
+	case err != nil:
+		return cluster.Refuse(cluster.CodeBadRequest, "repeat with --force to add it without asking",
+			"cannot ask the network whether %s is in use: %s", a.Prefix.Addr(), err)
+	case found:
+		return cluster.Refuse(cluster.CodeAddressInUse, "take it from that machine first, or repeat with --force",
+			"address %s is already on another machine: %s answers for it on %s", a.Prefix.Addr(), mac, link)
+	}
+	return nil
+}
+
+// ProbeAddress is probe for commands that run without a daemon.
+func ProbeAddress(ctx context.Context, prefix netip.Prefix, dev string, force bool) error {
+	host, err := vip.OpenHost()
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	links, err := host.Links()
+	if err != nil {
+		return err
+	}
+	return probe(ctx, links, cluster.Address{Prefix: prefix, Dev: dev}, force)
+}
+
+func defaultGARP() cluster.GARP {
+	s := vip.DefaultSchedule()
+	return cluster.GARP{MasterDelay: s.Delay, MasterRepeat: s.Repeat, MasterRefresh: s.Refresh, MasterRefreshRepeat: s.RefreshRepeat}
+}
+
+func (d *Daemon) vipDel(ctx context.Context, in api.VIPRequest) (api.Done, error) {
+	ip := in.Prefix.Addr()
+	return api.Done{}, d.node.Apply(ctx, cluster.Command{DelVIP: &ip})
+}
+
+func (d *Daemon) tokenCreate(ctx context.Context, in api.TokenRequest) (api.Token, error) {
+	if in.TTL <= 0 || in.TTL > maxTokenTTL {
+		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "", "token lifetime %s: must be over 0 and at most %s", in.TTL, maxTokenTTL)
+	}
+	if in.Uses < 1 || in.Uses > maxTokenUses {
+		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "", "token uses %d: must be 1 to %d", in.Uses, maxTokenUses)
+	}
+	token, record, err := d.newToken(in)
+	if err != nil {
+		return api.Token{}, err
+	}
+	if err := d.node.Apply(ctx, cluster.Command{PutToken: &record}); err != nil {
+		return api.Token{}, err
+	}
+	return api.Token{
+		ID: token.ID, Text: token.Text(), Expires: record.Expires, Uses: record.Uses,
+		Join: fmt.Sprintf("raftvip join %s --token %s", d.node.Advertise(), token.Text()),
+	}, nil
+}
+
+func (d *Daemon) newToken(in api.TokenRequest) (pki.Token, cluster.TokenRecord, error) {
+	secret, err := d.data.Secret()
+	if err != nil {
+		return pki.Token{}, cluster.TokenRecord{}, err
+	}
+	return NewToken(secret, in.TTL, in.Uses)
+}
+
+// NewToken makes a token of the cluster with this secret, and its record.
+func NewToken(secret pki.Secret, ttl time.Duration, uses int) (pki.Token, cluster.TokenRecord, error) {
+	authority, err := pki.NewAuthority(secret)
+	if err != nil {
+		return pki.Token{}, cluster.TokenRecord{}, err
+	}
+	now := time.Now()
+	token := pki.NewToken(authority)
+	return token, cluster.TokenRecord{ID: token.ID, Hash: token.Hash(), Created: now, Expires: now.Add(ttl), Uses: uses}, nil
+}
+
+func (d *Daemon) tokenRevoke(ctx context.Context, in api.TokenRevoke) (api.Done, error) {
+	return api.Done{}, d.node.Apply(ctx, cluster.Command{DropToken: &in.ID})
+}
+
+func (d *Daemon) tokens() []api.Token {
+	var out []api.Token
+	for _, t := range d.node.State().Tokens {
+		out = append(out, api.Token{ID: t.ID, Expires: t.Expires, Uses: t.Uses})
+	}
+	slices.SortFunc(out, func(a, b api.Token) int { return a.Expires.Compare(b.Expires) })
+	return out
+}
+
+func (d *Daemon) history() []api.Move {
+	var out []api.Move
+	for _, m := range d.node.State().Moves {
+		out = append(out, api.Move{
+			Seq: m.Seq, At: m.At, Group: m.Group, Term: m.Term, From: m.From, To: m.To, Reason: m.Reason, Gap: m.Gap.Seconds(),
+		})
+	}
+	return out
+}
+
+func (d *Daemon) vips() []api.VIP {
+	s := d.node.State()
+	owner := d.ownerName(s)
+	var out []api.VIP
+	for _, in := range s.Instances {
+		for _, a := range in.Addresses {
+			out = append(out, api.VIP{Prefix: a.Prefix, Instance: in.Name, Excluded: a.Excluded, Dev: a.Dev, Owner: owner})
+		}
+	}
+	return out
+}

@@ -1,0 +1,204 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/vip"
+)
+
+// instancesOf is the cluster-wide part of a node's file.
+func instancesOf(c *config.Config) []cluster.Instance {
+	out := make([]cluster.Instance, 0, len(c.Instances))
+	for _, in := range c.Instances {
+		i := cluster.Instance{
+			Name: in.Name, Group: cluster.DefaultGroup, FromFile: true,
+			VirtualRouterID: in.VirtualRouterID, GARP: garpOf(in.GARP),
+		}
+		for _, a := range in.Addresses {
+			i.Addresses = append(i.Addresses, cluster.Address{
+				Prefix: a.Prefix, Excluded: a.Excluded, Dev: a.Dev, Brd: a.Brd, Scope: a.Scope, Label: a.Label,
+			})
+		}
+		out = append(out, i)
+	}
+	return out
+}
+
+func garpOf(g config.GARP) cluster.GARP {
+	return cluster.GARP{
+		MasterDelay: g.MasterDelay, MasterRepeat: g.MasterRepeat,
+		MasterRefresh: g.MasterRefresh, MasterRefreshRepeat: g.MasterRefreshRepeat,
+		Interval: g.Interval, GNAInterval: g.GNAInterval,
+	}
+}
+
+func scheduleOf(g cluster.GARP) vip.Schedule {
+	return vip.Schedule{
+		Repeat: g.MasterRepeat, Delay: g.MasterDelay, Refresh: g.MasterRefresh, RefreshRepeat: g.MasterRefreshRepeat,
+		Interval: g.Interval, GNAInterval: g.GNAInterval,
+	}
+}
+
+// difference lists, one per line, what would change in the cluster if want took
+// the place of have. Devices and labels may differ between nodes and are not
+// compared. Instances that no file brought in are the operator's.
+func difference(have, want []cluster.Instance, heartbeatHave, heartbeatWant time.Duration) []string {
+	var lines []string
+	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
+	find := func(list []cluster.Instance, name string) (cluster.Instance, bool) {
+		i := slices.IndexFunc(list, func(in cluster.Instance) bool { return in.Name == name })
+		if i < 0 {
+			return cluster.Instance{}, false
+		}
+		return list[i], true
+	}
+	for _, w := range want {
+		h, ok := find(have, w.Name)
+		if !ok {
+			add("instance %s: the file has it, the cluster does not", w.Name)
+			continue
+		}
+		for _, a := range w.Addresses {
+			i := slices.IndexFunc(h.Addresses, func(b cluster.Address) bool { return b.Prefix.Addr() == a.Prefix.Addr() })
+			switch {
+			case i < 0:
+				add("instance %s: address %s is in the file only", w.Name, a.Prefix)
+			case !sameAddress(h.Addresses[i], a):
+				add("instance %s: address %s is %s in the file, %s in the cluster", w.Name, a.Prefix.Addr(), describeAddress(a), describeAddress(h.Addresses[i]))
+			}
+		}
+		for _, a := range h.Addresses {
+			if !slices.ContainsFunc(w.Addresses, func(b cluster.Address) bool { return b.Prefix.Addr() == a.Prefix.Addr() }) {
+				add("instance %s: address %s is in the cluster only", w.Name, a.Prefix)
+			}
+		}
+		if h.VirtualRouterID != w.VirtualRouterID {
+			add("instance %s: virtual_router_id is %d in the file, %d in the cluster", w.Name, w.VirtualRouterID, h.VirtualRouterID)
+		}
+		if h.GARP != w.GARP {
+			add("instance %s: the announcement schedule (garp_*) differs", w.Name)
+		}
+	}
+	if len(want) > 0 {
+		for _, h := range have {
+			if _, ok := find(want, h.Name); !ok && h.FromFile {
+				add("instance %s: the cluster has it, the file does not", h.Name)
+			}
+		}
+	}
+	if heartbeatWant > 0 && heartbeatHave != heartbeatWant {
+		add("heartbeat_timeout is %s in the file, %s in the cluster", heartbeatWant, heartbeatHave)
+	}
+	return lines
+}
+
+func sameAddress(a, b cluster.Address) bool {
+	a.Dev, a.Label, b.Dev, b.Label = "", "", "", ""
+	return a == b
+}
+
+func describeAddress(a cluster.Address) string {
+	s := a.Prefix.String()
+	if a.Excluded {
+		s += " excluded"
+	}
+	if a.Brd != "" {
+		s += " brd " + a.Brd
+	}
+	if a.Scope != "" {
+		s += " scope " + a.Scope
+	}
+	return s
+}
+
+// proposal is what a reload of this node's file makes of the cluster's instances:
+// those of the file, and those that no file brought in.
+func proposal(have []cluster.Instance, file []cluster.Instance) []cluster.Instance {
+	if len(file) == 0 {
+		return have // a node without instances in its file has no say
+	}
+	out := slices.Clone(file)
+	for _, h := range have {
+		if !h.FromFile && !slices.ContainsFunc(out, func(o cluster.Instance) bool { return o.Name == h.Name }) {
+			out = append(out, h)
+		}
+	}
+	return out
+}
+
+// A placement is one address of the cluster as this node would put it up.
+type placement struct {
+	instance string
+	address  cluster.Address
+	link     string
+	err      error
+}
+
+// place resolves the cluster's addresses on this node: the node's own file may
+// name another interface or label for an address than the cluster does.
+func place(instances []cluster.Instance, c *config.Config, links []vip.Link) []placement {
+	type local struct {
+		iface string
+		lines map[netip.Addr]config.Address
+	}
+	own := make(map[string]local)
+	for _, in := range c.Instances {
+		l := local{iface: in.Interface, lines: make(map[netip.Addr]config.Address)}
+		for _, a := range in.Addresses {
+			l.lines[a.Prefix.Addr()] = a
+		}
+		own[in.Name] = l
+	}
+	var out []placement
+	for _, in := range instances {
+		for _, a := range in.Addresses {
+			l, known := own[in.Name]
+			if line, ok := l.lines[a.Prefix.Addr()]; ok {
+				a.Dev, a.Label = line.Dev, line.Label
+			} else if known {
+				a.Label = ""
+			}
+			link, err := vip.Resolve(a.Prefix, a.Dev, l.iface, links)
+			if errors.Is(err, vip.ErrNoLink) && a.Dev != "" && !known {
+				// The device is another node's name for it; here the subnet says more.
+				if other, found := vip.Resolve(a.Prefix, "", l.iface, links); found == nil {
+					link, err = other, nil
+				}
+			}
+			out = append(out, placement{instance: in.Name, address: a, link: link, err: err})
+		}
+	}
+	return out
+}
+
+// addressOf makes what the keeper needs of a placement.
+func (p placement) addressOf(schedule vip.Schedule) (vip.Address, error) {
+	if p.err != nil {
+		return vip.Address{}, p.err
+	}
+	a := vip.Address{Prefix: p.address.Prefix, Link: p.link, Schedule: schedule}
+	if a.Prefix.Addr().Is4() {
+		a.Label = p.address.Label
+		// A label has to begin with the name of the link that it is on.
+		if a.Label != "" && a.Label != p.link && !strings.HasPrefix(a.Label, p.link+":") {
+			a.Label = ""
+		}
+		var err error
+		if a.Broadcast, err = vip.ParseBroadcast(p.address.Brd, p.address.Prefix); err != nil {
+			return vip.Address{}, err
+		}
+	}
+	scope, err := vip.ParseScope(p.address.Scope)
+	if err != nil {
+		return vip.Address{}, err
+	}
+	a.Scope = scope
+	return a, nil
+}

@@ -1,0 +1,467 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"path/filepath"
+	"sync"
+	"time"
+
+	sd "github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/api"
+	"github.com/raftvip/raftvip/internal/boottime"
+	"github.com/raftvip/raftvip/internal/check"
+	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/vip"
+	"github.com/raftvip/raftvip/vip/guard"
+)
+
+// groupNumber is the guard's number of the one group there is.
+const groupNumber = 0
+
+// linkPoll is how often the interfaces are looked at to place addresses; the
+// keeper follows changes of the interfaces it uses by itself.
+const linkPoll = 2 * time.Second
+
+// A Daemon is one running raftvip.
+type Daemon struct {
+	settings Settings
+	log      *slog.Logger
+	started  time.Time
+
+	data   *cluster.DataDir
+	node   *cluster.Node
+	checks *check.Checks
+	host   *vip.Netlink
+	sender *vip.PacketAnnouncer
+	guard  *guard.Guard
+	keeper *vip.Keeper
+	owner  *owner
+	socket http.Handler
+
+	leave context.CancelFunc
+
+	mu       sync.Mutex
+	config   *config.Config
+	path     string // of the configuration file, "" for none
+	loadedAt time.Time
+	reload   error // why the last reload changed nothing
+	links    []vip.Link
+	linksAt  time.Duration
+
+	moves chan cluster.Move
+	watch watchdog
+}
+
+// New builds a daemon: it reads the configuration, opens the data directory, the
+// port, the guard and the control socket, and removes what an earlier run left.
+// Nothing runs before Run. logger may be nil.
+func New(s Settings, logger *slog.Logger) (d *Daemon, err error) {
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	d = &Daemon{settings: s, log: logger, started: time.Now(), moves: make(chan cluster.Move, 64), watch: newWatchdog()}
+	if d.config, d.path, err = s.LoadConfig(); err != nil {
+		return nil, err
+	}
+	d.loadedAt = time.Now()
+	for _, w := range d.config.Warnings {
+		logger.Warn("configuration", "at", w.Pos.String(), "reason", w.Message)
+	}
+	if d.data, err = cluster.OpenDataDir(d.config.Raft.DataDir); err != nil {
+		return nil, dataDirHint(err)
+	}
+	defer func() {
+		if err != nil {
+			d.closeParts()
+		}
+	}()
+	id, secret, err := identity(d.data, d.config)
+	if err != nil {
+		return nil, err
+	}
+	if !id.Witness {
+		if err := d.openKernel(); err != nil {
+			return nil, err
+		}
+	}
+	gate := vip.NewGate(d.vipGuard(), groupNumber, nil)
+	sink := newLeaseSink(gate, d.lateness())
+	advertise, err := AdvertiseAddress(id, d.config, nil)
+	if err != nil {
+		return nil, err
+	}
+	nodeMux := http.NewServeMux()
+	d.node, err = cluster.OpenNode(cluster.Options{
+		DataDir: d.data, Identity: id, Secret: secret,
+		Listen: ListenAddress(id, d.config), Advertise: advertise,
+		Peers: d.config.Raft.Peers, Heartbeat: d.config.Raft.HeartbeatTimeout,
+		Content: func() []cluster.Instance { return instancesOf(d.configuration()) },
+		Sink:    func(string) cluster.LeaseSink { return sink },
+		Handler: nodeMux, Log: logger.With("node", id.Name), RaftLog: logger.With("node", id.Name),
+	})
+	if err != nil {
+		return nil, nodeHint(err)
+	}
+	d.checks = check.New(check.Config{Config: d.config, Logger: logger})
+	d.openOwner(gate, sink)
+	control := http.NewServeMux()
+	d.routes(nodeMux, control)
+	d.socket = control
+	return d, nil
+}
+
+// openKernel takes hold of the interfaces. What an earlier run left goes first:
+// until then its own guard, which outlives it, keeps it silent.
+func (d *Daemon) openKernel() error {
+	if err := checkPrivileges(); err != nil {
+		return err
+	}
+	var err error
+	if d.host, err = vip.OpenHost(); err != nil {
+		return err
+	}
+	d.sender = vip.NewAnnouncer()
+	removed, err := vip.RemoveLeftovers(d.host, d.journalPath(), d.log)
+	for _, l := range removed {
+		d.log.Warn("removed an address that an earlier run left", "vip", l.Prefix.String(), "interface", l.Link)
+	}
+	if err != nil {
+		return fmt.Errorf("remove left-over addresses: %w", err)
+	}
+	kind, err := guard.ParseKind(d.config.Raft.Guard)
+	if err != nil {
+		return err
+	}
+	if d.guard, err = guard.Open(guard.Options{Kind: kind, Logger: d.log}); err != nil {
+		return fmt.Errorf("attach guard: %w", err)
+	}
+	return nil
+}
+
+func (d *Daemon) journalPath() string { return filepath.Join(d.data.Path(), "addresses.json") }
+
+// vipGuard is the guard as the keeper and the gate use it; a witness has none.
+func (d *Daemon) vipGuard() vip.Guard {
+	if d.guard == nil {
+		return vip.NoGuard{}
+	}
+	return d.guard
+}
+
+// lateness is by how much a lease is shortened for the guard. Without a guard
+// nothing can make up for a dead daemon, and shortening would not help.
+func (d *Daemon) lateness() time.Duration {
+	if d.guard == nil || d.guard.Lateness() == guard.Unbounded {
+		return 0
+	}
+	return d.guard.Lateness()
+}
+
+func (d *Daemon) openOwner(gate *vip.Gate, sink *leaseSink) {
+	d.owner = &owner{
+		name: cluster.DefaultGroup, group: d.node.Group(cluster.DefaultGroup), node: d.node,
+		gate: gate, sink: sink, checks: d.checks, log: d.log.With("group", cluster.DefaultGroup), now: boottime.Now,
+		addresses: d.addresses, describe: d.describe, record: d.record,
+		requests: make(chan *moveRequest), beat: d.watch.beat,
+	}
+	if d.host == nil {
+		d.owner.keeper = noKeeper{}
+		return
+	}
+	kind := d.guard.Kind()
+	d.owner.silent = kind != guard.Lifetime && kind != guard.Off
+	d.keeper = vip.NewKeeper(vip.KeeperConfig{
+		Host: d.host, Announcer: d.sender, Guard: d.guard, Gate: gate, Group: groupNumber,
+		Logger: d.log, Journal: vip.NewJournal(d.journalPath()), Lifetime: d.guard.AddressLifetime(),
+	})
+	d.owner.keeper = d.keeper
+}
+
+// Run works until ctx ends, then releases, hands over, and returns. ready is
+// called once everything listens and ownership has been looked at.
+func (d *Daemon) Run(ctx context.Context, ready func()) error {
+	defer d.closeParts()
+	ln, err := api.ListenSocket(d.config.Raft.Socket)
+	if err != nil {
+		return err
+	}
+	ctx, d.leave = context.WithCancel(ctx)
+	defer d.leave()
+
+	// The order of the end: ownership is released and handed over first, while
+	// everything still works; then the addresses are confirmed gone; then the
+	// cluster is left; the guard goes last.
+	ownerCtx := ctx
+	keeperCtx, stopKeeper := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopKeeper()
+	nodeCtx, stopNode := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopNode()
+
+	// A part that fails ends the daemon in the same order.
+	var failures errs
+	part := func(name string, f func() error) func() error {
+		return func() error {
+			if err := f(); err != nil {
+				failures.add(fmt.Errorf("%s: %w", name, err))
+			}
+			d.leave()
+			return nil
+		}
+	}
+	var owners, keepers, nodes errgroup.Group
+	nodes.Go(part("cluster", func() error { return d.node.Run(nodeCtx) }))
+	nodes.Go(part("control socket", func() error { return api.Serve(nodeCtx, ln, d.socket) }))
+	nodes.Go(part("history", func() error { d.writeHistory(nodeCtx); return nil }))
+	if d.keeper != nil {
+		keepers.Go(part("addresses", func() error { return d.keeper.Run(keeperCtx) }))
+		keepers.Go(part("guard", func() error { return d.guard.Run(keeperCtx) }))
+	}
+	owners.Go(part("checks", func() error { return d.checks.Run(ownerCtx) }))
+	owners.Go(part("owner", func() error { return d.owner.run(ownerCtx) }))
+	owners.Go(part("ready", func() error {
+		d.announceReady(ownerCtx, ready)
+		<-ownerCtx.Done()
+		return nil
+	}))
+
+	owners.Wait()
+	sdNotify(sd.SdNotifyStopping)
+	stopKeeper()
+	keepers.Wait()
+	stopNode()
+	nodes.Wait()
+	return failures.join()
+}
+
+// announceReady tells systemd and the caller when the loop has turned once.
+func (d *Daemon) announceReady(ctx context.Context, ready func()) {
+	for d.owner.View().lastTurn == 0 {
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-ctx.Done():
+			return
+		}
+	}
+	sdNotify(sd.SdNotifyReady)
+	if ready != nil {
+		ready()
+	}
+}
+
+// closeParts closes what New opened.
+func (d *Daemon) closeParts() {
+	if d.guard != nil {
+		if err := d.guard.Close(); err != nil {
+			d.log.Error("cannot detach the guard", "error", err)
+		}
+		d.guard = nil
+	}
+	if d.sender != nil {
+		d.sender.Close()
+		d.sender = nil
+	}
+	if d.host != nil {
+		d.host.Close()
+		d.host = nil
+	}
+	if d.data != nil {
+		d.data.Close()
+		d.data = nil
+	}
+}
+
+func (d *Daemon) configuration() *config.Config {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.config
+}
+
+// addresses places the group's addresses on this node's interfaces.
+func (d *Daemon) addresses(s *cluster.State) (addrs []vip.Address, schedule vip.Schedule, faults []string) {
+	schedule = vip.DefaultSchedule()
+	if d.host == nil {
+		return nil, schedule, nil
+	}
+	for _, p := range place(s.Instances, d.configuration(), d.currentLinks()) {
+		per := schedule
+		for _, in := range s.Instances {
+			if in.Name == p.instance && in.GARP != (cluster.GARP{}) {
+				per = scheduleOf(in.GARP)
+			}
+		}
+		a, err := p.addressOf(per)
+		switch {
+		case errors.Is(err, vip.ErrNoLink):
+			// It is a fault, and the keeper waits for the interface all the same.
+			faults = append(faults, err.Error())
+			addrs = append(addrs, vip.Address{Prefix: p.address.Prefix, Link: p.link, Schedule: per})
+		case err != nil:
+			faults = append(faults, err.Error())
+		default:
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs, schedule, faults
+}
+
+// currentLinks returns the interfaces, at most linkPoll old.
+func (d *Daemon) currentLinks() []vip.Link {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if now := boottime.Now(); d.links == nil || now-d.linksAt > linkPoll {
+		links, err := d.host.Links()
+		if err != nil {
+			d.log.Error("cannot list the interfaces", "error", err)
+			return d.links
+		}
+		d.links, d.linksAt = links, now
+	}
+	return d.links
+}
+
+// record queues an entry of the history; it never blocks the owner.
+func (d *Daemon) record(m cluster.Move) {
+	select {
+	case d.moves <- m:
+	default:
+		d.log.Error("history entry lost: the queue is full", "to", m.To, "reason", m.Reason)
+	}
+}
+
+// writeHistory commits queued entries while this node leads.
+func (d *Daemon) writeHistory(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case m := <-d.moves:
+			bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
+			err := d.node.Apply(bounded, cluster.Command{Move: &m})
+			cancel()
+			if err != nil {
+				d.log.Warn("cannot record a move", "to", m.To, "reason", m.Reason, "error", err)
+			}
+		}
+	}
+}
+
+// describe adds what the daemon knows to this node's hint.
+func (d *Daemon) describe(h *hint) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	h.Program = d.settings.Program
+	h.Drift = d.driftLocked()
+	if d.reload != nil {
+		h.ConfigError = d.reload.Error()
+	}
+	if d.guard != nil {
+		h.Guard = string(d.guard.Kind())
+	}
+}
+
+// driftLocked lists how the file differs from the cluster.
+func (d *Daemon) driftLocked() []string {
+	s := d.node.State()
+	if !s.Founded() || d.path == "" || len(d.config.Instances) == 0 {
+		return nil
+	}
+	return difference(s.Instances, instancesOf(d.config), s.Heartbeat.Current, d.heartbeatOf(d.config))
+}
+
+// heartbeatOf is the heartbeat timeout that a file asks for, or 0 if it says nothing.
+func (d *Daemon) heartbeatOf(c *config.Config) time.Duration {
+	if c.Raft.Pos.Line == 0 {
+		return 0
+	}
+	return c.Raft.HeartbeatTimeout
+}
+
+// Reload reads the file again. Errors change nothing. What only concerns this
+// node takes effect at once; the cluster-wide part is proposed to the leader.
+func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
+	sdNotify(sd.SdNotifyReloading)
+	defer sdNotify(sd.SdNotifyReady)
+	c, path, err := d.settings.LoadConfig()
+	if err != nil {
+		d.mu.Lock()
+		d.reload = err
+		d.mu.Unlock()
+		d.owner.sink.notify()
+		d.log.Error("reload changed nothing", "file", path, "error", err)
+		return api.ReloadResult{File: path}, err
+	}
+	d.mu.Lock()
+	d.config, d.path, d.loadedAt, d.reload = c, path, time.Now(), nil
+	d.mu.Unlock()
+	d.checks.Reload(c)
+	d.owner.sink.notify()
+	result := api.ReloadResult{File: path, Warnings: diagnosticTexts(c.Warnings)}
+	s := d.node.State()
+	if path == "" || len(c.Instances) == 0 || !s.Founded() {
+		d.log.Info("reloaded", "file", path)
+		return result, nil
+	}
+	heartbeat := d.heartbeatOf(c)
+	result.Changes = difference(s.Instances, instancesOf(c), s.Heartbeat.Current, heartbeat)
+	if len(result.Changes) > 0 {
+		_, err = d.configure(ctx, cluster.Configuration{Heartbeat: heartbeat, Instances: instancesOf(c)})
+		if err != nil {
+			result.Drift = result.Changes
+			result.Changes = nil
+			return result, err
+		}
+	}
+	d.log.Info("reloaded", "file", path, "cluster_changes", len(result.Changes))
+	return result, nil
+}
+
+func diagnosticTexts(diags []config.Diagnostic) []string {
+	var out []string
+	for _, w := range diags {
+		out = append(out, w.String())
+	}
+	return out
+}
+
+func dataDirHint(err error) error {
+	if errors.Is(err, cluster.ErrDataDirInUse) {
+		return api.WithHint(err, "a daemon runs with this data dir; name another one with --data-dir")
+	}
+	return err
+}
+
+func nodeHint(err error) error {
+	var used *cluster.PortInUseError
+	switch {
+	case errors.As(err, &used):
+		return api.WithHint(err, "choose another address with listen in the raft block, or find who has it with: ss -ltnp")
+	case errors.Is(err, cluster.ErrLogLost):
+		return api.WithHint(err, `this node must not vote under its old identity: move the data dir away and come back with "raftvip join --replace" (with peers and secret_file, just start it)`)
+	}
+	return err
+}
+
+// errs gathers errors from several goroutines.
+type errs struct {
+	mu  sync.Mutex
+	all []error
+}
+
+func (e *errs) add(err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.all = append(e.all, err)
+}
+
+func (e *errs) join() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return errors.Join(e.all...)
+}
