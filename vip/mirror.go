@@ -41,13 +41,13 @@ func (m *mirror) link(name string) *mirrorLink {
 	return m.links[i]
 }
 
-// apply takes over an event. doubt is true if the neighbours of the link may have
-// to be told again where our addresses are: it is running again, or has another
-// hardware address.
-func (m *mirror) apply(e Event) (doubt bool) {
+// apply takes over an event other than Snapshot. changed is false if all of it was
+// known. doubt is true if the neighbours of the link may have to be told again
+// where our addresses are: it is running again, or has another hardware address.
+func (m *mirror) apply(e Event) (changed, doubt bool) {
 	switch e.Kind {
 	case LinkChanged:
-		return m.setLink(e.Link)
+		return true, m.setLink(e.Link)
 	case LinkRemoved:
 		if l := m.links[e.Link.Index]; l != nil {
 			delete(m.links, e.Link.Index)
@@ -55,12 +55,33 @@ func (m *mirror) apply(e Event) (doubt bool) {
 				delete(m.byName, l.Name)
 			}
 		}
+		return true, false
 	case AddressAdded:
+		if l := m.links[e.Link.Index]; l != nil && slices.Contains(l.addrs[e.Address.Prefix.Addr()], e.Address) {
+			return false, false
+		}
 		m.add(e.Link.Index, e.Address)
+		return true, false
 	case AddressRemoved:
+		if !m.has(e.Link.Index, e.Address.Prefix) {
+			return false, false
+		}
 		m.remove(e.Link.Index, e.Address.Prefix)
+		return true, false
 	}
-	return false
+	return false, false
+}
+
+// doubts returns the links of next that neighbours may have to be told about again,
+// compared with m.
+func (m *mirror) doubts(next *mirror) (links []int) {
+	for i, n := range next.links {
+		l := m.links[i]
+		if n.Running && (l == nil || !l.Running || !bytes.Equal(l.MAC, n.MAC)) {
+			links = append(links, i)
+		}
+	}
+	return links
 }
 
 func (m *mirror) setLink(n Link) (doubt bool) {
