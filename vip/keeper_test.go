@@ -359,6 +359,7 @@ func TestForeignAddressIsLeftAlone(t *testing.T) {
 		b := newBench(t, nil)
 		b.host.Configure("eth0", "10.0.0.5/24")
 		b.host.Configure("lo", "10.0.0.6/32") // elsewhere it is the operator's business
+		synctest.Wait()
 		b.own("10.0.0.5/24", "10.0.0.6/24")
 		b.expectTrace("arm 10.0.0.6", "add 10.0.0.6/32 eth0", "announce 10.0.0.6 eth0")
 		if s := b.expectState("10.0.0.5", vip.StateForeign); !strings.Contains(s.Why, "already configured on eth0 by someone else") {
