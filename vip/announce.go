@@ -1,0 +1,112 @@
+package vip
+
+import (
+	"errors"
+	"time"
+)
+
+// busyPause is the time after which a frame is tried again that found the transmit
+// queue full.
+const busyPause = time.Millisecond
+
+// schedule returns the announcement schedule of e. It is called with mu held.
+func (k *Keeper) schedule(e *entry) Schedule {
+	for _, s := range []Schedule{e.want.Schedule, k.wanted.Schedule} {
+		if s != (Schedule{}) {
+			return s
+		}
+	}
+	return DefaultSchedule()
+}
+
+// burst starts a burst for e, with a second one to follow if again is set. It is
+// called with mu held.
+func (k *Keeper) burst(e *entry, now time.Duration, again bool) {
+	s := k.schedule(e)
+	k.announceTimes(e, s.Repeat)
+	e.secondAt, e.refreshAt = 0, 0
+	if again && s.Delay > 0 {
+		e.secondAt = now + s.Delay
+	}
+	if s.Refresh > 0 {
+		e.refreshAt = now + s.Refresh
+	}
+}
+
+// announceTimes queues n announcements of e. It is called with mu held.
+func (k *Keeper) announceTimes(e *entry, n int) {
+	l := k.mirror.links[e.at.link]
+	if l == nil || !l.announceable() {
+		return
+	}
+	if !l.Running {
+		// A burst follows as soon as it runs.
+		e.announceErr = errors.New("interface " + l.Name + " is down")
+		return
+	}
+	k.loop.queue.start(laneOf(e.at.link, e.ip()), e, n, k.schedule(e).gap(e.ip()))
+}
+
+// sendDue sends the announcements that are due, with freshOnly only the first of
+// each address. It looks at the wanted state and at the gate before each frame, and
+// reports whether it stopped because Set was called.
+func (k *Keeper) sendDue(freshOnly bool, seq uint64) (stale bool) {
+	q := k.loop.queue
+	for {
+		if k.seq.Load() != seq {
+			return true
+		}
+		now := k.now()
+		e, ok := q.next(now, freshOnly)
+		if !ok {
+			return false
+		}
+		k.mu.Lock()
+		l := k.mirror.links[e.at.link]
+		var link Link
+		if l != nil {
+			link = l.Link
+		}
+		gap := k.schedule(e).gap(e.ip())
+		placed := e.placed
+		k.mu.Unlock()
+		if !placed || l == nil {
+			q.drop(e)
+			continue
+		}
+		if !k.cfg.Gate.Valid(k.now()) {
+			q.clear()
+			return false
+		}
+		err := k.cfg.Announcer.Announce(link, e.ip())
+		if errors.Is(err, ErrBusy) {
+			q.pause(laneOf(e.at.link, e.ip()), e, gap, now+busyPause)
+			continue
+		}
+		k.mu.Lock()
+		k.announced(e, err, now)
+		k.mu.Unlock()
+	}
+}
+
+// announced notes the outcome of one announcement. A frame that cannot be sent is
+// not repeated by itself: the burst, the second burst and the refresh are the
+// repetition. It is called with mu held.
+func (k *Keeper) announced(e *entry, err error, now time.Duration) {
+	if err != nil {
+		k.counters.AnnounceErrors++
+		if e.announceErr == nil || e.announceErr.Error() != err.Error() {
+			k.log.Warn("address not announced", "vip", e.ip(), "link", e.want.Link, "reason", err)
+		}
+		e.announceErr = err
+		return
+	}
+	e.announceErr = nil
+	e.announced++
+	e.lastAnnounced = now
+	if e.ip().Is4() {
+		k.counters.Announced4++
+	} else {
+		k.counters.Announced6++
+	}
+}

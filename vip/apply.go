@@ -1,0 +1,292 @@
+package vip
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// removeAll does the removals of jobs, and reports whether it stopped because Set
+// was called.
+func (k *Keeper) removeAll(jobs []job, seq uint64) (stale bool) {
+	start := k.now()
+	var gone []place
+	defer func() {
+		k.setErr("address journal", k.cfg.Journal.remove(gone))
+		if len(gone) > 0 {
+			k.log.Info("addresses removed", "count", len(gone), "took", k.now()-start)
+		}
+	}()
+	for _, j := range jobs {
+		for _, p := range j.step.remove {
+			if k.seq.Load() != seq {
+				return true
+			}
+			k.mu.Lock()
+			k.deletes[p]++
+			k.mu.Unlock()
+			err := k.cfg.Host.DeleteAddress(p.link, KernelAddress{Prefix: p.prefix, Subnet: p.prefix.Masked(), Protocol: AddrProtocol})
+			now := k.now()
+			k.mu.Lock()
+			if err != nil {
+				// No event will follow.
+				if k.deletes[p]--; k.deletes[p] <= 0 {
+					delete(k.deletes, p)
+				}
+			}
+			if err == nil || errors.Is(err, ErrGone) {
+				gone = append(gone, p)
+				k.removed(j.e, p, now)
+			} else {
+				err = fmt.Errorf("delete %s: %w", p.prefix, err)
+				k.counters.DeleteFailures++
+				if j.e.failed(err, now) || j.e.backoff == maxBackoff {
+					k.log.Error("ADDRESS NOT REMOVED", "vip", p.prefix, "link", j.e.want.Link, "reason", err, "failures", k.counters.DeleteFailures)
+				}
+				j.e.setState(StateRemoving, "cannot be deleted", now)
+				k.notify()
+			}
+			k.mu.Unlock()
+		}
+	}
+	return false
+}
+
+// removed notes that the place is empty now. It is called with mu held.
+func (k *Keeper) removed(e *entry, p place, now time.Duration) {
+	k.mirror.remove(p.link, p.prefix)
+	k.counters.Removed++
+	k.loop.queue.drop(e)
+	e.succeeded()
+	if e.placed && e.at == p {
+		e.placed, e.lost = false, false
+		e.secondAt, e.refreshAt = 0, 0
+	}
+	k.log.Debug("address removed", "vip", p.prefix, "link", e.want.Link)
+	// The next look sets the state; it follows at once.
+}
+
+// addAll arms, records and adds the addresses of jobs, each announced once as soon
+// as it is there. It reports whether it stopped because Set was called.
+func (k *Keeper) addAll(jobs []job, seq uint64) (stale bool) {
+	start := k.now()
+	if !k.arm(jobs, start) {
+		return false
+	}
+	records := map[place]string{}
+	if k.cfg.Journal != nil {
+		for _, j := range jobs {
+			records[j.target] = j.e.want.Link
+		}
+	}
+	// A full disk must not keep the service from being taken over; the lifetime
+	// still ends what a crash leaves behind.
+	k.setErr("address journal", k.cfg.Journal.add(records))
+
+	count := 0
+	defer func() {
+		if count > 0 {
+			k.log.Info("addresses added", "count", count, "took", k.now()-start)
+		}
+	}()
+	for _, j := range jobs {
+		if k.seq.Load() != seq {
+			return true
+		}
+		if !k.cfg.Gate.Valid(k.now()) {
+			return false
+		}
+		var err error
+		if j.step.adopt {
+			err = k.cfg.Host.RefreshAddress(j.target.link, j.form)
+		} else {
+			err = k.cfg.Host.AddAddress(j.target.link, j.form)
+		}
+		now := k.now()
+		k.mu.Lock()
+		if err == nil {
+			k.placed(j, now)
+			count++
+		} else {
+			k.addFailed(j, err, now)
+		}
+		k.mu.Unlock()
+		if err == nil && k.sendDue(true, seq) {
+			return true
+		}
+	}
+	return false
+}
+
+// placed notes that the address of the job is on the kernel. It is called with mu
+// held.
+func (k *Keeper) placed(j job, now time.Duration) {
+	e := j.e
+	seen := KernelAddress{Prefix: j.form.Prefix, Subnet: j.form.Subnet}
+	if k.cfg.Host.Marks() {
+		seen.Protocol = AddrProtocol
+	}
+	k.mirror.add(j.target.link, seen)
+	e.placed, e.at, e.spec, e.form = true, j.target, e.want, j.form
+	e.succeeded()
+	k.counters.Added++
+	if e.lost {
+		e.lost = false
+		e.readded++
+		e.readdedAt = now
+		k.counters.Readded++
+		k.log.Warn("address put back", "vip", e.ip(), "link", e.want.Link, "reason", e.lostWhy)
+	} else {
+		k.log.Debug("address added", "vip", j.form.Prefix, "link", e.want.Link)
+	}
+	if k.cfg.Lifetime > 0 && k.loop.lifeAt == 0 {
+		k.loop.lifeAt = now + k.cfg.Lifetime/3
+	}
+	e.setState(StatePresent, "", now)
+	k.notify()
+	k.burst(e, now, true)
+}
+
+// addFailed notes a failed attempt to add. It is called with mu held.
+func (k *Keeper) addFailed(j job, err error, now time.Duration) {
+	e := j.e
+	if errors.Is(err, ErrExists) || errors.Is(err, ErrGone) {
+		// The kernel has gone on without the mirror: look again before judging. The
+		// first time that happens it is no failure.
+		k.loop.reload = true
+		if e.lastErr == nil {
+			e.lastErr, e.retryAt = err, now
+			return
+		}
+	}
+	err = fmt.Errorf("add %s: %w", j.form.Prefix, err)
+	k.counters.AddFailures++
+	if e.failed(err, now) {
+		k.log.Error("address not added", "vip", j.form.Prefix, "link", e.want.Link, "reason", err)
+	}
+	e.setState(StateFailed, err.Error(), now)
+	k.notify()
+}
+
+// arm installs the guard entries of the jobs and reports whether all are there.
+func (k *Keeper) arm(jobs []job, now time.Duration) bool {
+	var addrs []netip.Addr
+	for _, j := range jobs {
+		if ip := j.e.ip(); !k.loop.armed[ip] {
+			addrs = append(addrs, ip)
+		}
+	}
+	if len(addrs) == 0 {
+		return true
+	}
+	err := k.cfg.Guard.Arm(k.cfg.Group, addrs)
+	// Also after an error: some may be there, and disarming is harmless.
+	for _, ip := range addrs {
+		k.loop.armed[ip] = err == nil
+	}
+	k.setErr("guard", err)
+	if err == nil {
+		return true
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, j := range jobs {
+		k.counters.AddFailures++
+		j.e.failed(fmt.Errorf("arm the guard: %w", err), now)
+		j.e.setState(StateFailed, "the guard refuses it: "+err.Error(), now)
+	}
+	k.notify()
+	return false
+}
+
+// disarm removes the guard entries of addresses that are neither owned nor on
+// their link any more, by whoever's hand: while something answers, the guard stays.
+// It returns when to try again, or never.
+func (k *Keeper) disarm(now time.Duration) time.Duration {
+	if len(k.loop.armed) == 0 {
+		return never
+	}
+	if now < k.loop.armRetry {
+		return k.loop.armRetry
+	}
+	keep := map[netip.Addr]bool{}
+	k.mu.Lock()
+	for _, e := range k.entries {
+		l := k.mirror.link(e.want.Link)
+		if k.wanted.Own && e.listed || e.placed || e.state == StateRemoving && e.lastErr != nil || l != nil && len(l.addrs[e.ip()]) > 0 {
+			keep[e.ip()] = true
+		}
+	}
+	k.mu.Unlock()
+	var addrs []netip.Addr
+	for ip := range k.loop.armed {
+		if !keep[ip] {
+			addrs = append(addrs, ip)
+		}
+	}
+	if len(addrs) == 0 {
+		return never
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	err := k.cfg.Guard.Disarm(k.cfg.Group, addrs)
+	k.setErr("guard", err)
+	if err != nil {
+		k.loop.armRetry = now + maxBackoff
+		return k.loop.armRetry
+	}
+	for _, ip := range addrs {
+		delete(k.loop.armed, ip)
+	}
+	return never
+}
+
+// refreshLifetimes starts the lifetimes of all addresses anew when that is due, and
+// reports whether it stopped because Set was called.
+func (k *Keeper) refreshLifetimes(seq uint64) (stale bool) {
+	now := k.now()
+	if k.loop.lifeAt == 0 || now < k.loop.lifeAt {
+		return false
+	}
+	k.mu.Lock()
+	var jobs []job
+	for _, e := range k.entries {
+		if e.placed && e.listed {
+			v, form := k.view(e, true)
+			if v.put {
+				jobs = append(jobs, job{e: e, target: v.target, form: form})
+			}
+		}
+	}
+	k.mu.Unlock()
+	k.loop.lifeAt = 0
+	if len(jobs) == 0 {
+		return false
+	}
+	k.loop.lifeAt = now + k.cfg.Lifetime/3
+	for _, j := range jobs {
+		if k.seq.Load() != seq {
+			k.loop.lifeAt = now // the rest at the next pass
+			return true
+		}
+		if !k.cfg.Gate.Valid(k.now()) {
+			return false
+		}
+		if err := k.cfg.Host.RefreshAddress(j.target.link, j.form); err != nil {
+			k.loop.lifeAt = min(k.loop.lifeAt, now+maxBackoff)
+			k.mu.Lock()
+			err = fmt.Errorf("refresh lifetime of %s: %w", j.form.Prefix, err)
+			if j.e.lastErr == nil {
+				k.log.Error("address lifetime not refreshed", "vip", j.form.Prefix, "reason", err)
+			}
+			j.e.lastErr = err
+			k.mu.Unlock()
+			continue
+		}
+		k.mu.Lock()
+		j.e.lastErr = nil
+		k.mu.Unlock()
+	}
+	return false
+}

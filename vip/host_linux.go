@@ -1,0 +1,239 @@
+package vip
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// Netlink is the Host of the process's network namespace. It must be closed.
+type Netlink struct {
+	change, list map[int]*nl.SocketHandle // a listing does not hold up a change
+	marks        bool
+}
+
+var _ Host = (*Netlink)(nil)
+
+// OpenHost opens the kernel's route interface. Listing and watching need no
+// privilege, changes need CAP_NET_ADMIN.
+func OpenHost() (*Netlink, error) {
+	h := &Netlink{marks: kernelMarks()}
+	for _, m := range []*map[int]*nl.SocketHandle{&h.change, &h.list} {
+		s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+		if err != nil {
+			h.Close()
+			return nil, fmt.Errorf("open route netlink socket: %w", err)
+		}
+		// The kernel's own words about an error; old kernels have none.
+		_ = s.SetExtAck(true)
+		*m = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}
+	}
+	return h, nil
+}
+
+// Close frees the sockets. No method may be called after or during it.
+func (h *Netlink) Close() {
+	for _, m := range []map[int]*nl.SocketHandle{h.change, h.list} {
+		for _, s := range m {
+			s.Close()
+		}
+	}
+}
+
+// Marks reports whether the kernel is 5.18 or newer, the first with IFA_PROTO. A
+// distribution's kernel with the feature but an older number uses the journal as
+// well, which is harmless.
+func (h *Netlink) Marks() bool { return h.marks }
+
+func kernelMarks() bool {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return false
+	}
+	return releaseAtLeast(unix.ByteSliceToString(u.Release[:]), 5, 18)
+}
+
+// releaseAtLeast compares the first two numbers of a kernel release.
+func releaseAtLeast(release string, major, minor int) bool {
+	parts := strings.FieldsFunc(release, func(r rune) bool { return r < '0' || r > '9' })
+	if len(parts) < 2 {
+		return false
+	}
+	have, err1 := strconv.Atoi(parts[0])
+	haveMinor, err2 := strconv.Atoi(parts[1])
+	return err1 == nil && err2 == nil && (have > major || have == major && haveMinor >= minor)
+}
+
+// Links implements Host.
+func (h *Netlink) Links() ([]Link, error) {
+	var links []Link
+	at := map[int]int{}
+	err := h.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, nl.NewIfInfomsg(unix.AF_UNSPEC), func(b []byte) error {
+		l, ok, err := parseLinkMessage(b)
+		if ok {
+			at[l.Index] = len(links)
+			links = append(links, l)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	err = h.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, nl.NewIfAddrmsg(unix.AF_UNSPEC), func(b []byte) error {
+		index, a, err := parseAddrMessage(b)
+		if i, ok := at[index]; ok && err == nil {
+			links[i].Addresses = append(links[i].Addresses, a)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	return links, nil
+}
+
+// dump lists what, and lists again, at most three times more, when the kernel says
+// that something changed meanwhile.
+func (h *Netlink) dump(what, answer uint16, filter nl.NetlinkRequestData, each func([]byte) error) error {
+	var msgs [][]byte
+	for range 4 {
+		req := nl.NewNetlinkRequest(int(what), unix.NLM_F_DUMP)
+		req.Sockets = h.list
+		req.AddData(filter)
+		var err error
+		msgs, err = req.Execute(unix.NETLINK_ROUTE, answer)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, nl.ErrDumpInterrupted) {
+			return err
+		}
+		// A listing that stays inconsistent is used all the same: changes arrive as
+		// events as well.
+	}
+	var errs []error
+	for _, m := range msgs {
+		if err := each(m); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// AddAddress implements Host.
+func (h *Netlink) AddAddress(link int, a KernelAddress) error {
+	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+	addAddrMessage(req, link, a, false)
+	return h.do(req)
+}
+
+// RefreshAddress implements Host.
+func (h *Netlink) RefreshAddress(link int, a KernelAddress) error {
+	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK)
+	addAddrMessage(req, link, a, false)
+	return h.do(req)
+}
+
+// DeleteAddress implements Host.
+func (h *Netlink) DeleteAddress(link int, a KernelAddress) error {
+	if a.Prefix.Addr().Is4() && !a.Prefix.IsSingleIP() {
+		// Deleting a primary address takes its secondaries along, which may be the
+		// operator's, unless promote_secondaries is set.
+		defer promoteSecondaries(link)()
+	}
+	req := nl.NewNetlinkRequest(unix.RTM_DELADDR, unix.NLM_F_ACK)
+	addAddrMessage(req, link, a, true)
+	return h.do(req)
+}
+
+// do translates the kernel's errors.
+func (h *Netlink) do(req *nl.NetlinkRequest) error {
+	req.Sockets = h.change
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EEXIST):
+		return fmt.Errorf("%w: %w", ErrExists, err)
+	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.EADDRNOTAVAIL),
+		// A link without any IPv6 address has no IPv6 state to delete one from.
+		req.Type == unix.RTM_DELADDR && errors.Is(err, unix.ENXIO):
+		return fmt.Errorf("%w: %w", ErrGone, err)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w (CAP_NET_ADMIN is needed)", err)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w (is net.ipv6.conf.*.disable_ipv6 set for the interface?)", err)
+	}
+	return err
+}
+
+var promoteMu sync.Mutex
+
+// promoteSecondaries makes the link keep secondary addresses when their primary is
+// deleted, and returns what puts the setting back (ip-sysctl: promote_secondaries).
+// Where it cannot, as with a read-only /proc/sys, it does nothing: the address has
+// to go, whatever goes with it.
+func promoteSecondaries(link int) (restore func()) {
+	promoteMu.Lock()
+	name, err := linkName(link)
+	if err != nil {
+		return promoteMu.Unlock
+	}
+	path := "/proc/sys/net/ipv4/conf/" + name + "/promote_secondaries"
+	was, err := os.ReadFile(path)
+	if err != nil || strings.TrimSpace(string(was)) != "0" || os.WriteFile(path, []byte("1\n"), 0) != nil {
+		return promoteMu.Unlock
+	}
+	return func() {
+		_ = os.WriteFile(path, was, 0)
+		promoteMu.Unlock()
+	}
+}
+
+// linkName asks the kernel for the name of a link.
+func linkName(link int) (string, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	ifr, err := unix.NewIfreq("?")
+	if err != nil {
+		return "", err
+	}
+	ifr.SetUint32(uint32(link))
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFNAME, ifr); err != nil {
+		return "", err
+	}
+	return ifr.Name(), nil
+}
+
+// localMACs returns the hardware addresses of all links.
+func localMACs(links []Link) []string {
+	var macs []string
+	for _, l := range links {
+		if len(l.MAC) > 0 {
+			macs = append(macs, l.MAC.String())
+		}
+	}
+	slices.Sort(macs)
+	return macs
+}
+
+// findLink returns the link of that name.
+func findLink(links []Link, name string) (Link, error) {
+	for _, l := range links {
+		if l.Name == name {
+			return l, nil
+		}
+	}
+	return Link{}, fmt.Errorf("%w: %s; this node has %s", ErrNoLink, name, linkNames(links))
+}

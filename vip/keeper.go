@@ -1,0 +1,383 @@
+package vip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/raftvip/raftvip/internal/boottime"
+)
+
+// ErrOwned is returned by WaitReleased while the group is to be owned.
+var ErrOwned = errors.New("the group is to be owned")
+
+// ErrBusy is returned by an Announcer whose queue is full: the same frame is to be
+// sent a moment later.
+var ErrBusy = errors.New("transmit queue is full")
+
+// An Announcer sends one announcement of addr, which is on the link: a gratuitous
+// ARP or an unsolicited neighbour advertisement. It must not block.
+type Announcer interface {
+	Announce(link Link, addr netip.Addr) error
+}
+
+// A Wanted is what a Keeper is to bring about.
+type Wanted struct {
+	// Own: the addresses are to be on the kernel, as far as the gate is valid.
+	// Otherwise none of them.
+	Own bool
+	// Term names the period of ownership. Another term means that someone else may
+	// have owned the addresses in between, so that all are announced again.
+	Term uint64
+	// Addresses is the whole list, also while not owned. Of several with the same IP
+	// and link the first counts.
+	Addresses []Address
+	// Schedule is for addresses without their own; the zero value means
+	// DefaultSchedule.
+	Schedule Schedule
+}
+
+// KeeperConfig is what NewKeeper needs.
+type KeeperConfig struct {
+	Host      Host
+	Announcer Announcer
+	// Guard must be the one that Gate writes to; nil means NoGuard.
+	Guard Guard
+	Gate  *Gate
+	Group uint32
+	// Logger may be nil.
+	Logger *slog.Logger
+	// Journal is shared by all Keepers of a Host; nil means none. It is used only if
+	// the host does not keep marks.
+	Journal *Journal
+	// Lifetime is the lifetime of addresses on the kernel, in whole seconds; it is
+	// started anew each third of it while the gate is valid. 0 means forever.
+	Lifetime time.Duration
+	// ReleaseWithin bounds the time that Run goes on trying to delete after its
+	// context has ended. Default 5 s.
+	ReleaseWithin time.Duration
+	// Now is the clock, nil means boottime.Now.
+	Now func() time.Duration
+}
+
+// A Keeper makes the kernel match the wanted state of one group. Run does all the
+// work in one goroutine; the other methods may be called from any.
+type Keeper struct {
+	cfg  KeeperConfig
+	now  func() time.Duration
+	log  *slog.Logger
+	kick chan struct{}
+	// seq counts calls of Set. It is written under mu; the loop reads it between two
+	// operations, so that a release never waits for a long list to be added.
+	seq atomic.Uint64
+
+	mu       sync.Mutex
+	wanted   Wanted
+	applied  uint64 // the seq that the loop has looked at last
+	closing  bool   // Run is releasing for good
+	stopped  bool   // Run has returned
+	mirror   *mirror
+	entries  []*entry // wanted ones in order, then others still held
+	byKey    map[key]*entry
+	again    string           // reason to announce everything again, or empty
+	doubt    map[int]bool     // links whose addresses are to be announced again
+	deletes  map[place]int    // our deletions whose event is still to come
+	errs     map[string]error // what is wrong, by part
+	changed  chan struct{}
+	counters Counters
+	// reloading: the loop is listing the kernel's state; events are kept in missed to
+	// be repeated on top of it. A Snapshot ends it.
+	reloading bool
+	missed    []Event
+
+	loop loopState // of the Run goroutine alone
+}
+
+// An entry is one address, wanted or still held. It is written by the Run
+// goroutine, or an event, with mu held.
+type entry struct {
+	want   Address
+	listed bool
+
+	// placed: we put the address at at, as form, when spec was wanted, and it was not
+	// removed since.
+	placed bool
+	at     place
+	form   KernelAddress
+	spec   Address
+	// lost: the address went away without our doing since it was placed.
+	lost    bool
+	lostWhy string
+
+	state State
+	why   string
+	since time.Duration
+
+	lastErr error
+	backoff time.Duration
+	retryAt time.Duration // no attempt before
+
+	secondAt      time.Duration // second burst, 0 for none
+	refreshAt     time.Duration // next refresh, 0 for none
+	announced     uint64
+	lastAnnounced time.Duration
+	announceErr   error
+	readded       uint64
+	readdedAt     time.Duration
+}
+
+func (e *entry) ip() netip.Addr { return e.want.Prefix.Addr() }
+
+// NewKeeper returns a Keeper that wants nothing. It starts nothing.
+func NewKeeper(cfg KeeperConfig) *Keeper {
+	if cfg.Guard == nil {
+		cfg.Guard = NoGuard{}
+	}
+	if cfg.Now == nil {
+		cfg.Now = boottime.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.ReleaseWithin <= 0 {
+		cfg.ReleaseWithin = 5 * time.Second
+	}
+	if cfg.Lifetime > 0 {
+		cfg.Lifetime = max(cfg.Lifetime.Round(time.Second), time.Second)
+	}
+	if cfg.Host.Marks() {
+		cfg.Journal = nil
+	}
+	return &Keeper{
+		cfg:     cfg,
+		now:     cfg.Now,
+		log:     cfg.Logger.With("group", cfg.Group),
+		kick:    make(chan struct{}, 1),
+		byKey:   map[key]*entry{},
+		doubt:   map[int]bool{},
+		deletes: map[place]int{},
+		errs:    map[string]error{},
+		changed: make(chan struct{}),
+		loop:    loopState{queue: newBurstQueue[*entry](), armed: map[netip.Addr]bool{}},
+	}
+}
+
+// Set gives the Keeper a new wanted state, in place of the one before. It never
+// blocks. A caller that gives the group up shuts the gate first.
+func (k *Keeper) Set(w Wanted) {
+	w.Addresses = slices.Clone(w.Addresses)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.closing || k.seq.Load() > 0 && equalWanted(k.wanted, w) {
+		return
+	}
+	k.set(w)
+}
+
+// set is called with mu held.
+func (k *Keeper) set(w Wanted) {
+	k.wanted = w
+	k.seq.Add(1)
+	k.wake()
+}
+
+func equalWanted(a, b Wanted) bool {
+	return a.Own == b.Own && a.Term == b.Term && a.Schedule == b.Schedule && slices.Equal(a.Addresses, b.Addresses)
+}
+
+// Announce asks for a new burst for all addresses that are present: after any doubt
+// about what the neighbours believe, such as a healed partition. It never blocks.
+func (k *Keeper) Announce(reason string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.again = reason
+	k.wake()
+}
+
+// Release gives the addresses up and waits as WaitReleased does. The list stays as
+// it is.
+func (k *Keeper) Release(ctx context.Context) error {
+	k.mu.Lock()
+	if k.wanted.Own && !k.closing {
+		w := k.wanted
+		w.Own = false
+		k.set(w)
+	}
+	k.mu.Unlock()
+	return k.WaitReleased(ctx)
+}
+
+// WaitReleased waits until the latest Set has been looked at and every address of
+// the group that we put on the kernel is off it. It returns ErrOwned if the group
+// is to be owned (again), and an error naming the addresses that are still there
+// if ctx ends or Run has given up.
+func (k *Keeper) WaitReleased(ctx context.Context) error {
+	for {
+		k.mu.Lock()
+		own, released, stopped, changed := k.wanted.Own, k.released(), k.stopped, k.changed
+		held := k.held()
+		k.mu.Unlock()
+		switch {
+		case own:
+			return ErrOwned
+		case released:
+			return nil
+		case stopped:
+			return fmt.Errorf("release addresses: keeper has stopped, still present: %s", held)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("release addresses: %w, still present: %s", context.Cause(ctx), held)
+		}
+	}
+}
+
+// released is called with mu held.
+func (k *Keeper) released() bool {
+	if k.applied != k.seq.Load() {
+		return false
+	}
+	return !slices.ContainsFunc(k.entries, func(e *entry) bool { return e.placed || e.state == StateRemoving })
+}
+
+// held names the addresses still on the kernel. It is called with mu held.
+func (k *Keeper) held() string {
+	var names []string
+	for _, e := range k.entries {
+		if e.placed || e.state == StateRemoving {
+			names = append(names, e.want.String())
+		}
+	}
+	if len(names) > 5 {
+		names = append(names[:5], fmt.Sprintf("and %d more", len(names)-5))
+	}
+	if len(names) == 0 {
+		return "none known"
+	}
+	return strings.Join(names, ", ")
+}
+
+// Run does the work until ctx ends. It then deletes all addresses of the group and
+// returns nil, or an error naming what it could not delete in time. It must be
+// called once.
+func (k *Keeper) Run(ctx context.Context) error {
+	// Changes are watched until the last address is gone.
+	watchCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() { k.watch(watchCtx) })
+	defer func() {
+		stop()
+		wg.Wait()
+		k.mu.Lock()
+		k.stopped = true
+		k.notify()
+		k.mu.Unlock()
+	}()
+
+	for ctx.Err() == nil {
+		k.sleep(ctx, k.pass())
+	}
+	return k.finish()
+}
+
+// finish releases for good.
+func (k *Keeper) finish() error {
+	k.mu.Lock()
+	w := k.wanted
+	w.Own = false
+	k.set(w)
+	k.closing = true
+	k.mu.Unlock()
+
+	ctx, cancel := context.WithTimeout(context.Background(), k.cfg.ReleaseWithin)
+	defer cancel()
+	for {
+		next := k.pass()
+		k.mu.Lock()
+		released, held := k.released(), k.held()
+		k.mu.Unlock()
+		if released {
+			return nil
+		}
+		if ctx.Err() != nil {
+			k.log.Error("addresses are still on the kernel and will not be removed by this process", "vips", held)
+			return fmt.Errorf("release addresses within %v: still present: %s", k.cfg.ReleaseWithin, held)
+		}
+		k.sleep(ctx, next)
+	}
+}
+
+// never is the instant of something that is not to happen.
+const never = time.Duration(1<<63 - 1)
+
+// sleep waits until the instant at, for something to do, or for the end of ctx.
+func (k *Keeper) sleep(ctx context.Context, at time.Duration) {
+	var timeout <-chan time.Time
+	if at != never {
+		d := at - k.now()
+		if d <= 0 {
+			return
+		}
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		timeout = timer.C
+	}
+	select {
+	case <-ctx.Done():
+	case <-k.kick:
+	case <-k.cfg.Gate.opened:
+	case <-timeout:
+	}
+}
+
+// wake makes the loop look again. It never blocks.
+func (k *Keeper) wake() {
+	select {
+	case k.kick <- struct{}{}:
+	default:
+	}
+}
+
+// notify closes the channel of Changed. It is called with mu held.
+func (k *Keeper) notify() {
+	close(k.changed)
+	k.changed = make(chan struct{})
+}
+
+// err joins what is wrong with the Keeper as a whole. It is called with mu held.
+func (k *Keeper) err() error {
+	var errs []error
+	for _, part := range slices.Sorted(maps.Keys(k.errs)) {
+		errs = append(errs, k.errs[part])
+	}
+	return errors.Join(errs...)
+}
+
+// setErr records what is wrong with a part, nil for nothing, and logs changes.
+func (k *Keeper) setErr(part string, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	old := k.errs[part]
+	if err == nil {
+		if old != nil {
+			delete(k.errs, part)
+			k.log.Info(part + " works again")
+			k.notify()
+		}
+		return
+	}
+	k.errs[part] = err
+	if old == nil || old.Error() != err.Error() {
+		k.log.Error(part+" fails", "reason", err)
+		k.notify()
+	}
+}

@@ -1,0 +1,327 @@
+package vip
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+const (
+	// minBackoff and maxBackoff bound the time between two attempts at one address.
+	minBackoff = 10 * time.Millisecond
+	maxBackoff = time.Second
+	// readdPause is the least time between two re-adds of one address, so that two
+	// programs that disagree about it do not take the whole machine.
+	readdPause = 50 * time.Millisecond
+)
+
+// loopState belongs to the Run goroutine.
+type loopState struct {
+	queue    *burstQueue[*entry]
+	armed    map[netip.Addr]bool
+	armRetry time.Duration
+	openings uint64
+	term     uint64
+	lifeAt   time.Duration // next refresh of lifetimes
+	reload   bool          // the mirror has to be read anew
+}
+
+// A job is a step that has something to do.
+type job struct {
+	e      *entry
+	step   step
+	target place
+	form   KernelAddress
+}
+
+// pass does everything that is due and returns the instant of the next look. It
+// returns early, asking for another look at once, when Set was called meanwhile.
+func (k *Keeper) pass() (next time.Duration) {
+	now := k.now()
+	if wait := k.ensureMirror(); wait > 0 {
+		return now + wait
+	}
+	seq, own, valid, jobs, next := k.look(now)
+
+	var removes, adds []job
+	for _, j := range jobs {
+		if len(j.step.remove) > 0 {
+			removes = append(removes, j)
+		} else {
+			adds = append(adds, j)
+		}
+	}
+	if len(removes) > 0 {
+		if k.removeAll(removes, seq) {
+			return now
+		}
+		next = now // what was in the way may have gone
+	}
+	next = min(next, k.disarm(now))
+	if len(adds) > 0 {
+		if k.addAll(adds, seq) {
+			return now
+		}
+		next = now
+	}
+	if !own {
+		k.loop.lifeAt = 0
+	}
+	if own && valid {
+		if k.refreshLifetimes(seq) {
+			return now
+		}
+		if k.loop.lifeAt > 0 {
+			next = min(next, k.loop.lifeAt)
+		}
+	}
+	if k.sendDue(false, seq) {
+		return now
+	}
+	if at, ok := k.loop.queue.wake(); ok {
+		next = min(next, at)
+	}
+	return next
+}
+
+// ensureMirror reads the kernel's state if it is not known, or known to be behind,
+// and returns how long to wait if nothing is known at all.
+func (k *Keeper) ensureMirror() (wait time.Duration) {
+	k.mu.Lock()
+	if k.mirror != nil && !k.loop.reload {
+		k.mu.Unlock()
+		return 0
+	}
+	k.reloading, k.missed = true, nil
+	k.mu.Unlock()
+
+	links, err := k.cfg.Host.Links()
+	k.setErr("listing addresses", err)
+
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	missed, superseded := k.missed, !k.reloading
+	k.reloading, k.missed = false, nil
+	switch {
+	case superseded: // by a Snapshot
+		k.loop.reload = false
+	case err == nil:
+		k.loop.reload = false
+		k.mirror = newMirror(links)
+		// What happened during the listing may be in it or not; repeating it leads to
+		// the present either way.
+		for _, ev := range missed {
+			k.mirror.apply(ev)
+		}
+	case k.mirror == nil:
+		if !k.wanted.Own && k.applied != k.seq.Load() { // nothing was ever added
+			k.applied = k.seq.Load()
+			k.notify()
+		}
+		return 100 * time.Millisecond
+	}
+	return 0
+}
+
+// look takes over the inbox, decides about every address, and returns what to do.
+// It changes nothing outside the Keeper.
+func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []job, next time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	seq, own, next = k.seq.Load(), k.wanted.Own, never
+	changed := k.applied != seq
+	if changed {
+		k.listEntries()
+		k.applied = seq
+	}
+	valid, openings := k.cfg.Gate.state(now)
+	valid = valid && own
+	everything := k.doubtAll(valid, openings)
+
+	for _, e := range k.entries {
+		if e.placed && !k.mirror.has(e.at.link, e.at.prefix) {
+			k.lose(e)
+		}
+		v, form := k.view(e, valid)
+		s := decide(v)
+		j := job{e: e, step: s, target: v.target, form: form}
+		if s.add || s.adopt || len(s.remove) > 0 {
+			if e.retryAt > now {
+				next = min(next, e.retryAt)
+				if len(s.remove) > 0 && !v.own {
+					changed = e.setState(StateRemoving, "cannot be deleted", now) || changed
+				}
+				continue
+			}
+			if since := now - e.readdedAt; s.add && e.readdedAt > 0 && since < readdPause {
+				next = min(next, e.readdedAt+readdPause)
+				changed = e.setState(StateFailed, "removed again and again", now) || changed
+				continue
+			}
+			jobs = append(jobs, j)
+		}
+		if !s.add && !s.adopt {
+			changed = e.setState(s.state, s.why, now) || changed
+			if s.state != StatePresent && len(s.remove) == 0 {
+				e.succeeded() // there is nothing left to try
+			}
+		}
+		if !e.placed {
+			k.loop.queue.drop(e)
+			continue
+		}
+		if !valid {
+			continue
+		}
+		switch {
+		case everything || k.doubt[e.at.link]:
+			k.burst(e, now, true)
+		case e.secondAt > 0 && now >= e.secondAt:
+			k.burst(e, now, false)
+		case e.refreshAt > 0 && now >= e.refreshAt:
+			s := k.schedule(e)
+			k.announceTimes(e, s.RefreshRepeat)
+			e.refreshAt = now + s.Refresh
+		}
+		if e.secondAt > 0 {
+			next = min(next, e.secondAt)
+		}
+		if e.refreshAt > 0 {
+			next = min(next, e.refreshAt)
+		}
+	}
+	clear(k.doubt)
+	k.entries = slices.DeleteFunc(k.entries, func(e *entry) bool {
+		gone := !e.listed && !e.placed && (e.state == StateAbsent || e.state == StateForeign) && !k.loop.armed[e.ip()]
+		if gone {
+			delete(k.byKey, e.want.key())
+		}
+		return gone
+	})
+	if changed {
+		k.notify()
+	}
+	return seq, own, valid, jobs, next
+}
+
+// doubtAll reports whether every present address has to be announced again. It is
+// called with mu held.
+func (k *Keeper) doubtAll(valid bool, openings uint64) bool {
+	if !valid {
+		// A later opening is a doubt of its own, and nothing is to be sent before it.
+		k.loop.queue.clear()
+		k.again = ""
+		clear(k.doubt)
+		return false
+	}
+	reason := k.again
+	k.again = ""
+	if k.loop.openings != openings {
+		reason = "the lease is valid again"
+	}
+	if k.loop.term != k.wanted.Term {
+		reason = "new term"
+	}
+	k.loop.openings, k.loop.term = openings, k.wanted.Term
+	if reason != "" {
+		k.log.Debug("announcing all addresses", "reason", reason)
+	}
+	return reason != ""
+}
+
+// listEntries makes the entries follow a new Wanted. It is called with mu held.
+func (k *Keeper) listEntries() {
+	old := k.entries
+	for _, e := range old {
+		e.listed = false
+	}
+	k.entries = make([]*entry, 0, len(k.wanted.Addresses))
+	for _, a := range k.wanted.Addresses {
+		e := k.byKey[a.key()]
+		if e == nil {
+			e = &entry{}
+			k.byKey[a.key()] = e
+		}
+		if e.listed {
+			continue
+		}
+		if !e.want.samePlacing(a) {
+			e.retryAt, e.backoff = 0, 0
+		}
+		e.listed, e.want = true, a
+		k.entries = append(k.entries, e)
+	}
+	for _, e := range old {
+		if !e.listed {
+			k.entries = append(k.entries, e)
+		}
+	}
+}
+
+// view gathers what decide needs. It is called with mu held.
+func (k *Keeper) view(e *entry, valid bool) (view, KernelAddress) {
+	ip := e.ip()
+	v := view{own: k.wanted.Own && e.listed, gate: valid, is6: ip.Is6(), linkName: e.want.Link}
+	if e.placed {
+		v.ours = append(v.ours, e.at)
+	}
+	l := k.mirror.link(e.want.Link)
+	if l == nil {
+		return v, KernelAddress{}
+	}
+	v.link = &l.Link
+	for _, a := range l.addrs[ip] {
+		p := place{link: l.Index, prefix: a.Prefix}
+		switch {
+		case e.placed && p == e.at:
+		case a.Protocol == AddrProtocol || k.cfg.Journal.has(p):
+			v.ours = append(v.ours, p)
+		default:
+			v.foreign = a.Prefix
+		}
+	}
+	var form KernelAddress
+	here := e.placed && e.at.link == l.Index
+	if here && e.spec.samePlacing(e.want) {
+		// What was chosen when the address was put stays, whatever other addresses
+		// come and go.
+		v.put, form = true, e.form
+	} else {
+		v.changed = here
+		form = e.want.kernelForm(k.covered(l, ip), k.cfg.Lifetime)
+	}
+	v.target = place{link: l.Index, prefix: form.Prefix}
+	return v, form
+}
+
+// covered reports whether someone else's address on the link has a subnet that
+// covers ip. It is called with mu held.
+func (k *Keeper) covered(l *mirrorLink, ip netip.Addr) bool {
+	return slices.ContainsFunc(l.nets, func(a KernelAddress) bool {
+		return a.Protocol != AddrProtocol && covers(a, ip) && !k.cfg.Journal.has(place{link: l.Index, prefix: a.Prefix})
+	})
+}
+
+// setState reports whether it changed anything.
+func (e *entry) setState(s State, why string, now time.Duration) bool {
+	if e.state == s && e.why == why {
+		return false
+	}
+	if e.state != s {
+		e.since = now
+	}
+	e.state, e.why = s, why
+	return true
+}
+
+// failed notes a failed attempt and when to try again. It reports whether the error
+// is another one than before, and so worth a line in the log.
+func (e *entry) failed(err error, now time.Duration) (first bool) {
+	first = e.lastErr == nil || e.lastErr.Error() != err.Error()
+	e.lastErr = err
+	e.backoff = min(max(2*e.backoff, minBackoff), maxBackoff)
+	e.retryAt = now + e.backoff
+	return first
+}
+
+func (e *entry) succeeded() { e.lastErr, e.backoff, e.retryAt = nil, 0, 0 }

@@ -1,0 +1,41 @@
+//go:build !linux
+
+package vip
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+)
+
+var errNotLinux = errors.New("virtual addresses need Linux")
+
+// Netlink is the Host of Linux.
+type Netlink struct{ Host }
+
+// OpenHost fails: only Linux is supported.
+func OpenHost() (*Netlink, error) { return nil, errNotLinux }
+
+// Close does nothing.
+func (*Netlink) Close() {}
+
+// PacketAnnouncer is the Announcer of Linux.
+type PacketAnnouncer struct{}
+
+// NewAnnouncer returns an announcer that always fails.
+func NewAnnouncer() *PacketAnnouncer { return &PacketAnnouncer{} }
+
+// Prepare fails: only Linux is supported.
+func (*PacketAnnouncer) Prepare() error { return errNotLinux }
+
+// Announce fails: only Linux is supported.
+func (*PacketAnnouncer) Announce(Link, netip.Addr) error { return errNotLinux }
+
+// Close does nothing.
+func (*PacketAnnouncer) Close() error { return nil }
+
+// ProbeConflict fails: only Linux is supported.
+func ProbeConflict(context.Context, string, netip.Addr) (net.HardwareAddr, bool, error) {
+	return nil, false, errNotLinux
+}

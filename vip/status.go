@@ -1,0 +1,103 @@
+package vip
+
+import (
+	"time"
+)
+
+// Status is the state of a Keeper at one instant.
+type Status struct {
+	Group uint32
+	// Own and Term are the latest wanted ones; Applied is false while the Keeper has
+	// not yet looked at them.
+	Own     bool
+	Term    uint64
+	Applied bool
+	// Addresses are the wanted ones in their order, then those that are no longer
+	// wanted but still on the kernel.
+	Addresses []AddressStatus
+	// Err is what is wrong with the Keeper as a whole: the kernel cannot be watched,
+	// the guard refuses entries, the journal cannot be written.
+	Err error
+	Counters
+}
+
+// Counters only grow.
+type Counters struct {
+	// Announced4 and Announced6 are the announcements sent, AnnounceErrors those that
+	// could not be.
+	Announced4     uint64
+	Announced6     uint64
+	AnnounceErrors uint64
+	// Added, Removed are addresses put on and taken off the kernel.
+	Added   uint64
+	Removed uint64
+	// Readded are addresses that were removed by someone else, or lost with their
+	// link, and put back.
+	Readded uint64
+	// AddFailures and DeleteFailures are failed attempts. A failed delete is the most
+	// serious error of this package.
+	AddFailures    uint64
+	DeleteFailures uint64
+}
+
+// AddressStatus is the state of one address.
+type AddressStatus struct {
+	Address
+	// Wanted is false for an address that was taken from the list and is still there.
+	Wanted bool
+	State  State
+	// Present is true while the address is on the kernel by our hand, whatever State.
+	Present bool
+	// Since is when State began.
+	Since time.Duration
+	// Announced counts announcements sent, LastAnnounced is the latest or 0.
+	Announced     uint64
+	LastAnnounced time.Duration
+	// Readded counts as in Counters.
+	Readded uint64
+	// Why explains State where all is not well.
+	Why string
+	// Err is the last error of adding, refreshing or deleting; nil once it succeeds.
+	Err error
+	// AnnounceErr is the error of the last announcement; nil once one was sent.
+	AnnounceErr error
+}
+
+// Status returns the present state.
+func (k *Keeper) Status() Status {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := Status{
+		Group:    k.cfg.Group,
+		Own:      k.wanted.Own,
+		Term:     k.wanted.Term,
+		Applied:  k.applied == k.seq.Load(),
+		Err:      k.err(),
+		Counters: k.counters,
+	}
+	for _, e := range k.entries {
+		s.Addresses = append(s.Addresses, AddressStatus{
+			Address:       e.want,
+			Wanted:        e.listed,
+			State:         e.state,
+			Present:       e.placed,
+			Since:         e.since,
+			Announced:     e.announced,
+			LastAnnounced: e.lastAnnounced,
+			Readded:       e.readded,
+			Why:           e.why,
+			Err:           e.lastErr,
+			AnnounceErr:   e.announceErr,
+		})
+	}
+	return s
+}
+
+// Changed returns a channel that is closed at the next change of an address's
+// state or when the latest Wanted has been looked at. Take the channel first, then
+// read Status. Counters alone do not close it.
+func (k *Keeper) Changed() <-chan struct{} {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.changed
+}

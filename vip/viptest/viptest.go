@@ -1,0 +1,159 @@
+// Package viptest has doubles of what package vip needs from the kernel: a Host, a
+// Guard and an Announcer that write what happens to them into one Trace, so that a
+// test can judge the order. They work inside a testing/synctest bubble.
+package viptest
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/raftvip/raftvip/vip"
+)
+
+// A Trace is a list of what happened, in order. The zero value is ready for use.
+type Trace struct {
+	mu     sync.Mutex
+	events []string
+}
+
+// Addf appends one line.
+func (t *Trace) Addf(format string, args ...any) {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.events = append(t.events, fmt.Sprintf(format, args...))
+}
+
+// Take returns the lines so far and forgets them.
+func (t *Trace) Take() []string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.events
+	t.events = nil
+	return e
+}
+
+// Count returns the number of lines so far that start with prefix.
+func (t *Trace) Count(prefix string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	for _, e := range t.events {
+		if strings.HasPrefix(e, prefix) {
+			n++
+		}
+	}
+	return n
+}
+
+// A Guard remembers what is armed and the deadlines. Lines: "arm IP,IP",
+// "disarm IP,IP"; deadlines are not traced.
+type Guard struct {
+	Trace *Trace
+
+	mu        sync.Mutex
+	armed     map[netip.Addr]uint32
+	deadlines map[uint32]time.Duration
+	armErr    error
+}
+
+var _ vip.Guard = (*Guard)(nil)
+
+// Arm implements vip.Guard.
+func (g *Guard) Arm(group uint32, addrs []netip.Addr) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.armErr != nil {
+		return g.armErr
+	}
+	g.Trace.Addf("arm %s", join(addrs))
+	if g.armed == nil {
+		g.armed = map[netip.Addr]uint32{}
+	}
+	for _, a := range addrs {
+		g.armed[a] = group
+	}
+	return nil
+}
+
+// Disarm implements vip.Guard.
+func (g *Guard) Disarm(_ uint32, addrs []netip.Addr) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.Trace.Addf("disarm %s", join(addrs))
+	for _, a := range addrs {
+		delete(g.armed, a)
+	}
+	return nil
+}
+
+// SetDeadline implements vip.Guard.
+func (g *Guard) SetDeadline(group uint32, sinceBoot time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.deadlines == nil {
+		g.deadlines = map[uint32]time.Duration{}
+	}
+	g.deadlines[group] = sinceBoot
+}
+
+// Deadline returns the stored deadline of the group.
+func (g *Guard) Deadline(group uint32) time.Duration {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.deadlines[group]
+}
+
+// Armed returns the armed addresses, sorted.
+func (g *Guard) Armed() []netip.Addr {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var addrs []netip.Addr
+	for a := range g.armed {
+		addrs = append(addrs, a)
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return addrs
+}
+
+// FailArm makes Arm return err, nil for no longer.
+func (g *Guard) FailArm(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.armErr = err
+}
+
+func join(addrs []netip.Addr) string {
+	var s []string
+	for _, a := range addrs {
+		s = append(s, a.String())
+	}
+	return strings.Join(s, ",")
+}
+
+// An Announcer traces "announce IP LINK".
+type Announcer struct {
+	Trace *Trace
+	// Hook, if not nil, is called with each announcement; its error is returned and
+	// then nothing is traced. Set it before use.
+	Hook func(link vip.Link, addr netip.Addr) error
+}
+
+var _ vip.Announcer = (*Announcer)(nil)
+
+// Announce implements vip.Announcer.
+func (a *Announcer) Announce(link vip.Link, addr netip.Addr) error {
+	if a.Hook != nil {
+		if err := a.Hook(link, addr); err != nil {
+			return err
+		}
+	}
+	a.Trace.Addf("announce %s %s", addr, link.Name)
+	return nil
+}

@@ -1,0 +1,98 @@
+package vip
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// watch keeps the mirror up to date until ctx ends.
+func (k *Keeper) watch(ctx context.Context) {
+	for {
+		err := k.cfg.Host.Watch(ctx, k.observe)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			err = fmt.Errorf("watch addresses: ended without a reason")
+		}
+		k.setErr("watching addresses", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// observe takes over one event of the kernel.
+func (k *Keeper) observe(ev Event) {
+	if ev.Kind == Snapshot {
+		k.setErr("watching addresses", nil)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if ev.Kind == Snapshot {
+		next := newMirror(ev.Links)
+		if k.mirror != nil {
+			for _, i := range k.mirror.doubts(next) {
+				k.doubt[i] = true
+			}
+		}
+		k.mirror = next
+		clear(k.deletes)
+		k.reloading, k.missed = false, nil
+		k.wake()
+		return
+	}
+	if k.mirror == nil {
+		return
+	}
+	p := place{link: ev.Link.Index, prefix: ev.Address.Prefix}
+	if ev.Kind == AddressAdded || ev.Kind == AddressRemoved {
+		// Events lag behind what we do ourselves: what comes before the event of our
+		// own deletion is older than the mirror.
+		if n := k.deletes[p]; n > 0 {
+			if ev.Kind == AddressRemoved {
+				if n--; n == 0 {
+					delete(k.deletes, p)
+				} else {
+					k.deletes[p] = n
+				}
+			}
+			return
+		}
+	}
+	if k.reloading {
+		k.missed = append(k.missed, ev)
+	}
+	changed, doubt := k.mirror.apply(ev)
+	if doubt {
+		k.doubt[ev.Link.Index] = true
+	}
+	if ev.Kind == AddressRemoved && changed {
+		for _, e := range k.entries {
+			if e.placed && e.at == p {
+				k.lose(e)
+			}
+		}
+	}
+	if changed || doubt {
+		k.wake()
+	}
+}
+
+// lose notes that the address of e has gone from the kernel without our doing. It
+// is called with mu held.
+func (k *Keeper) lose(e *entry) {
+	e.placed = false
+	if !k.wanted.Own || !e.listed {
+		return
+	}
+	e.lost = true
+	e.lostWhy = "removed by someone else, or expired"
+	if l := k.mirror.links[e.at.link]; l == nil || !l.Up {
+		e.lostWhy = "lost with its link"
+	}
+	k.log.Warn("address has gone from the kernel", "vip", e.ip(), "link", e.want.Link, "reason", e.lostWhy)
+}
