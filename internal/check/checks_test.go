@@ -310,3 +310,28 @@ func TestChanged(t *testing.T) {
 		b.end()
 	})
 }
+
+// TestStandstill: a run gets back, once, the time for which the machine stood
+// still, which shows by a timer that comes late.
+func TestStandstill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var got []status
+		r := newFakeRunner(always(hang))
+		w := newWorker("a", r, New(Config{}).log, func(s status) { got = append(got, s) }, command{script: chk("a", 0)})
+		w.limit, w.kill = time.NewTimer(time.Hour), time.NewTimer(time.Hour)
+		w.start()
+		time.Sleep(1400 * ms)
+		w.overran()
+		if len(got) != 0 || time.Until(w.limitAt) != 400*ms {
+			t.Fatalf("%+v, next limit in %v; want none, and 400ms", got, time.Until(w.limitAt))
+		}
+		time.Sleep(800 * ms) // late again
+		w.overran()
+		if len(got) != 1 || got[0].detail != "timed out after 1s" {
+			t.Errorf("%+v, want a timeout", got)
+		}
+		w.limit.Stop()
+		w.kill.Stop()
+		close(r.quit)
+	})
+}
