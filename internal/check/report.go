@@ -28,7 +28,7 @@ type Term struct {
 	Known bool `json:"known"`
 	// OK: the script succeeds or the interface is up (after rise and fall).
 	OK bool `json:"ok"`
-	// Applied is what is added to the priority now.
+	// Applied is what is added to the priority now; nothing before the first result.
 	Applied int `json:"applied"`
 	// Detail is the last result in words, such as "failed (exited with status 1)".
 	Detail string `json:"detail,omitempty"`
@@ -103,7 +103,7 @@ func (r *InstanceReport) finish() {
 		if f := t.fault(); f != "" && !slices.Contains(r.Faults, f) {
 			r.Faults = append(r.Faults, f)
 		}
-		if t.Weight != 0 && r.Base != 255 {
+		if t.Weight != 0 && t.Known && r.Base != 255 {
 			t.Applied = t.gain(t.OK)
 			r.Total += t.Applied
 			r.Degraded = r.Degraded || t.bad()
@@ -133,9 +133,10 @@ func (r InstanceReport) Arithmetic() string {
 			fmt.Fprintf(&b, " + %d %s", t.Applied, t.Name)
 		case t.Applied < 0:
 			fmt.Fprintf(&b, " - %d %s", -t.Applied, t.Name)
-		case t.Weight == 0 || missing <= 0 || r.Base == 255:
+		case t.Weight == 0 || r.Base == 255:
 		case !t.Known:
-			notes = append(notes, fmt.Sprintf("%s has no result yet: +%d not counted", t.Name, missing))
+			notes = append(notes, t.Name+" has no result yet")
+		case missing <= 0:
 		case t.OK:
 			notes = append(notes, fmt.Sprintf("%s ok (reverse): +%d not counted", t.Name, missing))
 		case t.Kind == KindInterface:

@@ -70,8 +70,10 @@ func TestPriority(t *testing.T) {
 		{name: "reverse with weight 0: OK is the fault", base: 100, track: []config.TrackRef{script("a", 0, true)},
 			want: "100 = 100", total: 100, faults: []string{"script a succeeded (reverse: that is the fault)"}},
 		{name: "reverse with weight 0: KO is none", base: 100, track: []config.TrackRef{script("f", 0, true)}, want: "100 = 100", total: 100},
+		{name: "no result yet: nothing subtracted either (observed)", base: 100, track: []config.TrackRef{script("n", -6)},
+			want: "100 = 100 (n has no result yet)", total: 100, unready: true},
 		{name: "no result yet: not OK, not ready", base: 100, track: []config.TrackRef{script("n", 6)},
-			want: "100 = 100 (n has no result yet: +6 not counted)", total: 100, unready: true},
+			want: "100 = 100 (n has no result yet)", total: 100, unready: true},
 		{name: "no result yet, weight 0: not ready, but no fault", base: 100, track: []config.TrackRef{script("n", 0)},
 			want: "100 = 100", total: 100, unready: true},
 		{name: "no result yet, reverse: no fault either", base: 100, track: []config.TrackRef{script("n", 0, true)},
@@ -130,6 +132,9 @@ func TestInterfaces(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.inst.Priority = 100
 			r := evaluate(&tt.inst, nil, tt.links)
+			if n := len(r.Terms); tt.name == "own interface named again without weight counts once" && n != 1 {
+				t.Errorf("%d terms, want 1", n)
+			}
 			if got := r.Arithmetic(); got != tt.want || !reflect.DeepEqual(r.Faults, tt.faults) || r.Ready != tt.ready {
 				t.Errorf("%q faults %q ready %v; want %q %q %v", got, r.Faults, r.Ready, tt.want, tt.faults, tt.ready)
 			}
