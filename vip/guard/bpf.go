@@ -1,0 +1,154 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+)
+
+// An attacher puts programs in front of a device's packets and keeps them there
+// when the daemon dies.
+type attacher interface {
+	// ensure makes p the first program of the device and direction. It does nothing
+	// if that is so already.
+	ensure(dev device, dir direction, p *ebpf.Program) (change, error)
+	// detach undoes ensure. A device that is gone took its programs with it.
+	detach(ifindex int, dir direction, gone bool) error
+	// finish is called once after the first round of ensure. It removes what an
+	// earlier process left on devices that are not wanted any more.
+	finish(m *gateMaps) error
+	close() error
+}
+
+// A bpfBackend is the eBPF gate: maps, programs, and a way to attach them.
+type bpfBackend struct {
+	name  Kind
+	maps  *gateMaps
+	progs [2]*ebpf.Program
+	att   attacher
+
+	mu   sync.Mutex
+	vmac map[uint32]*ebpf.Program // egress programs by group
+}
+
+func newBPFBackend(name Kind, now func() time.Duration) (_ *bpfBackend, err error) {
+	b := &bpfBackend{name: name, vmac: map[uint32]*ebpf.Program{}}
+	defer func() {
+		if err != nil {
+			b.release()
+		}
+	}()
+	if b.maps, err = newGateMaps(); err != nil {
+		return nil, err
+	}
+	for _, dir := range []direction{ingress, egress} {
+		if b.progs[dir], err = loadProgram("raftvip_"+dir.String(), gateProgram(b.maps, dir)); err != nil {
+			return nil, err
+		}
+	}
+	if err = selfTest(b.maps, b.progs, now); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func (b *bpfBackend) kind() Kind { return b.name }
+
+func (b *bpfBackend) arm(group uint32, addrs []netip.Addr) error {
+	for _, a := range addrs {
+		if err := b.maps.put(a, group); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bpfBackend) disarm(_ uint32, addrs []netip.Addr) error {
+	var errs []error
+	for _, a := range addrs {
+		errs = append(errs, b.maps.remove(a))
+	}
+	return errors.Join(errs...)
+}
+
+func (b *bpfBackend) setDeadline(group uint32, sinceBoot time.Duration) {
+	b.maps.setDeadline(group, sinceBoot)
+}
+
+func (b *bpfBackend) ensure(dev device) (change, error) {
+	out, err := b.egressProgram(dev)
+	if err != nil {
+		return unchanged, err
+	}
+	// Egress first: it alone keeps the address from being answered.
+	c, err := b.att.ensure(dev, egress, out)
+	if err != nil {
+		return c, err
+	}
+	c2, err := b.att.ensure(dev, ingress, b.progs[ingress])
+	return max(c, c2), err
+}
+
+// egressProgram returns the program for the device, loading that of a virtual MAC
+// when it is first wanted.
+func (b *bpfBackend) egressProgram(dev device) (*ebpf.Program, error) {
+	if !dev.vmac {
+		return b.progs[egress], nil
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if p := b.vmac[dev.group]; p != nil {
+		return p, nil
+	}
+	p, err := loadProgram(fmt.Sprintf("raftvip_v%d", dev.group), vmacProgram(b.maps, dev.group))
+	if err != nil {
+		return nil, err
+	}
+	b.vmac[dev.group] = p
+	return p, nil
+}
+
+func (b *bpfBackend) detach(ifindex int, gone bool) error {
+	return errors.Join(b.att.detach(ifindex, ingress, gone), b.att.detach(ifindex, egress, gone))
+}
+
+func (b *bpfBackend) finish() error { return b.att.finish(b.maps) }
+
+func (b *bpfBackend) vmacSupported() bool { return true }
+
+func (b *bpfBackend) run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+func (b *bpfBackend) drops() (Drops, error) {
+	in, err1 := b.maps.dropped(ingress)
+	out, err2 := b.maps.dropped(egress)
+	return Drops{Ingress: in, Egress: out, Total: in + out}, errors.Join(err1, err2)
+}
+
+func (b *bpfBackend) close() error {
+	err := b.att.close()
+	b.release()
+	return err
+}
+
+// release lets go of programs and maps without detaching.
+func (b *bpfBackend) release() {
+	for _, p := range b.progs {
+		if p != nil {
+			p.Close()
+		}
+	}
+	for _, p := range b.vmac {
+		p.Close()
+	}
+	if b.maps != nil {
+		b.maps.close()
+	}
+}

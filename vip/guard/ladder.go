@@ -1,0 +1,161 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
+// climb tries the allowed mechanisms in order and keeps the first that attaches to
+// every device and passes its test. Nothing is inferred from versions.
+func (g *Guard) climb() error {
+	inherited, err := g.inherit()
+	if err != nil {
+		g.warn(fmt.Sprintf("addresses left by an earlier process may be answered until they are removed: %v", err))
+	}
+	var (
+		errs   []error
+		failed []backend
+	)
+	// One that failed half-way may have taken over the programs of an earlier process.
+	// It stays, shut, until another is in its place.
+	defer func() {
+		for _, b := range failed {
+			if err := b.close(); err != nil {
+				g.warn(fmt.Sprintf("remove refused %s: %v", b.kind(), err))
+			}
+		}
+	}()
+	for _, k := range g.opts.Kind.rungs() {
+		b, err := g.try(k, inherited)
+		if err == nil {
+			// Only now that ours is attached may what other mechanisms left go.
+			if err := g.removeOthers(k); err != nil {
+				g.warn(fmt.Sprintf("what an earlier process left could not all be removed: %v", err))
+			}
+			g.describe()
+			return nil
+		}
+		if b != nil {
+			failed = append(failed, b)
+		}
+		g.refused = append(g.refused, Refusal{Kind: k, Reason: err.Error()})
+		errs = append(errs, fmt.Errorf("%s: %w", k, err))
+	}
+	return fmt.Errorf("guard: nothing works: %w", errors.Join(errs...))
+}
+
+// try opens one mechanism. A backend that comes with an error is to be closed.
+func (g *Guard) try(k Kind, inherited []netip.Addr) (backend, error) {
+	var (
+		b   backend
+		err error
+	)
+	switch k {
+	case BPFTCX, BPFClsact:
+		b, err = g.openBPF(k)
+	case NFT:
+		b, err = openNFT(g.ns, g.opts, g.log, g.damaged, inherited)
+	default:
+		g.backend = nullBackend(k)
+		return g.backend, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	g.backend = b
+	if err := g.start(inherited); err != nil {
+		g.backend = nil
+		g.pinPath = ""
+		clear(g.devices)
+		clear(g.armed)
+		return b, err
+	}
+	return b, nil
+}
+
+func (g *Guard) openBPF(k Kind) (backend, error) {
+	b, err := newBPFBackend(k, g.opts.Now)
+	if err != nil {
+		return nil, err
+	}
+	if k == BPFClsact {
+		b.att = newClsactAttacher(g.nl, g.opts.Instance)
+		return b, nil
+	}
+	pins, err := openPinDir(g.opts.PinDir, g.opts.Instance, g.ns.inode)
+	if err != nil {
+		b.release()
+		return nil, err
+	}
+	b.att = newTCXAttacher(g.ns, pins)
+	g.pinPath = pins.path
+	return b, nil
+}
+
+// start shuts the inherited addresses and attaches to the devices, in this order.
+func (g *Guard) start(inherited []netip.Addr) error {
+	if err := g.backend.arm(slotInherited, inherited); err != nil {
+		return err
+	}
+	for _, a := range inherited {
+		g.armed[a] = slotInherited
+	}
+	if err := g.probe(); err != nil {
+		return err
+	}
+	if err := g.reconcile(); err != nil {
+		return err
+	}
+	return g.backend.finish()
+}
+
+// probe attaches to the loopback, which is everywhere, so that a mechanism that
+// cannot attach is found out even where there is no device yet.
+func (g *Guard) probe() error {
+	lo, err := g.nl.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find loopback: %w", err)
+	}
+	dev := device{index: lo.Attrs().Index, name: lo.Attrs().Name}
+	if _, err := g.backend.ensure(dev); err != nil {
+		return err
+	}
+	if g.opts.NoLocal {
+		return g.backend.detach(dev.index, false)
+	}
+	return nil
+}
+
+// removeOthers removes what earlier processes of this instance left by mechanisms
+// other than k.
+func (g *Guard) removeOthers(k Kind) error {
+	mine := func(inst string) bool { return inst == g.opts.Instance }
+	var errs []error
+	errs = append(errs, cleanPins(g.opts.PinDir, g.ns, g.pinPath, mine))
+	if k != BPFClsact {
+		errs = append(errs, removeClsact(g.nl, func(_ int, inst string) bool { return mine(inst) }))
+	}
+	if k != NFT {
+		errs = append(errs, cleanTables(g.ns, mine))
+	}
+	return errors.Join(errs...)
+}
+
+func (g *Guard) warn(text string) {
+	g.warnings = append(g.warnings, text)
+}
+
+// describe collects the warnings about the mechanism in use.
+func (g *Guard) describe() {
+	k := g.Kind()
+	if w := clocksourceWarning(clocksource()); w != "" {
+		g.warn(w)
+	}
+	switch k {
+	case NFT, Lifetime:
+		g.warn(fmt.Sprintf("guard %s is weaker than eBPF", k))
+	case Off:
+		g.warn("guard off: a stopped or dead daemon leaves its addresses answering, and two nodes may answer")
+	}
+}

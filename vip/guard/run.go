@@ -1,0 +1,250 @@
+package guard
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+)
+
+// Run follows interfaces that come and go, checks every attachment every
+// Options.Recheck and repairs it. It returns nil when ctx ends; the guard stays in
+// force until Close.
+func (g *Guard) Run(ctx context.Context) error {
+	eg, ctx := errgroup.WithContext(ctx)
+	eg.Go(func() error { return g.backend.run(ctx) })
+	eg.Go(func() error { return g.follow(ctx) })
+	return eg.Wait()
+}
+
+// follow checks at once, after every change of a link, and periodically. A failed
+// subscription leaves the periodic check.
+func (g *Guard) follow(ctx context.Context) error {
+	if k := g.Kind(); k == Lifetime || k == Off {
+		<-ctx.Done()
+		return nil
+	}
+	tick := time.NewTicker(g.opts.Recheck)
+	defer tick.Stop()
+	events := g.subscribe(ctx)
+	for {
+		if err := g.Check(); err != nil && ctx.Err() == nil {
+			g.log.Warn("guard check failed", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if events == nil {
+				events = g.subscribe(ctx)
+			}
+		case _, ok := <-events:
+			if !ok {
+				events = nil // Reopened at the next tick; the check makes up for losses.
+			}
+			drain(events)
+		}
+	}
+}
+
+// drain skips events that one check will answer together.
+func drain(events <-chan netlink.LinkUpdate) {
+	for {
+		select {
+		case _, ok := <-events:
+			if !ok {
+				return
+			}
+		default:
+			return
+		}
+	}
+}
+
+// subscribe returns link events until ctx ends, nil if there are none to be had.
+func (g *Guard) subscribe(ctx context.Context) <-chan netlink.LinkUpdate {
+	ch := make(chan netlink.LinkUpdate, 64)
+	err := g.ns.do(func() error {
+		return netlink.LinkSubscribeWithOptions(ch, ctx.Done(), netlink.LinkSubscribeOptions{
+			ErrorCallback: func(err error) {
+				if ctx.Err() == nil && !errors.Is(err, unix.ENOBUFS) {
+					g.log.Debug("guard link events", "err", err)
+				}
+			},
+		})
+	})
+	if err != nil {
+		g.log.Warn("guard cannot follow link events; new interfaces are found by the periodic check", "err", err)
+		return nil
+	}
+	return ch
+}
+
+// Check checks and repairs all attachments now. The error names every interface
+// that is not guarded.
+func (g *Guard) Check() error {
+	g.attaching.Lock()
+	defer g.attaching.Unlock()
+	if g.isClosed() {
+		return errClosed
+	}
+	return errors.Join(g.reconcile(), g.sweep())
+}
+
+// reconcile attaches to the devices that are wanted and detaches from the others.
+// The caller holds attaching.
+func (g *Guard) reconcile() error {
+	links, err := listLinks(g.nl)
+	if err != nil {
+		return err
+	}
+	exists := map[int]bool{}
+	for _, l := range links {
+		exists[l.Attrs().Index] = true
+	}
+	wanted := map[int]bool{}
+	var errs []error
+	for _, dev := range selectDevices(links, g.opts.Interfaces, !g.opts.NoLocal) {
+		wanted[dev.index] = true
+		dev.group, dev.vmac = g.vmacs[dev.index]
+		c, err := g.backend.ensure(dev)
+		if err != nil && g.vanished(dev.index) {
+			wanted[dev.index], exists[dev.index] = false, false
+			continue
+		}
+		g.note(dev, c, err)
+		errs = append(errs, err)
+	}
+	for _, i := range g.known() {
+		if wanted[i] {
+			continue
+		}
+		if err := g.backend.detach(i, !exists[i]); err != nil && exists[i] {
+			errs = append(errs, err)
+		}
+		delete(g.vmacs, i)
+		g.forget(i)
+	}
+	g.state.Lock()
+	g.checked = g.opts.Now()
+	g.state.Unlock()
+	return errors.Join(errs...)
+}
+
+// vanished says whether the device has gone since it was listed.
+func (g *Guard) vanished(ifindex int) bool {
+	_, err := g.nl.LinkByIndex(ifindex)
+	return errors.As(err, &netlink.LinkNotFoundError{})
+}
+
+// note records the result for a device and logs changes.
+func (g *Guard) note(dev device, c change, err error) {
+	g.state.Lock()
+	defer g.state.Unlock()
+	s := g.devices[dev.index]
+	if s == nil {
+		s = &InterfaceStatus{Index: dev.index}
+		g.devices[dev.index] = s
+	}
+	s.Name = dev.name
+	if err != nil {
+		if s.Error != err.Error() {
+			g.log.Error("guard not attached", "interface", dev.name, "err", err)
+		}
+		s.Attached, s.Error = false, err.Error()
+		return
+	}
+	s.Attached, s.Error = true, ""
+	switch c {
+	case repaired:
+		s.Repairs++
+		g.repairs++
+		g.log.Warn("guard was removed or overtaken by somebody else; attached again", "interface", dev.name, "kind", g.backend.kind())
+	case attached, adopted:
+		g.log.Info("guard "+c.String(), "interface", dev.name, "kind", g.backend.kind())
+	}
+}
+
+// damaged counts and logs damage that a backend has found and mended by itself.
+func (g *Guard) damaged(what string) {
+	g.state.Lock()
+	g.repairs++
+	g.state.Unlock()
+	g.log.Warn("guard was damaged by somebody else and has been restored", "what", what, "kind", NFT)
+}
+
+func (g *Guard) known() []int {
+	g.state.Lock()
+	defer g.state.Unlock()
+	var out []int
+	for i := range g.devices {
+		out = append(out, i)
+	}
+	return out
+}
+
+func (g *Guard) forget(ifindex int) {
+	g.state.Lock()
+	defer g.state.Unlock()
+	if s := g.devices[ifindex]; s != nil {
+		g.log.Info("guard detached", "interface", s.Name)
+	}
+	delete(g.devices, ifindex)
+}
+
+// Status describes the guard now.
+func (g *Guard) Status() Status {
+	k := g.Kind()
+	s := Status{
+		Kind:            k,
+		Instance:        g.opts.Instance,
+		PinDir:          g.pinPath,
+		Refused:         slices.Clone(g.refused),
+		Lateness:        k.lateness(),
+		AddressLifetime: k.addressLifetime(),
+		Guarantee:       k.guarantee(),
+		Clocksource:     clocksource(),
+		Warnings:        slices.Clone(g.warnings),
+	}
+	g.arming.Lock()
+	s.Armed = len(g.armed)
+	for _, group := range g.armed {
+		if group == slotInherited {
+			s.Inherited++
+		}
+	}
+	if !g.isClosed() {
+		var err error
+		if s.Drops, err = g.backend.drops(); err != nil {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("drop counters: %v", err))
+		}
+	}
+	g.arming.Unlock()
+	g.state.Lock()
+	defer g.state.Unlock()
+	s.Checked, s.Repairs = g.checked, g.repairs
+	for _, d := range g.devices {
+		s.Interfaces = append(s.Interfaces, *d)
+		if !d.Attached {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("interface %s is not guarded: %s", d.Name, d.Error))
+		}
+	}
+	slices.SortFunc(s.Interfaces, func(a, b InterfaceStatus) int { return a.Index - b.Index })
+	return s
+}
+
+// report logs what Open has chosen.
+func (g *Guard) report() {
+	for _, r := range g.refused {
+		g.log.Warn("guard refused", "kind", r.Kind, "reason", r.Reason)
+	}
+	for _, w := range g.warnings {
+		g.log.Warn("guard: " + w)
+	}
+	g.log.Info("guard open", "kind", g.Kind(), "instance", g.opts.Instance, "interfaces", len(g.devices))
+}

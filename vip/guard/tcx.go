@@ -1,0 +1,249 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// vipsPin is the name of the pinned address map in a pin directory.
+const vipsPin = "addresses"
+
+// A tcxAttacher attaches by tcx links (Linux 6.6 by its documentation) pinned in a
+// bpffs. Without the pin the link, and with it the guard, would end with the
+// process: it would fail open.
+type tcxAttacher struct {
+	ns    *netNS
+	pins  *pinDir
+	links map[hook]*tcxLink
+}
+
+type tcxLink struct {
+	link link.Link
+	id   link.ID
+	prog ebpf.ProgramID
+}
+
+func newTCXAttacher(ns *netNS, pins *pinDir) *tcxAttacher {
+	return &tcxAttacher{ns: ns, pins: pins, links: map[hook]*tcxLink{}}
+}
+
+func tcxAttachType(dir direction) ebpf.AttachType {
+	if dir == ingress {
+		return ebpf.AttachTCXIngress
+	}
+	return ebpf.AttachTCXEgress
+}
+
+func (a *tcxAttacher) path(k hook) string {
+	return filepath.Join(a.pins.path, fmt.Sprintf("link_%d_%s", k.ifindex, k.dir))
+}
+
+func (a *tcxAttacher) ensure(dev device, dir direction, p *ebpf.Program) (change, error) {
+	k := hook{dev.index, dir}
+	done := unchanged
+	err := a.ns.do(func() error {
+		l := a.links[k]
+		if l == nil {
+			l = a.adopt(k)
+			done = adopted
+		}
+		if l == nil {
+			done = attached
+			return a.attach(k, p, a.path(k))
+		}
+		if err := l.use(p); err != nil {
+			return fmt.Errorf("bpf: %s %s: %w", dev.name, dir, err)
+		}
+		a.links[k] = l
+		where, err := a.position(k, l.id)
+		if err != nil {
+			return err
+		}
+		if where != 0 {
+			done = repaired
+			return a.reattach(k, l, p)
+		}
+		return nil
+	})
+	if err != nil {
+		return done, fmt.Errorf("%s %s: %w", dev.name, dir, err)
+	}
+	return done, nil
+}
+
+// use makes p the program of the link. The exchange is atomic.
+func (l *tcxLink) use(p *ebpf.Program) error {
+	info, err := p.Info()
+	if err != nil {
+		return fmt.Errorf("program info: %w", err)
+	}
+	id, _ := info.ID()
+	if l.prog == id {
+		return nil
+	}
+	if err := l.link.Update(p); err != nil {
+		return err
+	}
+	l.prog = id
+	return nil
+}
+
+// adopt returns the link that an earlier process pinned for k, if it is still
+// attached there. Interface numbers are used again, also in other namespaces, so
+// the pin alone proves nothing.
+func (a *tcxAttacher) adopt(k hook) *tcxLink {
+	lk, err := link.LoadPinnedLink(a.path(k), nil)
+	if err != nil {
+		return nil
+	}
+	if info, err := lk.Info(); err == nil {
+		t := info.TCX()
+		if t != nil && t.Ifindex == uint32(k.ifindex) && ebpf.AttachType(t.AttachType) == tcxAttachType(k.dir) {
+			if where, err := a.position(k, info.ID); err == nil && where >= 0 {
+				return &tcxLink{link: lk, id: info.ID, prog: info.Program}
+			}
+		}
+	}
+	// A dead link, or one of a device that has moved away: of no use to anybody.
+	lk.Unpin()
+	lk.Close()
+	return nil
+}
+
+// position returns the place of the link in the chain of its hook, -1 if it is not
+// there.
+func (a *tcxAttacher) position(k hook, id link.ID) (int, error) {
+	q, err := link.QueryPrograms(link.QueryOptions{Target: k.ifindex, Attach: tcxAttachType(k.dir)})
+	if err != nil {
+		return -1, fmt.Errorf("bpf: list tcx programs: %w", err)
+	}
+	for i, p := range q.Programs {
+		if got, ok := p.LinkID(); ok && got == id {
+			return i, nil
+		}
+	}
+	return -1, nil
+}
+
+// attach makes a new link at the head of the chain and pins it.
+func (a *tcxAttacher) attach(k hook, p *ebpf.Program, pin string) error {
+	lk, err := link.AttachTCX(link.TCXOptions{
+		Interface: k.ifindex,
+		Program:   p,
+		Attach:    tcxAttachType(k.dir),
+		Anchor:    link.Head(),
+	})
+	if err != nil {
+		return fmt.Errorf("bpf: %w", err)
+	}
+	info, err := lk.Info()
+	if err == nil {
+		os.Remove(pin) // The left-over of an interrupted repair.
+		err = lk.Pin(pin)
+	}
+	if err != nil {
+		lk.Close()
+		return fmt.Errorf("bpf: pin tcx link at %s: %w", pin, err)
+	}
+	a.links[k] = &tcxLink{link: lk, id: info.ID, prog: info.Program}
+	return nil
+}
+
+// reattach puts a new link at the head before it takes the old one away; links
+// cannot be moved.
+func (a *tcxAttacher) reattach(k hook, old *tcxLink, p *ebpf.Program) error {
+	if err := a.attach(k, p, a.path(k)+"_new"); err != nil {
+		return err
+	}
+	if err := dropLink(old.link); err != nil {
+		return fmt.Errorf("bpf: remove overtaken tcx link: %w", err)
+	}
+	if err := a.links[k].link.Pin(a.path(k)); err != nil {
+		return fmt.Errorf("bpf: rename pin of tcx link: %w", err)
+	}
+	return nil
+}
+
+// dropLink detaches, unpins and closes. Detaching first makes the end certain: the
+// kernel may put off releasing an unpinned link.
+func dropLink(lk link.Link) error {
+	if d, ok := lk.(interface{ Detach() error }); ok {
+		// Fails on a link whose device is gone, which has nothing to detach.
+		_ = d.Detach()
+	}
+	err := lk.Unpin()
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return errors.Join(err, lk.Close())
+}
+
+func (a *tcxAttacher) detach(ifindex int, dir direction, _ bool) error {
+	k := hook{ifindex, dir}
+	l := a.links[k]
+	if l == nil {
+		return nil
+	}
+	delete(a.links, k)
+	if err := dropLink(l.link); err != nil {
+		return fmt.Errorf("bpf: remove tcx link of interface %d: %w", ifindex, err)
+	}
+	return nil
+}
+
+// finish removes pins that nobody holds and pins the new address map, which a later
+// process reads to know what it must keep shut.
+func (a *tcxAttacher) finish(m *gateMaps) error {
+	held := map[string]bool{}
+	for k := range a.links {
+		held[filepath.Base(a.path(k))] = true
+	}
+	err := removePinnedLinks(a.pins.path, func(name string) bool { return !held[name] })
+	pin := filepath.Join(a.pins.path, vipsPin)
+	if rmErr := os.Remove(pin); rmErr != nil && !errors.Is(rmErr, os.ErrNotExist) {
+		err = errors.Join(err, rmErr)
+	}
+	return errors.Join(err, m.vips.Pin(pin))
+}
+
+func (a *tcxAttacher) close() error {
+	var errs []error
+	for k := range a.links {
+		errs = append(errs, a.detach(k.ifindex, k.dir, false))
+	}
+	return errors.Join(append(errs, a.pins.remove())...)
+}
+
+// removePinnedLinks detaches and removes the pinned links in dir that match.
+func removePinnedLinks(dir string, match func(name string) bool) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return fmt.Errorf("bpf: read pin directory: %w", err)
+	}
+	var errs []error
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), "link_") || !match(e.Name()) {
+			continue
+		}
+		path := filepath.Join(dir, e.Name())
+		lk, err := link.LoadPinnedLink(path, nil)
+		if err == nil {
+			err = dropLink(lk)
+		}
+		if err != nil {
+			// Without the pin the kernel lets go of whatever it was.
+			if rmErr := os.Remove(path); rmErr != nil && !errors.Is(rmErr, os.ErrNotExist) {
+				errs = append(errs, fmt.Errorf("bpf: remove pinned link %s: %w", path, errors.Join(err, rmErr)))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
