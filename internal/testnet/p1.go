@@ -82,7 +82,8 @@ const DefaultWindow = time.Millisecond
 // Answers are samples, so this is what is taken to follow from them. Answers of
 // one holder no more than 2.5 windows apart are one run: it held the address all
 // the time between, one lost probe being allowed for. (To give an address away
-// and get it back takes longer.) Two runs of different holders are a violation if
+// and get it back takes longer.) So are answers to one question and the next,
+// however far apart an observer that stalled asked them. Two runs of different holders are a violation if
 //
 //   - they overlap in time: A answered, B answered, A answered again. The
 //     overlap lasts from the first answer of the later to the last of the one
@@ -108,7 +109,8 @@ func CheckP1(answers []Answer, window time.Duration) Report {
 		count(rep.Answers, a.VIP, a.Holder)
 		if n := len(runs); n > 0 {
 			r := &runs[n-1]
-			if r.vip == a.VIP && r.holder == a.Holder && a.At-r.to <= window*5/2 {
+			next := a.Probe != 0 && a.Probe == r.probes[1]+1
+			if r.vip == a.VIP && r.holder == a.Holder && (next || a.At-r.to <= window*5/2) {
 				r.to = a.At
 				r.probes[0], r.probes[1] = min(r.probes[0], a.Probe), max(r.probes[1], a.Probe)
 				continue
