@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -62,8 +63,37 @@ func (l *Lab) build(ctx context.Context, o Options) error {
 	if l.observer, err = add("observer", observerTag, probeTags, l.nets[:1]); err != nil {
 		return err
 	}
-	l.faults, err = newFaults(l)
-	return err
+	if l.faults, err = newFaults(l); err != nil {
+		return err
+	}
+	return l.awaitLinks(ctx)
+}
+
+// awaitLinks waits until every link has its carrier. The kernel tells the bridge
+// of it with some delay, until which a port forwards nothing; a question of who
+// has an address lost then is repeated only after a second.
+func (l *Lab) awaitLinks(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return WaitFor(ctx, "links to be up", func() error {
+		for _, h := range l.endHosts() {
+			for n := range h.links {
+				for side, up := range map[string]func() (netlink.Link, error){
+					"host":   func() (netlink.Link, error) { return h.nl.LinkByIndex(h.links[n]) },
+					"switch": func() (netlink.Link, error) { return l.sw.nl.LinkByIndex(h.ports[n]) },
+				} {
+					link, err := up()
+					if err != nil {
+						return err
+					}
+					if s := link.Attrs().OperState; s != netlink.OperUp {
+						return fmt.Errorf("link of %s on %v, %s side: %v", h.name, Network(n), side, s)
+					}
+				}
+			}
+		}
+		return nil
+	})
 }
 
 func (l *Lab) addBridge(n *labNet, snooping bool) error {

@@ -37,7 +37,9 @@ func newFilter(sw *Host) (*filter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make nftables key: %w", err)
 	}
-	f.set = &nftables.Set{Table: t, Name: "cut", KeyType: key, Concatenation: true}
+	// The library draws numbers from an unguarded global where none is given, and
+	// labs are built in parallel. It only has to be unique in one transaction.
+	f.set = &nftables.Set{Table: t, ID: 1, Name: "cut", KeyType: key, Concatenation: true}
 	if err := conn.AddSet(f.set, nil); err != nil {
 		return nil, fmt.Errorf("add nftables set: %w", err)
 	}

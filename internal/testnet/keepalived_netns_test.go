@@ -37,6 +37,7 @@ vrrp_instance V {
 }
 `, h, state, prio, vip)
 	}
+	p := startProber(t, l, vip)
 	var procs []*Proc
 	for i, h := range l.Nodes() {
 		k, err := l.StartKeepalived(h, config(h, []string{"MASTER", "BACKUP"}[i], 150-50*i))
@@ -44,15 +45,16 @@ vrrp_instance V {
 			t.Fatal(err)
 		}
 		procs = append(procs, k)
+		mustAnswer(t, p, vip, "n1") // the backup starts when there is a master
 	}
-	p := startProber(t, l, vip)
-	mustAnswer(t, p, vip, "n1")
 	cap, err := l.Observer().StartCapture(Front)
 	if err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(500 * time.Millisecond)
-	if err := p.Check().Err(); err != nil {
+	settled := boottime.Now()
+	time.Sleep(200 * time.Millisecond)
+	if err := CheckP1(p.Since(settled), DefaultWindow).Err(); err != nil {
 		t.Fatalf("before the fault: %v", err)
 	}
 	if n := len(procs[0].Tree()); n != 2 {

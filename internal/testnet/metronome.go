@@ -3,7 +3,6 @@ package testnet
 import (
 	"fmt"
 	"runtime"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,7 +24,6 @@ type metronome struct {
 	interval time.Duration
 	stopping atomic.Bool
 	done     chan struct{}
-	once     sync.Once
 
 	cpu     atomic.Int64 // CPU time used so far, ns
 	maxLate atomic.Int64 // ns
