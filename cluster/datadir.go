@@ -47,9 +47,12 @@ type Identity struct {
 	ClusterID string `json:"cluster_id"`
 	NodeID    string `json:"node_id"`
 	Name      string `json:"name"`
-	// Advertise is HOST:PORT given to the other nodes, or empty if the daemon is
-	// to choose.
+	// Advertise is HOST:PORT given to the other nodes, as the operator said, or
+	// empty if the daemon is to choose.
 	Advertise string `json:"advertise,omitempty"`
+	// Chosen is the HOST:PORT that init or join chose. It holds as long as this
+	// host has the address: a node whose address has changed chooses anew.
+	Chosen string `json:"chosen,omitempty"`
 	// Listen is HOST:PORT to listen on, or empty for the default.
 	Listen  string `json:"listen,omitempty"`
 	Witness bool   `json:"witness,omitempty"`

@@ -20,8 +20,7 @@ var ErrOtherToken = errors.New("the token is of another cluster")
 
 // Join exchanges a token for membership: it asks the member at address, which
 // must prove that it belongs to the token's cluster, to admit a node, and
-// returns what to put into the data directory. local is the address of this host
-// on the way there.
+// returns what to put into the data directory.
 func Join(ctx context.Context, address string, token pki.Token, req JoinRequest) (got JoinAnswer, secret pki.Secret, err error) {
 	req.TokenID, req.Proof = token.ID, token.Proof()
 	client := &http.Client{Transport: &http.Transport{
@@ -51,15 +50,13 @@ func Join(ctx context.Context, address string, token pki.Token, req JoinRequest)
 	return got, secret, nil
 }
 
-// LocalAddressTo returns the address of this host that reaches a member: what a
-// newcomer is reached at unless told otherwise.
-func LocalAddressTo(ctx context.Context, address string) (string, error) {
+// Reach tells whether anything listens at a member's address, so that a join that
+// fails for want of a connection can say so.
+func Reach(ctx context.Context, address string) error {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", address)
 	if err != nil {
-		return "", fmt.Errorf("reach %s: %w", address, err)
+		return fmt.Errorf("reach %s: %w", address, err)
 	}
-	defer conn.Close()
-	host, _, err := net.SplitHostPort(conn.LocalAddr().String())
-	return host, err
+	return conn.Close()
 }

@@ -202,3 +202,8 @@ func (p placement) addressOf(schedule vip.Schedule) (vip.Address, error) {
 	a.Scope = scope
 	return a, nil
 }
+
+// DefaultInstance is the instance that addresses without a file belong to.
+func DefaultInstance(addrs []cluster.Address) cluster.Instance {
+	return cluster.Instance{Name: "default", Group: cluster.DefaultGroup, GARP: defaultGARP(), Addresses: addrs}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"time"
@@ -24,6 +25,10 @@ import (
 
 // groupNumber is the guard's number of the one group there is.
 const groupNumber = 0
+
+// JournalFile is where, in the data directory, the addresses on the kernel are
+// noted if it keeps no mark of whose they are.
+const JournalFile = "addresses.json"
 
 // linkPoll is how often the interfaces are looked at to place addresses; the
 // keeper follows changes of the interfaces it uses by itself.
@@ -93,7 +98,11 @@ func New(s Settings, logger *slog.Logger) (d *Daemon, err error) {
 	}
 	gate := vip.NewGate(d.vipGuard(), groupNumber, nil)
 	sink := newLeaseSink(gate, d.lateness())
-	advertise, err := AdvertiseAddress(id, d.config, nil)
+	cache, err := d.data.Cache()
+	if err != nil {
+		return nil, err
+	}
+	advertise, err := AdvertiseAddress(id, d.config, cache.Addresses, fileAddresses(d.config))
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +154,18 @@ func (d *Daemon) openKernel() error {
 	return nil
 }
 
-func (d *Daemon) journalPath() string { return filepath.Join(d.data.Path(), "addresses.json") }
+// fileAddresses are the virtual addresses in a file.
+func fileAddresses(c *config.Config) []netip.Addr {
+	var out []netip.Addr
+	for _, in := range c.Instances {
+		for _, a := range in.Addresses {
+			out = append(out, a.Prefix.Addr())
+		}
+	}
+	return out
+}
+
+func (d *Daemon) journalPath() string { return filepath.Join(d.data.Path(), JournalFile) }
 
 // vipGuard is the guard as the keeper and the gate use it; a witness has none.
 func (d *Daemon) vipGuard() vip.Guard {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -145,35 +146,44 @@ func ListenAddress(id cluster.Identity, c *config.Config) string {
 }
 
 // AdvertiseAddress is what other nodes are given: what the file says, else the
-// host listened on, else what init or join noted, else an address of this host,
-// where vips prefer the interface that they will be on.
-func AdvertiseAddress(id cluster.Identity, c *config.Config, vips []netip.Addr) (string, error) {
-	if c.Raft.Advertise != "" {
-		return withPort(c.Raft.Advertise), nil
-	}
+// host listened on, else what the operator told init or join, else an address of
+// this host: the one chosen before if it is still there, the one on the way to a
+// known peer, one in the subnet of a virtual address, the first.
+func AdvertiseAddress(id cluster.Identity, c *config.Config, peers []string, vips []netip.Addr) (string, error) {
 	listen := ListenAddress(id, c)
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
 		return "", fmt.Errorf("listen %s: %w", listen, err)
 	}
+	if c.Raft.Advertise != "" {
+		return withPort(c.Raft.Advertise, port), nil
+	}
 	if ip, err := netip.ParseAddr(host); host != "" && (err != nil || !ip.IsUnspecified()) {
 		return listen, nil
 	}
 	if id.Advertise != "" {
-		return withPort(id.Advertise), nil
+		return withPort(id.Advertise, port), nil
 	}
-	// A peer list that names one of this host's addresses says which to use.
 	own, err := hostAddresses()
 	if err != nil {
 		return "", err
 	}
+	mine := func(address string) bool {
+		h, _, err := net.SplitHostPort(address)
+		return err == nil && slices.ContainsFunc(own, func(p netip.Prefix) bool { return p.Addr().String() == h })
+	}
+	if id.Chosen != "" && mine(id.Chosen) {
+		return id.Chosen, nil
+	}
+	// A peer list that names one of this host's addresses says which to use.
 	for _, peer := range c.Raft.Peers {
-		if h, _, err := net.SplitHostPort(peer); err == nil {
-			for _, a := range own {
-				if h == a.Addr().String() {
-					return peer, nil
-				}
-			}
+		if mine(peer) {
+			return peer, nil
+		}
+	}
+	for _, peer := range peers {
+		if a, ok := sourceTowards(peer); ok && !isVIP(a, vips) {
+			return net.JoinHostPort(a.String(), port), nil
 		}
 	}
 	best, err := chooseAddress(own, vips)
@@ -183,15 +193,30 @@ func AdvertiseAddress(id cluster.Identity, c *config.Config, vips []netip.Addr) 
 	return net.JoinHostPort(best.String(), port), nil
 }
 
-func withPort(address string) string {
+// sourceTowards returns the address that this host would use to reach another:
+// the kernel's routing decision, for which nothing is sent.
+func sourceTowards(address string) (netip.Addr, bool) {
+	conn, err := net.Dial("udp", address)
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	defer conn.Close()
+	local, err := netip.ParseAddrPort(conn.LocalAddr().String())
+	if err != nil || local.Addr().IsLoopback() {
+		return netip.Addr{}, false
+	}
+	return local.Addr().Unmap(), true
+}
+
+func withPort(address, port string) string {
 	if _, _, err := net.SplitHostPort(address); err == nil {
 		return address
 	}
-	return net.JoinHostPort(strings.Trim(address, "[]"), DefaultPort)
+	return net.JoinHostPort(strings.Trim(address, "[]"), port)
 }
 
 // WithPort completes HOST to HOST:PORT.
-func WithPort(address string) string { return withPort(address) }
+func WithPort(address string) string { return withPort(address, DefaultPort) }
 
 func hostAddresses() ([]netip.Prefix, error) {
 	addrs, err := net.InterfaceAddrs()

@@ -1,0 +1,304 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/api"
+	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/internal/daemon"
+	"github.com/raftvip/raftvip/internal/pki"
+)
+
+// parseVIP reads ADDRESS[/LENGTH][@INTERFACE].
+func parseVIP(text string) (prefix netip.Prefix, dev string, err error) {
+	address, dev, named := strings.Cut(text, "@")
+	bad := func() (netip.Prefix, string, error) {
+		return netip.Prefix{}, "", usageError{fmt.Errorf("virtual address %q: must be ADDRESS[/LENGTH][@INTERFACE], such as 192.0.2.10/24@eth0", text)}
+	}
+	if named && dev == "" {
+		return bad()
+	}
+	if prefix, err = netip.ParsePrefix(address); err != nil {
+		ip, err := netip.ParseAddr(address)
+		if err != nil {
+			return bad()
+		}
+		prefix = netip.PrefixFrom(ip, ip.BitLen())
+	}
+	if ip := prefix.Addr(); ip.Is4In6() || ip.Zone() != "" || ip.IsUnspecified() || ip.IsMulticast() || ip.IsLoopback() {
+		return bad()
+	}
+	return prefix, dev, nil
+}
+
+// nodeFlags are those that init and join share.
+type nodeFlags struct {
+	name, advertise string
+	now             bool
+}
+
+func (n *nodeFlags) register(c *cobra.Command) {
+	c.Flags().StringVar(&n.name, "name", "", "what to call this `NODE` (default: node_id of the file, else the host name)")
+	c.Flags().StringVar(&n.advertise, "advertise", "", "`HOST[:PORT]` at which the other nodes reach this one")
+	c.Flags().BoolVar(&n.now, "now", false, "enable and start the systemd service too")
+}
+
+// prepare opens the data directory and makes sure that it is nobody's.
+func (n *nodeFlags) prepare(g *globals) (*cluster.DataDir, *config.Config, error) {
+	c, _, err := g.settings().LoadConfig()
+	if err != nil {
+		return nil, nil, err
+	}
+	if n.name == "" {
+		n.name = c.Raft.NodeID
+	}
+	if err := cluster.CheckName(n.name); err != nil {
+		return nil, nil, usageError{err}
+	}
+	data, err := cluster.OpenDataDir(c.Raft.DataDir)
+	if err != nil {
+		if errors.Is(err, cluster.ErrDataDirInUse) {
+			err = api.WithHint(err, "a daemon runs with this data dir; name another one with --data-dir")
+		}
+		return nil, nil, err
+	}
+	switch old, err := data.Identity(); {
+	case err == nil:
+		data.Close()
+		return nil, nil, otherCluster(&cluster.OtherClusterError{Path: data.Path(), Existing: old})
+	case !errors.Is(err, cluster.ErrEmptyDataDir):
+		data.Close()
+		return nil, nil, err
+	}
+	return data, c, nil
+}
+
+func otherCluster(err *cluster.OtherClusterError) error {
+	return api.WithHint(err, fmt.Sprintf(`to go on as that node run "raftvip run"; to make this a new node, leave that cluster first (raftvip leave) and move %s away`, err.Path))
+}
+
+// startService is --now.
+func (n *nodeFlags) startService(out io.Writer) error {
+	if !n.now {
+		return nil
+	}
+	cmd := exec.Command("systemctl", "enable", "--now", "raftvip.service")
+	cmd.Stdout, cmd.Stderr = out, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return api.WithHint(fmt.Errorf("start the systemd service: %w", err), "the data dir is ready; start the daemon with: raftvip run")
+	}
+	return nil
+}
+
+func initCommand(g *globals) *cobra.Command {
+	var n nodeFlags
+	var vips []string
+	var force bool
+	var ttl time.Duration
+	var uses int
+	c := &cobra.Command{
+		Use:   "init",
+		Short: "Found a cluster: this is its first node",
+		Long: `Found a cluster: make its secret, this node's identity and a join token in the
+data directory. The cluster begins when the daemon runs. Virtual addresses come
+from --vip and from the configuration file, if there is one.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return initCluster(cmd, g, &n, vips, force, ttl, uses)
+		},
+	}
+	n.register(c)
+	c.Flags().StringArrayVar(&vips, "vip", nil, "virtual `ADDRESS[/LENGTH][@INTERFACE]`; may be repeated")
+	c.Flags().BoolVar(&force, "force", false, "take virtual addresses even if another machine answers for them")
+	c.Flags().DurationVar(&ttl, "token-ttl", time.Hour, "how long the printed join token is good")
+	c.Flags().IntVar(&uses, "token-uses", 2, "for how many nodes the printed join token is good")
+	return c
+}
+
+func initCluster(cmd *cobra.Command, g *globals, n *nodeFlags, vips []string, force bool, ttl time.Duration, uses int) error {
+	if ttl <= 0 || uses < 1 {
+		return usageError{errors.New("--token-ttl and --token-uses must be over 0")}
+	}
+	seed, addrs, err := seedOf(vips)
+	if err != nil {
+		return err
+	}
+	data, c, err := n.prepare(g)
+	if err != nil {
+		return err
+	}
+	defer data.Close()
+	out := cmd.OutOrStdout()
+	probes := append([]cluster.Address{}, seed.addresses...)
+	for _, in := range c.Instances {
+		for _, a := range in.Addresses {
+			dev := a.Dev
+			if dev == "" {
+				dev = in.Interface
+			}
+			probes = append(probes, cluster.Address{Prefix: a.Prefix, Dev: dev})
+			addrs = append(addrs, a.Prefix.Addr())
+		}
+	}
+	for _, a := range probes {
+		fmt.Fprintf(cmd.ErrOrStderr(), "asking the network whether %s is in use ...\n", a.Prefix.Addr())
+		if err := daemon.ProbeAddress(cmd.Context(), a.Prefix, a.Dev, force); err != nil {
+			return err
+		}
+	}
+	secret := pki.NewSecret()
+	if c.Raft.SecretFile != "" {
+		if secret, err = pki.ReadSecretFile(c.Raft.SecretFile); err != nil {
+			return err
+		}
+	}
+	token, record, err := daemon.NewToken(secret, ttl, uses)
+	if err != nil {
+		return err
+	}
+	id := cluster.Identity{
+		ClusterID: secret.ClusterID(), NodeID: cluster.NewNodeID(n.name), Name: n.name,
+		Advertise: n.advertise, Witness: c.Raft.Witness, Origin: cluster.OriginInit,
+	}
+	if id.Chosen, err = daemon.AdvertiseAddress(id, c, nil, addrs); err != nil {
+		return err
+	}
+	s := cluster.Seed{Tokens: []cluster.TokenRecord{record}}
+	if len(seed.addresses) > 0 {
+		s.Instances = []cluster.Instance{daemon.DefaultInstance(seed.addresses)}
+	}
+	if err := data.Create(id, secret, cluster.Cache{}, &s); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "cluster %s: first node %s at %s, data in %s\n", id.ClusterID, id.Name, id.Chosen, data.Path())
+	for _, a := range probes {
+		fmt.Fprintf(out, "virtual address %s\n", a.Prefix)
+	}
+	if len(probes) == 0 {
+		fmt.Fprintln(out, "no virtual address yet; add one with: raftvip vip add 192.0.2.10/24@eth0")
+	}
+	if !n.now {
+		fmt.Fprintf(out, "\nStart it here:\n\n    raftvip run            (or: systemctl enable --now raftvip)\n")
+	}
+	fmt.Fprintf(out, "\nThen, within %s, on each of %d other nodes:\n\n    raftvip join %s --token %s\n\n", ttl, uses, id.Chosen, token.Text())
+	fmt.Fprintln(cmd.ErrOrStderr(), "warning:", daemon.SurvivalWarning(1))
+	return n.startService(out)
+}
+
+// seedAddresses are the addresses of --vip.
+type seedAddresses struct{ addresses []cluster.Address }
+
+func seedOf(vips []string) (seed seedAddresses, addrs []netip.Addr, err error) {
+	for _, text := range vips {
+		prefix, dev, err := parseVIP(text)
+		if err != nil {
+			return seed, nil, err
+		}
+		for _, a := range addrs {
+			if a == prefix.Addr() {
+				return seed, nil, usageError{fmt.Errorf("--vip %s: the address is named twice", a)}
+			}
+		}
+		seed.addresses = append(seed.addresses, cluster.Address{Prefix: prefix, Dev: dev})
+		addrs = append(addrs, prefix.Addr())
+	}
+	return seed, addrs, nil
+}
+
+func joinCommand(g *globals) *cobra.Command {
+	var n nodeFlags
+	var tokenText string
+	var witness, replace bool
+	c := &cobra.Command{
+		Use:   "join HOST[:PORT] --token TOKEN",
+		Short: "Make this node a member of a running cluster",
+		Long: `Exchange a join token for membership at any running member. The data directory is
+prepared; the node takes part when the daemon runs. A witness votes and never
+owns an address: a small third machine that lets two nodes survive a failure.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return join(cmd, g, &n, args[0], tokenText, witness, replace)
+		},
+	}
+	n.register(c)
+	c.Flags().StringVar(&tokenText, "token", "", "join `TOKEN` from init or token create (or RAFTVIP_TOKEN)")
+	c.Flags().BoolVar(&witness, "witness", false, "vote, but never own an address")
+	c.Flags().BoolVar(&replace, "replace", false, "take the place of a dead member of the same name")
+	return c
+}
+
+func join(cmd *cobra.Command, g *globals, n *nodeFlags, host, tokenText string, witness, replace bool) error {
+	if tokenText == "" {
+		tokenText = os.Getenv("RAFTVIP_TOKEN")
+	}
+	if tokenText == "" {
+		return usageError{errors.New("join: --token is missing")}
+	}
+	token, err := pki.ParseToken(tokenText)
+	if err != nil {
+		return api.WithHint(err, `copy the whole token as "raftvip init" or "raftvip token create" printed it`)
+	}
+	data, c, err := n.prepare(g)
+	if err != nil {
+		return err
+	}
+	defer data.Close()
+	address := daemon.WithPort(host)
+	ctx, cancel := context.WithTimeout(cmd.Context(), 20*time.Second)
+	defer cancel()
+	fmt.Fprintf(cmd.ErrOrStderr(), "asking %s to admit %s ...\n", address, n.name)
+	err = cluster.Reach(ctx, address)
+	if err != nil {
+		return api.WithHint(err, "is the daemon running there, and does a firewall let TCP port "+daemon.DefaultPort+" through?")
+	}
+	id := cluster.Identity{
+		NodeID: cluster.NewNodeID(n.name), Name: n.name, Advertise: n.advertise,
+		Witness: witness || c.Raft.Witness, Origin: cluster.OriginJoin,
+	}
+	if id.Chosen, err = daemon.AdvertiseAddress(id, c, []string{address}, nil); err != nil {
+		return err
+	}
+	got, secret, err := cluster.Join(ctx, address, token, cluster.JoinRequest{
+		NodeID: id.NodeID, Name: id.Name, Address: id.Chosen, Witness: id.Witness, Replace: replace, Clock: time.Now(),
+	})
+	switch {
+	case errors.Is(err, cluster.ErrOtherToken):
+		return api.WithHint(err, fmt.Sprintf("make one on a member of that cluster: raftvip token create (on %s)", host))
+	case errors.Is(err, pki.ErrClock):
+		return api.WithHint(err, "set both clocks by NTP, then join again")
+	case err != nil:
+		return err
+	}
+	id.ClusterID = got.ClusterID
+	cache := cluster.Cache{Heartbeat: got.Heartbeat}
+	voters := 0
+	for _, m := range got.Nodes {
+		voters++
+		if m.ID != id.NodeID {
+			cache.Addresses = append(cache.Addresses, m.Address)
+		}
+	}
+	if err := data.Create(id, secret, cache, nil); err != nil {
+		return err
+	}
+	out := cmd.OutOrStdout()
+	fmt.Fprintf(out, "%s is admitted to cluster %s at %s; data in %s\n", id.Name, id.ClusterID, id.Chosen, data.Path())
+	if !n.now {
+		fmt.Fprintf(out, "\nStart it:\n\n    raftvip run            (or: systemctl enable --now raftvip)\n\n")
+	}
+	if text := daemon.SurvivalWarning(voters); text != "" {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", text)
+	}
+	return n.startService(out)
+}

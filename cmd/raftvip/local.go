@@ -1,0 +1,144 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"runtime"
+
+	"github.com/spf13/cobra"
+
+	"github.com/raftvip/raftvip/internal/api"
+	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/internal/daemon"
+	"github.com/raftvip/raftvip/vip"
+	"github.com/raftvip/raftvip/vip/guard"
+)
+
+func checkConfigCommand(g *globals) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "check-config [FILE]",
+		Short: "Check a configuration file",
+		Long: `Check a configuration file, all of it, and print every problem with file and line.
+The exit code is 0 if it can be used, also with warnings, and 1 if not.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			path := g.settings().ConfigPath
+			if len(args) == 1 {
+				path = args[0]
+			}
+			return checkConfig(cmd.OutOrStdout(), g, path)
+		},
+	}
+	g.jsonFlag(c)
+	return c
+}
+
+// checkResult is what check-config prints with --json.
+type checkResult struct {
+	File     string   `json:"file"`
+	OK       bool     `json:"ok"`
+	Errors   []string `json:"errors"`
+	Warnings []string `json:"warnings"`
+}
+
+func checkConfig(w io.Writer, g *globals, path string) error {
+	if path == "" {
+		path = daemon.DefaultConfigPath
+	}
+	c, diags := config.Load(path, config.System(config.Options{ConfigID: g.configID}))
+	r := checkResult{File: path, OK: c != nil && !config.HasErrors(diags), Errors: []string{}, Warnings: []string{}}
+	for _, d := range diags {
+		if d.Severity == config.SeverityError {
+			r.Errors = append(r.Errors, d.String())
+		} else {
+			r.Warnings = append(r.Warnings, d.String())
+		}
+	}
+	if g.json {
+		if err := printJSON(w, r); err != nil {
+			return err
+		}
+	} else {
+		for _, d := range diags {
+			fmt.Fprintln(w, d)
+		}
+		fmt.Fprintf(w, "%s: %d errors, %d warnings\n", path, len(r.Errors), len(r.Warnings))
+		if r.OK {
+			if n := len(c.Raft.Peers); n > 0 && daemon.SurvivalWarning(n) != "" {
+				fmt.Fprintln(w, "warning:", daemon.SurvivalWarning(n))
+			}
+		}
+	}
+	if !r.OK {
+		return quietError{exitError}
+	}
+	return nil
+}
+
+func cleanupCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "cleanup",
+		Short: "Remove the addresses and guards that a dead daemon left",
+		Long: `Remove the addresses and guards that a dead daemon left in this network namespace.
+It needs neither a daemon nor a data directory; addresses that raftvip did not add
+stay. It does nothing while a daemon answers on the control socket.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return cleanup(cmd, g)
+		},
+	}
+}
+
+func cleanup(cmd *cobra.Command, g *globals) error {
+	if err := requireRoot(); err != nil {
+		return api.WithHint(err, "run as root")
+	}
+	var st api.Status
+	if err := g.client().Call(cmd.Context(), api.PathStatus, struct{}{}, &st); err == nil {
+		return api.WithHint(fmt.Errorf("a daemon is running here (node %s)", st.Node.Name), "stop it first; it cleans up when it ends")
+	}
+	s := g.settings()
+	dir := s.DataDir
+	if dir == "" {
+		dir = daemon.DefaultDataDir
+		if c, _, err := s.LoadConfig(); err == nil {
+			dir = c.Raft.DataDir
+		}
+	}
+	host, err := vip.OpenHost()
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	removed, err := vip.RemoveLeftovers(host, filepath.Join(dir, daemon.JournalFile), nil)
+	for _, l := range removed {
+		fmt.Fprintf(cmd.OutOrStdout(), "removed %s from %s\n", l.Prefix, l.Link)
+	}
+	// The guard goes last: until the addresses are gone it keeps them silent.
+	if err != nil {
+		return fmt.Errorf("remove addresses: %w", err)
+	}
+	return errors.Join(guard.Cleanup(guard.Options{}))
+}
+
+func versionCommand(g *globals) *cobra.Command {
+	c := &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := struct {
+				Version string `json:"version"`
+				Go      string `json:"go"`
+				API     int    `json:"api"`
+			}{version, runtime.Version(), api.Version}
+			if g.json {
+				return printJSON(cmd.OutOrStdout(), v)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "raftvip %s (%s)\n", v.Version, v.Go)
+			return nil
+		},
+	}
+	g.jsonFlag(c)
+	return c
+}

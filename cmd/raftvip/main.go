@@ -1,0 +1,191 @@
+// Command raftvip keeps virtual IP addresses alive where multicast does not work:
+// the daemon (raftvip run) and the commands to operate it.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/api"
+	"github.com/raftvip/raftvip/internal/daemon"
+)
+
+// Exit codes, as documented in docs/commands.md.
+const (
+	exitOK       = 0
+	exitError    = 1
+	exitUsage    = 2
+	exitNoDaemon = 3
+	exitNoQuorum = 4
+)
+
+// version is set by the linker.
+var version = "devel"
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	root := rootCommand()
+	root.SetArgs(args)
+	err := root.Execute()
+	if err == nil {
+		return exitOK
+	}
+	report(err)
+	return exitCode(err)
+}
+
+// usageError is an error in how the command was called.
+type usageError struct{ error }
+
+func (u usageError) Unwrap() error { return u.error }
+
+// quietError ends with an exit code and says nothing more.
+type quietError struct{ code int }
+
+func (q quietError) Error() string { return fmt.Sprintf("exit code %d", q.code) }
+
+// report prints "error:" and "hint:" lines.
+func report(err error) {
+	var quiet quietError
+	if errors.As(err, &quiet) {
+		return
+	}
+	for _, line := range strings.Split(err.Error(), "\n") {
+		fmt.Fprintln(os.Stderr, "error:", line)
+	}
+	if hint := hintOf(err); hint != "" {
+		fmt.Fprintln(os.Stderr, "hint:", hint)
+	}
+}
+
+func hintOf(err error) string {
+	if hint := api.HintOf(err); hint != "" {
+		return hint
+	}
+	var usage usageError
+	switch {
+	case errors.As(err, &usage):
+		return `see "raftvip help"`
+	case errors.Is(err, api.ErrNoDaemon):
+		return "start it with: systemctl start raftvip (or: raftvip run); another daemon's socket is named with --socket"
+	case errors.Is(err, fs.ErrPermission):
+		return "run as root"
+	}
+	return ""
+}
+
+func exitCode(err error) int {
+	var usage usageError
+	var quiet quietError
+	var refusal *cluster.Refusal
+	switch {
+	case errors.As(err, &quiet):
+		return quiet.code
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, api.ErrNoDaemon):
+		return exitNoDaemon
+	case errors.As(err, &refusal) && refusal.Code == cluster.CodeNoLeader:
+		return exitNoQuorum
+	}
+	return exitError
+}
+
+// globals are the flags that every command has.
+type globals struct {
+	config, configID, dataDir, socket string
+	json                              bool
+}
+
+// settings merges flags and environment; a flag wins.
+func (g *globals) settings() daemon.Settings {
+	pick := func(flag, env string) string {
+		if flag != "" {
+			return flag
+		}
+		return os.Getenv(env)
+	}
+	return daemon.Settings{
+		ConfigPath: pick(g.config, "RAFTVIP_CONFIG"), ConfigID: g.configID,
+		DataDir: pick(g.dataDir, "RAFTVIP_DATA_DIR"), Socket: pick(g.socket, "RAFTVIP_SOCKET"),
+		Program: version,
+	}
+}
+
+// client returns a client of the daemon. The configuration file is only looked at
+// for the socket's path, so a file with errors does not stop "raftvip status".
+func (g *globals) client() *api.Client {
+	s := g.settings()
+	if s.Socket != "" {
+		return api.NewClient(s.Socket)
+	}
+	if c, _, err := s.LoadConfig(); err == nil {
+		return api.NewClient(c.Raft.Socket)
+	}
+	return api.NewClient(daemon.DefaultSocket)
+}
+
+func rootCommand() *cobra.Command {
+	g := &globals{}
+	var legacy keepalivedFlags
+	root := &cobra.Command{
+		Use:           "raftvip",
+		Short:         "Virtual IP addresses that survive without multicast",
+		Long:          rootHelp,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return legacy.run(cmd, g)
+		},
+	}
+	p := root.PersistentFlags()
+	p.StringVarP(&g.config, "config", "f", "", "configuration `FILE` (default /etc/raftvip/raftvip.conf; RAFTVIP_CONFIG)")
+	p.StringVarP(&g.configID, "config-id", "i", "", "use the @`ID` lines of the file (default: host name)")
+	p.StringVar(&g.dataDir, "data-dir", "", "data directory `DIR` (default /var/lib/raftvip; RAFTVIP_DATA_DIR)")
+	p.StringVar(&g.socket, "socket", "", "control socket `PATH` (default /run/raftvip/raftvip.sock; RAFTVIP_SOCKET)")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	legacy.register(root)
+	root.AddCommand(
+		runCommand(g), initCommand(g), joinCommand(g), tokenCommand(g),
+		statusCommand(g), vipCommand(g), transferCommand(g), drainCommand(g), undrainCommand(g),
+		historyCommand(g), nodeCommand(g), leaveCommand(g),
+		reloadCommand(g), checkConfigCommand(g), cleanupCommand(g), versionCommand(g),
+	)
+	for _, c := range root.Commands() {
+		wrapArgs(c)
+	}
+	return root
+}
+
+// wrapArgs makes wrong arguments usage errors.
+func wrapArgs(c *cobra.Command) {
+	if check := c.Args; check != nil {
+		c.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usageError{fmt.Errorf("%s: %w", cmd.CommandPath(), err)}
+			}
+			return nil
+		}
+	}
+	for _, sub := range c.Commands() {
+		wrapArgs(sub)
+	}
+}
+
+const rootHelp = `raftvip keeps virtual IP addresses alive where multicast does not work. Nodes
+form a Raft group over TCP; its leader owns the addresses.
+
+  first node:    raftvip init --vip 192.0.2.10/24@eth0
+  other nodes:   raftvip join 192.0.2.11 --token TOKEN
+  on each:       raftvip run        (or: systemctl enable --now raftvip)
+  then:          raftvip status
+
+keepalived's flags -f -n -D -l -t -P are understood without a command.`

@@ -1,0 +1,258 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/raftvip/raftvip/internal/api"
+)
+
+func transferCommand(g *globals) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "transfer [NODE]",
+		Short: "Move the addresses now, to a node or to the best one",
+		Long: `Move the addresses now, to a node or to the best other one. They stay there, also
+when another node has a higher priority, until a check fails there or the next move.`,
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var in api.TransferRequest
+			if len(args) == 1 {
+				in.Node = args[0]
+			}
+			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathTransfer, in, func(r api.TransferResult) string {
+				return fmt.Sprintf("moved from %s to %s; handing over took %s", r.From, r.To, seconds(r.Took))
+			})
+		},
+	}
+	g.jsonFlag(c)
+	return c
+}
+
+// nodeOrSelf is the node named, or the one whose daemon is asked.
+func nodeOrSelf(cmd *cobra.Command, g *globals, args []string) (string, error) {
+	if len(args) == 1 {
+		return args[0], nil
+	}
+	var st api.Status
+	if err := g.client().Call(cmd.Context(), api.PathStatus, struct{}{}, &st); err != nil {
+		return "", err
+	}
+	return st.Node.ID, nil
+}
+
+func drainCommand(g *globals) *cobra.Command {
+	return setDrain(g, true, "drain [NODE]", "Keep a node from owning, and move the addresses away from it")
+}
+
+func undrainCommand(g *globals) *cobra.Command {
+	return setDrain(g, false, "undrain [NODE]", "Let a drained node own again")
+}
+
+func setDrain(g *globals, drained bool, use, short string) *cobra.Command {
+	c := &cobra.Command{
+		Use: use, Short: short, Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			node, err := nodeOrSelf(cmd, g, args)
+			if err != nil {
+				return err
+			}
+			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathDrain, api.DrainRequest{Node: node, Drained: drained}, func(api.Done) string {
+				if drained {
+					return node + " does not own from now on"
+				}
+				return node + " may own again"
+			})
+		},
+	}
+	g.jsonFlag(c)
+	return c
+}
+
+func vipCommand(g *globals) *cobra.Command {
+	c := &cobra.Command{Use: "vip", Short: "List, add or delete virtual addresses"}
+	list := &cobra.Command{
+		Use: "list", Short: "List the virtual addresses", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var vips []api.VIP
+			if err := g.client().Call(cmd.Context(), api.PathVIPs, struct{}{}, &vips); err != nil {
+				return err
+			}
+			if g.json {
+				return printJSON(cmd.OutOrStdout(), vips)
+			}
+			var rows [][]string
+			for _, v := range vips {
+				rows = append(rows, []string{v.Prefix.String(), v.Instance, dash(v.Dev), dash(v.Owner)})
+			}
+			table(cmd.OutOrStdout(), "ADDRESS\tINSTANCE\tINTERFACE\tOWNER", rows)
+			return nil
+		},
+	}
+	g.jsonFlag(list)
+	var in api.VIPRequest
+	add := &cobra.Command{
+		Use: "add ADDRESS[/LENGTH][@INTERFACE]", Short: "Add a virtual address to the cluster", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if in.Prefix, in.Dev, err = parseVIP(args[0]); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.ErrOrStderr(), "asking the network whether %s is in use ...\n", in.Prefix.Addr())
+			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathVIPAdd, in, func(api.Done) string {
+				return fmt.Sprintf("virtual address %s added", in.Prefix)
+			})
+		},
+	}
+	add.Flags().StringVar(&in.Instance, "instance", "", "`INSTANCE` to add it to (default: default)")
+	add.Flags().BoolVar(&in.Force, "force", false, "add it even if another machine answers for it")
+	g.jsonFlag(add)
+	del := &cobra.Command{
+		Use: "del ADDRESS", Short: "Delete a virtual address from the cluster", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			prefix, _, err := parseVIP(args[0])
+			if err != nil {
+				return err
+			}
+			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathVIPDel, api.VIPRequest{Prefix: prefix}, func(api.Done) string {
+				return fmt.Sprintf("virtual address %s deleted", prefix.Addr())
+			})
+		},
+	}
+	g.jsonFlag(del)
+	c.AddCommand(list, add, del)
+	return c
+}
+
+func nodeCommand(g *globals) *cobra.Command {
+	c := &cobra.Command{Use: "node", Short: "List, remove or promote nodes"}
+	list := &cobra.Command{
+		Use: "list", Short: "List the members", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var st api.Status
+			if err := g.client().Call(cmd.Context(), api.PathStatus, struct{}{}, &st); err != nil {
+				return err
+			}
+			if g.json {
+				return printJSON(cmd.OutOrStdout(), st.Nodes)
+			}
+			printNodes(cmd.OutOrStdout(), st.Nodes)
+			return nil
+		},
+	}
+	g.jsonFlag(list)
+	request := func(use, short, path string) *cobra.Command {
+		sub := &cobra.Command{
+			Use: use, Short: short, Args: cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return call(cmd.Context(), cmd.OutOrStdout(), g, path, api.NodeRequest{Node: args[0]}, func(d api.Done) string { return d.Message })
+			},
+		}
+		g.jsonFlag(sub)
+		return sub
+	}
+	c.AddCommand(list,
+		request("remove NODE", "Remove a member, dead or alive; it cannot come back under its old identity", api.PathRemove),
+		request("promote NODE", "Make a non-voter a voter without waiting until it has caught up", api.PathPromote))
+	return c
+}
+
+func leaveCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use: "leave", Short: "Leave the cluster and stop the daemon", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathLeave, struct{}{}, func(d api.Done) string { return d.Message })
+		},
+	}
+}
+
+func tokenCommand(g *globals) *cobra.Command {
+	c := &cobra.Command{Use: "token", Short: "Make, list or revoke join tokens"}
+	var in api.TokenRequest
+	create := &cobra.Command{
+		Use: "create", Short: "Make a token with which a node may join", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathToken, in, func(t api.Token) string {
+				return fmt.Sprintf("Good for %d node(s) until %s. On the new node:\n\n    %s\n", t.Uses, t.Expires.Local().Format(time.DateTime), t.Join)
+			})
+		},
+	}
+	create.Flags().DurationVar(&in.TTL, "ttl", time.Hour, "how long it is good")
+	create.Flags().IntVar(&in.Uses, "uses", 1, "for how many nodes it is good")
+	g.jsonFlag(create)
+	list := &cobra.Command{
+		Use: "list", Short: "List the tokens that are still good", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var tokens []api.Token
+			if err := g.client().Call(cmd.Context(), api.PathTokens, struct{}{}, &tokens); err != nil {
+				return err
+			}
+			if g.json {
+				return printJSON(cmd.OutOrStdout(), tokens)
+			}
+			var rows [][]string
+			for _, t := range tokens {
+				state := "good until " + t.Expires.Local().Format(time.DateTime)
+				if time.Now().After(t.Expires) {
+					state = "expired " + t.Expires.Local().Format(time.DateTime)
+				}
+				rows = append(rows, []string{t.ID, fmt.Sprint(t.Uses), state})
+			}
+			table(cmd.OutOrStdout(), "TOKEN\tNODES\tSTATE", rows)
+			return nil
+		},
+	}
+	g.jsonFlag(list)
+	revoke := &cobra.Command{
+		Use: "revoke TOKEN", Short: "Revoke a token, by its name in the list", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathRevoke, api.TokenRevoke{ID: args[0]}, func(api.Done) string {
+				return "token " + args[0] + " revoked"
+			})
+		},
+	}
+	g.jsonFlag(revoke)
+	c.AddCommand(create, list, revoke)
+	return c
+}
+
+func reloadCommand(g *globals) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "reload",
+		Short: "Read the configuration again and propose its cluster-wide part",
+		Long: `Have the daemon read its configuration again. What concerns this node (priority,
+checks, interfaces) takes effect at once; addresses and timing are proposed to the
+cluster. A file with an error changes nothing.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathReload, struct{}{}, func(r api.ReloadResult) string {
+				lines := []string{"reloaded " + r.File}
+				if r.File == "" {
+					lines[0] = "reloaded; there is no configuration file"
+				}
+				for _, w := range r.Warnings {
+					lines = append(lines, w)
+				}
+				for _, ch := range r.Changes {
+					lines = append(lines, "cluster changed: "+ch)
+				}
+				return strings.Join(lines, "\n")
+			})
+		},
+	}
+	g.jsonFlag(c)
+	return c
+}
+
+var errNotRoot = errors.New("not permitted: this command must run as root")
+
+func requireRoot() error {
+	if os.Geteuid() != 0 {
+		return errNotRoot
+	}
+	return nil
+}

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/raftvip/raftvip/internal/daemon"
+)
+
+func runCommand(g *globals) *cobra.Command {
+	var level, format string
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Run the daemon in the foreground",
+		Long: `Run the daemon in the foreground. SIGTERM and SIGINT release the addresses, hand
+over and end; SIGHUP reads the configuration again.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return runDaemon(g, level, format) },
+	}
+	c.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	c.Flags().StringVar(&format, "log-format", "text", "text or json")
+	return c
+}
+
+// newLogger writes to stderr. Under systemd the journal adds the time.
+func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, usageError{fmt.Errorf("log level %q: must be debug, info, warn or error", level)}
+	}
+	o := &slog.HandlerOptions{Level: l}
+	if os.Getenv("JOURNAL_STREAM") != "" {
+		o.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey && len(groups) == 0 {
+				return slog.Attr{}
+			}
+			return a
+		}
+	}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, o)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, o)), nil
+	}
+	return nil, usageError{fmt.Errorf("log format %q: must be text or json", format)}
+}
+
+func runDaemon(g *globals, level, format string) error {
+	log, err := newLogger(os.Stderr, level, format)
+	if err != nil {
+		return err
+	}
+	// Signals count from now on: a SIGTERM during start must not leave anything.
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+
+	d, err := daemon.New(g.settings(), log)
+	if err != nil {
+		return err
+	}
+	reloads, stopReloads := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-hup:
+				bounded, cancel := context.WithTimeout(reloads, 30*time.Second)
+				_, _ = d.Reload(bounded) // it has logged the result, and status shows it
+				cancel()
+			case <-reloads.Done():
+				return
+			}
+		}
+	}()
+	err = d.Run(ctx, func() { log.Info("ready") })
+	stopReloads()
+	<-done
+	return err
+}

@@ -1,0 +1,252 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/raftvip/raftvip/internal/api"
+)
+
+func statusCommand(g *globals) *cobra.Command {
+	var watch bool
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show the cluster, who owns the addresses, and why",
+		Long: `Show the cluster, who owns the addresses, and why. The exit code is 0 if the
+cluster has a leader and 4 if it has none.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client, out := g.client(), cmd.OutOrStdout()
+			for {
+				var st api.Status
+				if err := client.Call(cmd.Context(), api.PathStatus, struct{}{}, &st); err != nil {
+					return err
+				}
+				if watch {
+					fmt.Fprint(out, "\033[H\033[2J")
+				}
+				if err := printStatus(out, st, g.json); err != nil {
+					return err
+				}
+				if !watch {
+					if st.Cluster.Leader == "" {
+						return quietError{exitNoQuorum}
+					}
+					return nil
+				}
+				select {
+				case <-time.After(time.Second):
+				case <-cmd.Context().Done():
+					return nil
+				}
+			}
+		},
+	}
+	g.jsonFlag(c)
+	c.Flags().BoolVar(&watch, "watch", false, "show again each second")
+	return c
+}
+
+func printStatus(w io.Writer, st api.Status, asJSON bool) error {
+	if asJSON {
+		return printJSON(w, st)
+	}
+	for _, text := range st.Warnings {
+		fmt.Fprintln(w, "warning:", text)
+	}
+	if len(st.Warnings) > 0 {
+		fmt.Fprintln(w)
+	}
+	fmt.Fprintf(w, "node      %s (%s)\n", st.Node.Name, st.Node.Address)
+	if st.Phase != "" {
+		fmt.Fprintf(w, "waiting   %s\n", st.Phase)
+	}
+	leader := st.Cluster.Leader
+	if leader == "" {
+		leader = "none"
+	}
+	fmt.Fprintf(w, "cluster   %s, leader %s, term %d, %d voters, survives the loss of %d\n",
+		st.Cluster.ID, leader, st.Cluster.Term, st.Cluster.Voters, st.Cluster.Tolerates)
+	for _, gr := range st.Groups {
+		printGroup(w, gr)
+	}
+	printNodes(w, st.Nodes)
+	printGuard(w, st.Guard)
+	printConfig(w, st.Config)
+	return nil
+}
+
+func printGroup(w io.Writer, g api.Group) {
+	owner := g.Owner
+	if owner == "" {
+		owner = "nobody"
+	}
+	fmt.Fprintf(w, "owner     %s\n", owner)
+	if g.Why != "" {
+		fmt.Fprintf(w, "why       %s\n", g.Why)
+	}
+	here := "here      " + g.State
+	if g.LeaseRemaining > 0 {
+		here += ", lease " + seconds(g.LeaseRemaining)
+	}
+	fmt.Fprintln(w, here)
+	if len(g.Addresses) == 0 {
+		fmt.Fprintln(w, "\nno virtual addresses; add one with: raftvip vip add ADDRESS/LENGTH@INTERFACE")
+		return
+	}
+	fmt.Fprintln(w)
+	var rows [][]string
+	for _, a := range g.Addresses {
+		state := a.State
+		if a.Problem != "" {
+			state += ": " + a.Problem
+		}
+		rows = append(rows, []string{a.Prefix.String(), a.Instance, dash(a.Link), state})
+	}
+	table(w, "ADDRESS\tINSTANCE\tINTERFACE\tHERE", rows)
+}
+
+func printNodes(w io.Writer, nodes []api.Node) {
+	if len(nodes) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	var rows [][]string
+	for _, n := range nodes {
+		rows = append(rows, []string{n.Name, n.Address, n.Role, nodeState(n), dash(n.Arithmetic)})
+	}
+	table(w, "NODE\tADDRESS\tROLE\tSTATE\tPRIORITY", rows)
+	for _, n := range nodes {
+		for _, in := range n.Checks {
+			for _, t := range in.Terms {
+				if t.Known && !t.OK {
+					fmt.Fprintf(w, "%s: %s %s %s\n", n.Name, t.Kind, t.Name, t.Detail)
+				}
+			}
+		}
+	}
+}
+
+// nodeState is one word, and a reason where one is needed.
+func nodeState(n api.Node) string {
+	switch {
+	case !n.Alive:
+		if n.ReportAge < 0 {
+			return "unknown"
+		}
+		return "silent for " + seconds(n.ReportAge)
+	case n.Owner:
+		return "owner"
+	case n.Drained:
+		return "drained"
+	case !n.Eligible:
+		return "not eligible: " + n.Why
+	}
+	return "standby"
+}
+
+func printGuard(w io.Writer, g api.Guard) {
+	fmt.Fprintf(w, "\nguard     %s", g.Kind)
+	var attached []string
+	for _, i := range g.Interfaces {
+		if i.Attached {
+			attached = append(attached, i.Name)
+		}
+	}
+	if len(attached) > 0 {
+		fmt.Fprintf(w, " on %s", strings.Join(attached, " "))
+	}
+	fmt.Fprintf(w, "\n          %s\n", g.Guarantee)
+	for _, i := range g.Interfaces {
+		if !i.Attached {
+			fmt.Fprintf(w, "          not on %s: %s\n", i.Name, i.Problem)
+		}
+	}
+	for _, r := range g.Refused {
+		fmt.Fprintf(w, "          not used: %s\n", r)
+	}
+}
+
+func printConfig(w io.Writer, c api.Config) {
+	if c.File == "" {
+		fmt.Fprintln(w, "config    no file")
+	} else {
+		fmt.Fprintf(w, "config    %s, read %s\n", c.File, c.LoadedAt.Local().Format(time.DateTime))
+	}
+	if c.Error != "" {
+		fmt.Fprintln(w, "          the last reload changed nothing:")
+		for _, line := range strings.Split(c.Error, "\n") {
+			fmt.Fprintf(w, "          %s\n", line)
+		}
+	}
+	if len(c.Warnings) > 0 {
+		fmt.Fprintf(w, "          %d warnings; see them with: raftvip check-config %s\n", len(c.Warnings), c.File)
+	}
+	for _, d := range c.Drift {
+		fmt.Fprintf(w, "          drift: %s\n", d)
+	}
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func historyCommand(g *globals) *cobra.Command {
+	var last int
+	c := &cobra.Command{
+		Use:   "history",
+		Short: "Show who owned the addresses, when and why",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var moves []api.Move
+			if err := g.client().Call(cmd.Context(), api.PathHistory, struct{}{}, &moves); err != nil {
+				return err
+			}
+			if last > 0 && len(moves) > last {
+				moves = moves[len(moves)-last:]
+			}
+			if g.json {
+				return printJSON(cmd.OutOrStdout(), moves)
+			}
+			var rows [][]string
+			for _, m := range moves {
+				gap := "-"
+				if m.Gap > 0 {
+					gap = seconds(m.Gap)
+				}
+				rows = append(rows, []string{
+					fmt.Sprint(m.Seq), m.At.Local().Format("2006-01-02 15:04:05.000"), fmt.Sprint(m.Term),
+					dash(m.From) + " -> " + dash(m.To), gap, m.Reason,
+				})
+			}
+			table(cmd.OutOrStdout(), "#\tWHEN\tTERM\tOWNER\tGAP\tWHY", rows)
+			return nil
+		},
+	}
+	g.jsonFlag(c)
+	c.Flags().IntVarP(&last, "last", "n", 0, "only the last `N`")
+	return c
+}
+
+// call runs one request and prints its answer, or a line of text for people.
+func call[Out any](ctx context.Context, w io.Writer, g *globals, path string, in any, text func(Out) string) error {
+	var out Out
+	if err := g.client().Call(ctx, path, in, &out); err != nil {
+		return err
+	}
+	if g.json {
+		return printJSON(w, out)
+	}
+	if t := text(out); t != "" {
+		fmt.Fprintln(w, t)
+	}
+	return nil
+}
