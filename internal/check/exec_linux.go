@@ -43,10 +43,19 @@ func newExecRunner() *execRunner {
 // run forks on behalf of start until ctx ends. Commands that still run then get
 // SIGTERM from the kernel.
 func (r *execRunner) run(ctx context.Context) {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// The main thread, which the runtime never ends. Another goroutine cannot
+		// get it while it is locked.
+		ended := make(chan struct{})
+		go func() { defer close(ended); r.run(ctx) }()
+		<-ended
+		runtime.UnlockOSThread()
+		return
+	}
+	// Never unlocked, so that the thread ends with this goroutine.
 	defer r.pipes.close()
 	defer close(r.stopped)
-	// Never unlocked, so that the thread ends with this goroutine.
-	runtime.LockOSThread()
 	for {
 		select {
 		case <-ctx.Done():
