@@ -35,6 +35,7 @@ func connect(t *testing.T, from, to *Host, n Network) *pair {
 		t.Fatal(err)
 	}
 	defer ln.Close()
+	_ = ln.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second))
 	p := &pair{}
 	accepted := make(chan error, 1)
 	go func() {
@@ -43,7 +44,7 @@ func connect(t *testing.T, from, to *Host, n Network) *pair {
 		accepted <- err
 	}()
 	err = from.Do(func() error {
-		// A context in Dial would move the socket to another goroutine's thread.
+		// A literal address: a name would be dialled by other goroutines, elsewhere.
 		var err error
 		p.a, err = net.DialTimeout("tcp", ln.Addr().String(), 5*time.Second)
 		return err
@@ -346,6 +347,7 @@ func bulk(t *testing.T, from, to *Host, n int) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
+	_ = ln.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second))
 	if err := from.Do(func() error {
 		var err error
 		conn, err = net.DialTimeout("tcp", ln.Addr().String(), 5*time.Second)

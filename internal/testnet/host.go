@@ -91,7 +91,8 @@ func (h *Host) Addr6(n Network) netip.Addr { return nth(h.nets[n].v6, h.num) }
 func (h *Host) MAC(n Network) net.HardwareAddr { return append(net.HardwareAddr(nil), h.macs[n]...) }
 
 // Do runs f on an operating-system thread that is in the host's namespace.
-// Sockets made by f stay in that namespace; goroutines started by f do not.
+// Sockets made by f stay in that namespace and may be used anywhere; goroutines
+// started by f are not in it, so dial literal addresses, not names.
 func (h *Host) Do(f func() error) error {
 	return onThread(func() error {
 		if err := netns.Set(h.ns); err != nil {

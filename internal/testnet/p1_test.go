@@ -178,6 +178,15 @@ func TestCheckP1AddressesApart(t *testing.T) {
 	}
 }
 
+// Answers to different questions can still overlap: a answered after b had.
+func TestCheckP1LateAnswer(t *testing.T) {
+	as := timeline("aaaaabbbbb", true)
+	as[4].At += 1200 * time.Microsecond // to probe 5, later than b's to probe 6
+	if rep := CheckP1(as, ms); len(rep.Violations) != 1 || rep.Overlap != 200*time.Microsecond {
+		t.Errorf("got %v", rep.Violations)
+	}
+}
+
 func TestCheckP1OverlapIsCountedOnce(t *testing.T) {
 	if got := CheckP1(timeline("(abc)(abc)(abc)(abc)", true), ms).Overlap; got < 3*ms || got > 3*ms+100*time.Microsecond {
 		t.Errorf("three holders for 3 ms: overlap %v", got)
