@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 )
 
 // An attacher puts programs in front of a device's packets and keeps them there
@@ -16,7 +16,7 @@ import (
 type attacher interface {
 	// ensure makes p the first program of the device and direction. It does nothing
 	// if that is so already.
-	ensure(dev device, dir direction, p *ebpf.Program) (change, error)
+	ensure(dev device, dir direction, p *program) (change, error)
 	// detach undoes ensure. A device that is gone took its programs with it.
 	detach(ifindex int, dir direction, gone bool) error
 	// finish is called once after the first round of ensure. It removes what an
@@ -29,15 +29,15 @@ type attacher interface {
 type bpfBackend struct {
 	name  Kind
 	maps  *gateMaps
-	progs [2]*ebpf.Program
+	progs [2]*program
 	att   attacher
 
 	mu   sync.Mutex
-	vmac map[uint32]*ebpf.Program // egress programs by group
+	vmac map[uint32]*program // egress programs by group
 }
 
 func newBPFBackend(name Kind, now func() time.Duration) (_ *bpfBackend, err error) {
-	b := &bpfBackend{name: name, vmac: map[uint32]*ebpf.Program{}}
+	b := &bpfBackend{name: name, vmac: map[uint32]*program{}}
 	defer func() {
 		if err != nil {
 			b.release()
@@ -47,7 +47,7 @@ func newBPFBackend(name Kind, now func() time.Duration) (_ *bpfBackend, err erro
 		return nil, err
 	}
 	for _, dir := range []direction{ingress, egress} {
-		if b.progs[dir], err = loadProgram("raftvip_"+dir.String(), gateProgram(b.maps, dir)); err != nil {
+		if b.progs[dir], err = newProgram("raftvip_"+dir.String(), func() asm.Instructions { return gateProgram(b.maps, dir) }); err != nil {
 			return nil, err
 		}
 	}
@@ -96,7 +96,7 @@ func (b *bpfBackend) ensure(dev device) (change, error) {
 
 // egressProgram returns the program for the device, loading that of a virtual MAC
 // when it is first wanted.
-func (b *bpfBackend) egressProgram(dev device) (*ebpf.Program, error) {
+func (b *bpfBackend) egressProgram(dev device) (*program, error) {
 	if !dev.vmac {
 		return b.progs[egress], nil
 	}
@@ -105,7 +105,7 @@ func (b *bpfBackend) egressProgram(dev device) (*ebpf.Program, error) {
 	if p := b.vmac[dev.group]; p != nil {
 		return p, nil
 	}
-	p, err := loadProgram(fmt.Sprintf("raftvip_v%d", dev.group), vmacProgram(b.maps, dev.group))
+	p, err := newProgram(fmt.Sprintf("raftvip_v%d", dev.group), func() asm.Instructions { return vmacProgram(b.maps, dev.group) })
 	if err != nil {
 		return nil, err
 	}

@@ -87,7 +87,7 @@ func linkByIndex(ifindex int) netlink.Link {
 	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: ifindex}}
 }
 
-func (a *clsactAttacher) ensure(dev device, dir direction, p *ebpf.Program) (change, error) {
+func (a *clsactAttacher) ensure(dev device, dir direction, p *program) (change, error) {
 	c, err := a.ensureFilter(dev, dir, p)
 	if err != nil {
 		err = fmt.Errorf("%s %s: %w", dev.name, dir, err)
@@ -95,7 +95,7 @@ func (a *clsactAttacher) ensure(dev device, dir direction, p *ebpf.Program) (cha
 	return c, err
 }
 
-func (a *clsactAttacher) ensureFilter(dev device, dir direction, p *ebpf.Program) (change, error) {
+func (a *clsactAttacher) ensureFilter(dev device, dir direction, p *program) (change, error) {
 	k := hook{dev.index, dir}
 	if err := a.ensureQdisc(dev.index); err != nil {
 		return unchanged, err
@@ -197,7 +197,7 @@ func (a *clsactAttacher) qdiscIsOurs(ifindex int) (bool, error) {
 	return false, nil
 }
 
-func (a *clsactAttacher) replace(ifindex int, dir direction, p *ebpf.Program, handle uint32) error {
+func (a *clsactAttacher) replace(ifindex int, dir direction, p *program, handle uint32) error {
 	name := filterPrefix + a.instance
 	if a.qdiscs[ifindex] {
 		name += ownQdisc

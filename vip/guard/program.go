@@ -291,6 +291,25 @@ func vmacProgram(m *gateMaps, group uint32) asm.Instructions {
 	return g.insns
 }
 
+// A program is a loaded program that can be loaded once more: a hook does not take
+// the same one twice, not even while it is moved.
+type program struct {
+	*ebpf.Program
+	name  string
+	insns func() asm.Instructions
+}
+
+func newProgram(name string, insns func() asm.Instructions) (*program, error) {
+	p, err := loadProgram(name, insns())
+	if err != nil {
+		return nil, err
+	}
+	return &program{p, name, insns}, nil
+}
+
+// again loads the program a second time.
+func (p *program) again() (*ebpf.Program, error) { return loadProgram(p.name, p.insns()) }
+
 // loadProgram gives a program to the kernel. The licence is not the GPL: no helper
 // used here asks for it.
 func loadProgram(name string, insns asm.Instructions) (*ebpf.Program, error) {

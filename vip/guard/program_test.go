@@ -106,7 +106,7 @@ func testPrograms(t testing.TB) *bpfBackend {
 
 // verdict runs a program over a frame. The kernel refuses to test a truncated IP
 // packet (tested on Linux 6.18); behind a tag it does not look.
-func verdict(t *testing.T, p *ebpf.Program, f []byte) uint32 {
+func verdict(t *testing.T, p *program, f []byte) uint32 {
 	t.Helper()
 	v, err := p.Run(&ebpf.RunOptions{Data: f})
 	if errors.Is(err, unix.EINVAL) && len(f) < 14+40 {

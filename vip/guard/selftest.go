@@ -29,7 +29,7 @@ func selfTestFrame() []byte {
 // compares the kernel's clock with now. A daemon in a time namespace reads a
 // CLOCK_BOOTTIME other than the kernel's; unnoticed, its leases would end early or
 // never.
-func selfTest(m *gateMaps, progs [2]*ebpf.Program, now func() time.Duration) error {
+func selfTest(m *gateMaps, progs [2]*program, now func() time.Duration) error {
 	defer m.setDeadline(slotSelfTest, 0)
 	for _, dir := range []direction{ingress, egress} {
 		run := func(what string, want uint32) error {

@@ -44,7 +44,7 @@ func (a *tcxAttacher) path(k hook) string {
 	return filepath.Join(a.pins.path, fmt.Sprintf("link_%d_%s", k.ifindex, k.dir))
 }
 
-func (a *tcxAttacher) ensure(dev device, dir direction, p *ebpf.Program) (change, error) {
+func (a *tcxAttacher) ensure(dev device, dir direction, p *program) (change, error) {
 	k := hook{dev.index, dir}
 	done := unchanged
 	err := a.ns.do(func() error {
@@ -55,9 +55,9 @@ func (a *tcxAttacher) ensure(dev device, dir direction, p *ebpf.Program) (change
 		}
 		if l == nil {
 			done = attached
-			return a.attach(k, p, a.path(k))
+			return a.attach(k, p.Program, a.path(k))
 		}
-		if err := l.use(p); err != nil {
+		if err := l.use(p.Program); err != nil {
 			return fmt.Errorf("bpf: %s %s: %w", dev.name, dir, err)
 		}
 		a.links[k] = l
@@ -156,9 +156,15 @@ func (a *tcxAttacher) attach(k hook, p *ebpf.Program, pin string) error {
 }
 
 // reattach puts a new link at the head before it takes the old one away; links
-// cannot be moved.
-func (a *tcxAttacher) reattach(k hook, old *tcxLink, p *ebpf.Program) error {
-	if err := a.attach(k, p, a.path(k)+"_new"); err != nil {
+// cannot be moved. The new link starts with a copy of the program, as the old one
+// still has the original.
+func (a *tcxAttacher) reattach(k hook, old *tcxLink, p *program) error {
+	second, err := p.again()
+	if err != nil {
+		return err
+	}
+	defer second.Close()
+	if err := a.attach(k, second, a.path(k)+"_new"); err != nil {
 		return err
 	}
 	if err := dropLink(old.link); err != nil {
@@ -167,7 +173,7 @@ func (a *tcxAttacher) reattach(k hook, old *tcxLink, p *ebpf.Program) error {
 	if err := a.links[k].link.Pin(a.path(k)); err != nil {
 		return fmt.Errorf("bpf: rename pin of tcx link: %w", err)
 	}
-	return nil
+	return a.links[k].use(p.Program)
 }
 
 // dropLink detaches, unpins and closes. Detaching first makes the end certain: the
