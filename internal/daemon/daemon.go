@@ -148,7 +148,7 @@ func (d *Daemon) openKernel() error {
 	if err != nil {
 		return err
 	}
-	if d.guard, err = guard.Open(guard.Options{Kind: kind, Logger: d.log}); err != nil {
+	if d.guard, err = guard.Open(guard.Options{Kind: kind, PinDir: d.config.Raft.GuardPinDir, Logger: d.log}); err != nil {
 		return fmt.Errorf("attach guard: %w", err)
 	}
 	return nil
@@ -397,7 +397,7 @@ func (d *Daemon) driftLocked() []string {
 
 // heartbeatOf is the heartbeat timeout that a file asks for, or 0 if it says nothing.
 func (d *Daemon) heartbeatOf(c *config.Config) time.Duration {
-	if c.Raft.Pos.Line == 0 {
+	if c.Raft.HeartbeatPos.Line == 0 {
 		return 0
 	}
 	return c.Raft.HeartbeatTimeout
