@@ -28,6 +28,7 @@ type Host struct {
 	next     int
 	watchers map[*watcher]struct{}
 	fail     func(op string, link int, p netip.Prefix) error
+	sneak    func()
 	expiry   map[string]*time.Timer
 }
 
@@ -160,6 +161,17 @@ func (h *Host) Fail(f func(op string, link int, p netip.Prefix) error) {
 	h.fail = f
 }
 
+// BeforeAdd puts an address on the link at the moment of the next AddAddress, so
+// that the caller of that has had no chance to hear of it.
+func (h *Host) BeforeAdd(link, prefix string, protocol uint8) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.sneak = func() {
+		p := netip.MustParsePrefix(prefix)
+		h.put(h.byName(link), vip.KernelAddress{Prefix: p, Subnet: p.Masked(), Protocol: protocol})
+	}
+}
+
 // Links implements vip.Host.
 func (h *Host) Links() ([]vip.Link, error) {
 	h.mu.Lock()
@@ -186,6 +198,10 @@ func (h *Host) snapshot() []vip.Link {
 // AddAddress implements vip.Host.
 func (h *Host) AddAddress(link int, a vip.KernelAddress) error {
 	return h.change("add", link, a, func(l *vip.Link) error {
+		if h.sneak != nil {
+			h.sneak()
+			h.sneak = nil
+		}
 		if slices.ContainsFunc(l.Addresses, same(a.Prefix)) {
 			return fmt.Errorf("add %s: %w", a.Prefix, vip.ErrExists)
 		}

@@ -1,0 +1,713 @@
+package vip_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/raftvip/raftvip/vip"
+	"github.com/raftvip/raftvip/vip/viptest"
+)
+
+// A bench is a Keeper on doubles, in a synctest bubble.
+type bench struct {
+	t     *testing.T
+	trace *viptest.Trace
+	host  *viptest.Host
+	guard *viptest.Guard
+	ann   *viptest.Announcer
+	gate  *vip.Gate
+	k     *vip.Keeper
+	now   func() time.Duration
+	stop  context.CancelFunc
+	done  chan error
+}
+
+func newBench(t *testing.T, tune func(*bench, *vip.KeeperConfig)) *bench {
+	t.Helper()
+	start := time.Now()
+	b := &bench{t: t, trace: &viptest.Trace{}, done: make(chan error, 1)}
+	b.now = func() time.Duration { return time.Hour + time.Since(start) }
+	b.host = viptest.NewHost(b.trace, "lo", "eth0", "eth1")
+	b.host.Configure("eth0", "10.0.0.1/24")
+	b.host.Configure("eth0", "fd00::1/64")
+	b.guard = &viptest.Guard{Trace: b.trace}
+	b.ann = &viptest.Announcer{Trace: b.trace}
+	b.gate = vip.NewGate(b.guard, 3, b.now)
+	cfg := vip.KeeperConfig{Host: b.host, Announcer: b.ann, Guard: b.guard, Gate: b.gate, Group: 3, Now: b.now}
+	if tune != nil {
+		tune(b, &cfg)
+	}
+	b.k = vip.NewKeeper(cfg)
+	ctx, cancel := context.WithCancel(context.Background())
+	b.stop = cancel
+	go func() { b.done <- b.k.Run(ctx) }()
+	t.Cleanup(func() { b.end() })
+	synctest.Wait()
+	return b
+}
+
+// end stops the Keeper and returns what Run returned.
+func (b *bench) end() error {
+	if b.stop == nil {
+		return nil
+	}
+	b.stop()
+	b.stop = nil
+	return <-b.done
+}
+
+func addr(s string) vip.Address { return vip.Address{Prefix: netip.MustParsePrefix(s), Link: "eth0"} }
+
+// quick is a schedule of one announcement and nothing after.
+var quick = vip.Schedule{Repeat: 1}
+
+func (b *bench) wanted(own bool, term uint64, addrs ...string) vip.Wanted {
+	w := vip.Wanted{Own: own, Term: term, Schedule: quick}
+	for _, a := range addrs {
+		w.Addresses = append(w.Addresses, addr(a))
+	}
+	return w
+}
+
+// own takes the addresses with a lease of an hour.
+func (b *bench) own(addrs ...string) {
+	b.gate.Open(1)
+	b.gate.Renew(1, b.now()+time.Hour)
+	b.k.Set(b.wanted(true, 1, addrs...))
+	synctest.Wait()
+}
+
+func (b *bench) expectTrace(want ...string) {
+	b.t.Helper()
+	if got := b.trace.Take(); !slices.Equal(got, want) {
+		b.t.Errorf("trace:\n got %q\nwant %q", got, want)
+	}
+}
+
+func (b *bench) expectAddresses(want ...string) {
+	b.t.Helper()
+	want = append(want, "10.0.0.1/24", "fd00::1/64")
+	slices.Sort(want)
+	if got := b.host.Has("eth0"); !slices.Equal(got, want) {
+		b.t.Errorf("addresses of eth0: %q, want %q", got, want)
+	}
+}
+
+func (b *bench) expectState(ip string, want vip.State) vip.AddressStatus {
+	b.t.Helper()
+	for _, a := range b.k.Status().Addresses {
+		if a.Prefix.Addr().String() == ip {
+			if a.State != want {
+				b.t.Errorf("%s is %v (%s), want %v", ip, a.State, a.Why, want)
+			}
+			return a
+		}
+	}
+	b.t.Errorf("no status of %s", ip)
+	return vip.AddressStatus{}
+}
+
+func TestTakeAndReleaseOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		w := b.wanted(true, 1, "10.0.0.5/24", "10.0.0.6/24", "fd00::5/64")
+		w.Schedule = vip.Schedule{Repeat: 2}
+		b.k.Set(w)
+		synctest.Wait()
+		b.expectTrace() // not a thing before the gate is valid
+		b.gate.Open(1)
+		synctest.Wait()
+		b.expectTrace()
+		b.expectState("10.0.0.5", vip.StateWaiting)
+
+		b.gate.Renew(1, b.now()+time.Second)
+		synctest.Wait()
+		b.expectTrace(
+			"arm 10.0.0.5,10.0.0.6,fd00::5",
+			"add 10.0.0.5/32 eth0", "announce 10.0.0.5 eth0",
+			"add 10.0.0.6/32 eth0", "announce 10.0.0.6 eth0",
+			"add fd00::5/128 eth0", "announce fd00::5 eth0",
+			"announce 10.0.0.5 eth0", "announce fd00::5 eth0", "announce 10.0.0.6 eth0")
+		b.expectState("fd00::5", vip.StatePresent)
+
+		b.gate.Shut()
+		b.k.Set(b.wanted(false, 1, "10.0.0.5/24", "10.0.0.6/24", "fd00::5/64"))
+		if err := b.k.WaitReleased(t.Context()); err != nil {
+			t.Error(err)
+		}
+		b.expectTrace(
+			"delete 10.0.0.5/32 eth0", "delete 10.0.0.6/32 eth0", "delete fd00::5/128 eth0",
+			"disarm 10.0.0.5,10.0.0.6,fd00::5")
+		b.expectAddresses()
+		synctest.Wait()
+		b.expectState("10.0.0.5", vip.StateAbsent)
+	})
+}
+
+func TestLoneAddressKeepsItsLength(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.own("10.7.0.5/24", "10.7.0.6/24", "10.0.0.5/24")
+		b.expectAddresses("10.7.0.5/24", "10.7.0.6/24", "10.0.0.5/32")
+	})
+}
+
+func TestScheduleChecksGateBeforeEachAnnouncement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		sent := 0
+		var b *bench
+		b = newBench(t, func(b2 *bench, _ *vip.KeeperConfig) {
+			b2.ann.Hook = func(vip.Link, netip.Addr) error {
+				if !b.gate.Valid(b.now()) {
+					t.Error("announced while the gate is not valid")
+				}
+				if sent++; sent == 3 {
+					b.gate.Shut() // in the middle of a burst
+				}
+				return nil
+			}
+		})
+		b.gate.Open(1)
+		b.gate.Renew(1, b.now()+time.Hour)
+		w := b.wanted(true, 1, "10.0.0.5/24")
+		w.Schedule = vip.DefaultSchedule()
+		b.k.Set(w)
+		time.Sleep(10 * time.Minute)
+		if n := b.trace.Count("announce"); n != 3 {
+			t.Errorf("%d announcements, want 3", n)
+		}
+
+		// The gate is opened again: a whole burst, and again after the delay.
+		b.gate.Open(2)
+		b.gate.Renew(2, b.now()+time.Hour)
+		synctest.Wait()
+		if n := b.trace.Count("announce"); n != 3+5 {
+			t.Errorf("%d announcements after the gate is open again, want 8", n)
+		}
+		b.trace.Take()
+
+		// keepalived's schedule: a second burst after 5 s, then refreshes.
+		time.Sleep(4900 * time.Millisecond)
+		b.expectTrace()
+		time.Sleep(200 * time.Millisecond)
+		if n := b.trace.Count("announce"); n != 5 {
+			t.Errorf("%d announcements in the second burst, want 5", n)
+		}
+		b.trace.Take()
+		time.Sleep(2 * time.Minute)
+		b.expectTrace("announce 10.0.0.5 eth0", "announce 10.0.0.5 eth0")
+
+		// The lease ends by itself: silence, and the address stays as it is.
+		time.Sleep(time.Hour)
+		b.trace.Take()
+		time.Sleep(time.Hour)
+		b.expectTrace()
+		b.expectAddresses("10.0.0.5/32")
+
+		// And is renewed: a doubt.
+		b.gate.Renew(2, b.now()+time.Hour)
+		synctest.Wait()
+		if n := b.trace.Count("announce"); n != 5 {
+			t.Errorf("%d announcements after a lapse, want 5", n)
+		}
+	})
+}
+
+func TestAnnouncementGap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var at []time.Duration
+		b := newBench(t, func(b *bench, _ *vip.KeeperConfig) {
+			b.ann.Hook = func(vip.Link, netip.Addr) error {
+				at = append(at, b.now())
+				return nil
+			}
+		})
+		b.gate.Open(1)
+		b.gate.Renew(1, b.now()+time.Hour)
+		w := b.wanted(true, 1, "10.0.0.5/24", "10.0.0.6/24")
+		w.Schedule = vip.Schedule{Repeat: 2, Interval: 100 * time.Millisecond}
+		b.k.Set(w)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		b.expectAddresses("10.0.0.5/32", "10.0.0.6/32")
+		for i := 1; i < len(at); i++ {
+			if d := at[i] - at[i-1]; d != 100*time.Millisecond {
+				t.Errorf("gap %v", d)
+			}
+		}
+		if len(at) != 4 {
+			t.Errorf("%d announcements, want 4", len(at))
+		}
+	})
+}
+
+func TestDoubtsAnnounceAgain(t *testing.T) {
+	for name, doubt := range map[string]func(b *bench){
+		"asked":     func(b *bench) { b.k.Announce("a peer is back") },
+		"new term":  func(b *bench) { b.k.Set(b.wanted(true, 2, "10.0.0.5/24")) },
+		"carrier":   func(b *bench) { flap(b, func(l *vip.Link) { l.Running = false }) },
+		"link down": func(b *bench) { flap(b, func(l *vip.Link) { l.Up, l.Running = false, false }) },
+		"new MAC": func(b *bench) {
+			b.host.ChangeLink("eth0", func(l *vip.Link) { l.MAC = []byte{2, 9, 9, 9, 9, 9} })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, nil)
+				b.own("10.0.0.5/24")
+				b.trace.Take()
+				doubt(b)
+				synctest.Wait()
+				b.expectTrace("announce 10.0.0.5 eth0")
+			})
+		})
+	}
+}
+
+func flap(b *bench, down func(*vip.Link)) {
+	b.host.ChangeLink("eth0", down)
+	synctest.Wait()
+	b.expectTrace()
+	b.host.ChangeLink("eth0", func(l *vip.Link) { l.Up, l.Running = true, true })
+}
+
+func TestRemovedBySomeoneElseComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.own("10.0.0.5/24")
+		b.trace.Take()
+		b.host.Unconfigure("eth0", "10.0.0.5/32")
+		synctest.Wait()
+		b.expectTrace("add 10.0.0.5/32 eth0", "announce 10.0.0.5 eth0")
+		if s := b.k.Status(); s.Readded != 1 || s.Addresses[0].Readded != 1 || !s.Addresses[0].Present {
+			t.Errorf("status %+v", s)
+		}
+		// Twice at once: a pause, under 100 ms.
+		b.host.Unconfigure("eth0", "10.0.0.5/32")
+		synctest.Wait()
+		b.expectState("10.0.0.5", vip.StateFailed)
+		time.Sleep(60 * time.Millisecond)
+		b.expectAddresses("10.0.0.5/32")
+
+		// Not while the gate is not valid.
+		time.Sleep(time.Minute)
+		b.gate.Shut()
+		b.trace.Take()
+		b.host.Unconfigure("eth0", "10.0.0.5/32")
+		time.Sleep(time.Minute)
+		b.expectTrace()
+		b.expectAddresses()
+	})
+}
+
+func TestIPv6ComesBackAfterLinkDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.own("fd00::5/64", "10.0.0.5/24")
+		b.trace.Take()
+		b.host.ChangeLink("eth0", func(l *vip.Link) { l.Up, l.Running = false, false })
+		synctest.Wait()
+		b.expectTrace()
+		b.expectState("fd00::5", vip.StateNoLink)
+		b.expectState("10.0.0.5", vip.StatePresent)
+		b.host.ChangeLink("eth0", func(l *vip.Link) { l.Up, l.Running = true, true })
+		synctest.Wait()
+		// The kernel took the covering address as well, so it is put as written.
+		b.expectTrace("add fd00::5/64 eth0", "announce fd00::5 eth0", "announce 10.0.0.5 eth0")
+	})
+}
+
+func TestMissingLinkDoesNotHoldUpOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.gate.Open(1)
+		b.gate.Renew(1, b.now()+time.Hour)
+		w := b.wanted(true, 1, "10.0.0.5/24", "10.0.0.6/24")
+		w.Addresses[0].Link = "bond0"
+		b.k.Set(w)
+		synctest.Wait()
+		b.expectState("10.0.0.5", vip.StateNoLink)
+		b.expectAddresses("10.0.0.6/32")
+		b.trace.Take()
+
+		b.host.AddLink("bond0")
+		synctest.Wait()
+		b.expectTrace("arm 10.0.0.5", "add 10.0.0.5/24 bond0", "announce 10.0.0.5 bond0")
+
+		// Made anew under another index.
+		b.host.RemoveLink("bond0")
+		synctest.Wait()
+		b.expectState("10.0.0.5", vip.StateNoLink)
+		b.host.AddLink("bond0")
+		synctest.Wait()
+		b.expectTrace("add 10.0.0.5/24 bond0", "announce 10.0.0.5 bond0")
+	})
+}
+
+func TestForeignAddressIsLeftAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.host.Configure("eth0", "10.0.0.5/24")
+		b.host.Configure("lo", "10.0.0.6/32") // elsewhere it is the operator's business
+		synctest.Wait()
+		b.own("10.0.0.5/24", "10.0.0.6/24")
+		b.expectTrace("arm 10.0.0.6", "add 10.0.0.6/32 eth0", "announce 10.0.0.6 eth0")
+		if s := b.expectState("10.0.0.5", vip.StateForeign); !strings.Contains(s.Why, "already configured on eth0 by someone else") {
+			t.Errorf("why: %q", s.Why)
+		}
+		if err := b.k.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+		b.expectAddresses("10.0.0.5/24")
+		b.expectState("10.0.0.5", vip.StateForeign)
+
+		// The operator takes it away: ours from now on.
+		b.k.Set(b.wanted(true, 1, "10.0.0.5/24"))
+		synctest.Wait()
+		b.trace.Take()
+		b.host.Unconfigure("eth0", "10.0.0.5/24")
+		synctest.Wait()
+		b.expectTrace("arm 10.0.0.5", "add 10.0.0.5/32 eth0", "announce 10.0.0.5 eth0")
+
+		// And puts it beside ours: ours stays, and after the release the guard stays
+		// until nothing answers any more.
+		b.host.Configure("eth0", "10.0.0.5/24")
+		synctest.Wait()
+		if s := b.expectState("10.0.0.5", vip.StatePresent); s.Why == "" {
+			t.Error("nothing said about the second address")
+		}
+		if err := b.k.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+		b.expectTrace("delete 10.0.0.5/32 eth0")
+		b.expectAddresses("10.0.0.5/24")
+		b.host.Unconfigure("eth0", "10.0.0.5/24")
+		synctest.Wait()
+		b.expectTrace("disarm 10.0.0.5")
+	})
+}
+
+func TestExistingUnderTheSamePrefixIsJudged(t *testing.T) {
+	// The mirror has not heard of the address yet when it is added.
+	for name, protocol := range map[string]uint8{"foreign": 0, "ours": vip.AddrProtocol} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, nil)
+				b.host.BeforeAdd("eth0", "10.0.0.5/32", protocol)
+				b.own("10.0.0.5/24")
+				if name == "foreign" {
+					b.expectState("10.0.0.5", vip.StateForeign)
+					b.expectTrace("arm 10.0.0.5")
+					return
+				}
+				b.expectState("10.0.0.5", vip.StatePresent)
+				b.expectTrace("arm 10.0.0.5", "refresh 10.0.0.5/32 eth0", "announce 10.0.0.5 eth0")
+			})
+		})
+	}
+}
+
+func TestFailedDeleteIsRetriedAndStaysArmed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.own("10.0.0.5/24", "10.0.0.6/24")
+		b.trace.Take()
+		fails := 5
+		b.host.Fail(func(op string, _ int, p netip.Prefix) error {
+			if op == "delete" && p.Addr() == netip.MustParseAddr("10.0.0.5") && fails > 0 {
+				fails--
+				return errors.New("rtnl is on fire")
+			}
+			return nil
+		})
+		b.gate.Shut()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer cancel()
+		err := b.k.Release(ctx)
+		if err == nil || !strings.Contains(err.Error(), "10.0.0.5/24 dev eth0") {
+			t.Errorf("Release: %v", err)
+		}
+		b.expectTrace("delete 10.0.0.6/32 eth0", "disarm 10.0.0.6")
+		s := b.expectState("10.0.0.5", vip.StateRemoving)
+		if s.Err == nil || !s.Present || b.k.Status().DeleteFailures == 0 {
+			t.Errorf("status %+v", s)
+		}
+		if err := b.k.WaitReleased(t.Context()); err != nil {
+			t.Error(err)
+		}
+		b.expectTrace("delete 10.0.0.5/32 eth0", "disarm 10.0.0.5")
+		if n := b.k.Status().DeleteFailures; n != 5 {
+			t.Errorf("%d failures counted, want 5", n)
+		}
+	})
+}
+
+func TestRunDeletesBeforeItReturns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.own("10.0.0.5/24", "fd00::5/64")
+		if err := b.end(); err != nil {
+			t.Error(err)
+		}
+		b.expectAddresses()
+		if n := len(b.guard.Armed()); n != 0 {
+			t.Errorf("%d addresses armed", n)
+		}
+		if err := b.k.WaitReleased(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestRunGivesUpDeletingAfterABound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.own("10.0.0.5/24")
+		b.host.Fail(func(op string, _ int, _ netip.Prefix) error {
+			if op == "delete" {
+				return errors.New("no")
+			}
+			return nil
+		})
+		start := time.Now()
+		err := b.end()
+		if err == nil || !strings.Contains(err.Error(), "10.0.0.5/24 dev eth0") {
+			t.Errorf("Run: %v", err)
+		}
+		if d := time.Since(start); d < 4*time.Second || d > 6*time.Second {
+			t.Errorf("gave up after %v", d)
+		}
+		if n := len(b.guard.Armed()); n != 1 {
+			t.Errorf("%d addresses armed, want the one that is still there", n)
+		}
+		if err := b.k.WaitReleased(t.Context()); err == nil {
+			t.Error("released")
+		}
+	})
+}
+
+func TestGuardRefusesNothingIsAdded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.guard.FailArm(errors.New("map is full"))
+		b.own("10.0.0.5/24")
+		time.Sleep(5 * time.Second)
+		b.expectTrace()
+		b.expectAddresses()
+		b.expectState("10.0.0.5", vip.StateFailed)
+		if err := b.k.Status().Err; err == nil {
+			t.Error("no error in status")
+		}
+		b.guard.FailArm(nil)
+		time.Sleep(2 * time.Second)
+		b.expectTrace("arm 10.0.0.5", "add 10.0.0.5/32 eth0", "announce 10.0.0.5 eth0")
+		if err := b.k.Status().Err; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestReleaseDoesNotWaitForALongTake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(b *bench, _ *vip.KeeperConfig) { b.host.Delay = time.Millisecond })
+		var addrs []string
+		for i := range 1000 {
+			addrs = append(addrs, fmt.Sprintf("10.0.%d.%d/16", 1+i/200, 1+i%200))
+		}
+		b.gate.Open(1)
+		b.gate.Renew(1, b.now()+time.Hour)
+		b.k.Set(b.wanted(true, 1, addrs...))
+		time.Sleep(10500 * time.Microsecond)
+		b.gate.Shut()
+		b.k.Set(b.wanted(false, 1, addrs...))
+		start := time.Now()
+		if err := b.k.WaitReleased(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if n := b.trace.Count("add"); n > 11 {
+			t.Errorf("%d addresses were added", n)
+		}
+		if d := time.Since(start); d > 15*time.Millisecond {
+			t.Errorf("release took %v", d)
+		}
+	})
+}
+
+func TestLifetimeIsRefreshedOnlyWhileValid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(_ *bench, c *vip.KeeperConfig) { c.Lifetime = 30 * time.Second })
+		b.own("10.0.0.5/24")
+		b.trace.Take()
+		time.Sleep(65 * time.Second)
+		if n := b.trace.Count("refresh"); n != 6 {
+			t.Errorf("%d refreshes in 65 s, want 6", n)
+		}
+		b.gate.Shut()
+		b.trace.Take()
+		time.Sleep(time.Minute)
+		b.expectTrace("expire 10.0.0.5/32 eth0")
+		b.gate.Open(2)
+		b.gate.Renew(2, b.now()+time.Hour)
+		synctest.Wait()
+		// The refresh was due since before the lapse, and follows the add.
+		b.expectTrace("add 10.0.0.5/32 eth0", "announce 10.0.0.5 eth0", "refresh 10.0.0.5/32 eth0")
+	})
+}
+
+func TestListChangesWhileOwning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.own("10.0.0.5/24", "10.0.0.6/24")
+		b.trace.Take()
+		b.k.Set(b.wanted(true, 1, "10.0.0.6/24", "10.0.0.7/24"))
+		synctest.Wait()
+		b.expectTrace("delete 10.0.0.5/32 eth0", "disarm 10.0.0.5",
+			"arm 10.0.0.7", "add 10.0.0.7/32 eth0", "announce 10.0.0.7 eth0")
+		if n := len(b.k.Status().Addresses); n != 2 {
+			t.Errorf("%d addresses in status, want 2", n)
+		}
+		// Another label cannot be had in place.
+		w := b.wanted(true, 1, "10.0.0.6/24", "10.0.0.7/24")
+		w.Addresses[0].Label = "eth0:vip"
+		b.k.Set(w)
+		synctest.Wait()
+		b.expectTrace("delete 10.0.0.6/32 eth0", "add 10.0.0.6/32 eth0", "announce 10.0.0.6 eth0")
+		if a, _ := b.host.Address("eth0", "10.0.0.6/32"); a.Label != "eth0:vip" || a.Protocol != vip.AddrProtocol {
+			t.Errorf("added as %+v", a)
+		}
+		// Another link.
+		w.Addresses[0].Link = "eth1"
+		b.k.Set(w)
+		synctest.Wait()
+		b.expectTrace("delete 10.0.0.6/32 eth0", "add 10.0.0.6/24 eth1", "announce 10.0.0.6 eth1")
+	})
+}
+
+func TestAnnounceErrorsAreReportedAndRetriedBySchedule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var fail atomic.Pointer[error]
+		var tries atomic.Int32
+		set := func(err error) { fail.Store(&err) }
+		set(nil)
+		b := newBench(t, func(b *bench, _ *vip.KeeperConfig) {
+			b.ann.Hook = func(vip.Link, netip.Addr) error { tries.Add(1); return *fail.Load() }
+		})
+		set(errors.New("network is down"))
+		b.gate.Open(1)
+		b.gate.Renew(1, b.now()+time.Hour)
+		w := b.wanted(true, 1, "10.0.0.5/24")
+		w.Schedule = vip.Schedule{Repeat: 2, Delay: time.Second}
+		b.k.Set(w)
+		synctest.Wait()
+		s := b.expectState("10.0.0.5", vip.StatePresent)
+		if s.AnnounceErr == nil || tries.Load() != 2 || b.k.Status().AnnounceErrors != 2 {
+			t.Errorf("%d tries, status %+v", tries.Load(), s)
+		}
+		set(nil)
+		time.Sleep(2 * time.Second)
+		if s := b.expectState("10.0.0.5", vip.StatePresent); s.AnnounceErr != nil || s.Announced != 2 {
+			t.Errorf("status %+v", s)
+		}
+		// A full queue is not an error: the same frame goes out a moment later.
+		set(fmt.Errorf("announce: %w", vip.ErrBusy))
+		b.k.Announce("test")
+		time.Sleep(10 * time.Millisecond)
+		set(nil)
+		time.Sleep(10 * time.Millisecond)
+		if s := b.expectState("10.0.0.5", vip.StatePresent); s.AnnounceErr != nil || s.Announced != 4 {
+			t.Errorf("status after a full queue %+v", s)
+		}
+	})
+}
+
+func TestListingFailsAtFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, func(b *bench, _ *vip.KeeperConfig) {
+			b.host.Fail(func(op string, _ int, _ netip.Prefix) error { return errors.New("no netlink") })
+		})
+		if err := b.k.WaitReleased(t.Context()); err != nil {
+			t.Error(err)
+		}
+		b.host.Fail(nil)
+		b.own("10.0.0.5/24")
+		b.expectAddresses("10.0.0.5/32")
+	})
+}
+
+func TestJournalAndLeftovers(t *testing.T) {
+	for _, noMarks := range []bool{false, true} {
+		t.Run(fmt.Sprintf("noMarks=%v", noMarks), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				path := filepath.Join(t.TempDir(), "addresses.json")
+				b := newBench(t, func(b *bench, c *vip.KeeperConfig) {
+					b.host.NoMarks = noMarks
+					b.host.Fail(func(op string, _ int, _ netip.Prefix) error {
+						if op == "add" && noMarks {
+							if _, err := os.Stat(path); err != nil {
+								return fmt.Errorf("not in the journal before the add: %w", err)
+							}
+						}
+						return nil
+					})
+					c.Journal = vip.NewJournal(path)
+				})
+				b.own("10.0.0.5/24", "10.0.0.6/24")
+				b.gate.Shut()
+				b.host.Unconfigure("eth0", "10.0.0.6/32")
+				synctest.Wait()
+
+				// As after kill -9: the next run knows only the kernel and the file.
+				b.host.Configure("eth0", "10.0.0.9/32")
+				removed, err := vip.RemoveLeftovers(b.host, path, nil)
+				if err != nil {
+					t.Error(err)
+				}
+				want := []vip.Leftover{{Link: "eth0", Prefix: netip.MustParsePrefix("10.0.0.5/32")}}
+				if !slices.Equal(removed, want) {
+					t.Errorf("removed %v, want %v", removed, want)
+				}
+				b.expectAddresses("10.0.0.9/32")
+				if left, _ := filepath.Glob(path); len(left) > 0 {
+					t.Error("the journal is still there")
+				}
+				removed, err = vip.RemoveLeftovers(b.host, path, nil)
+				if err != nil || len(removed) != 0 {
+					t.Errorf("again: %v, %v", removed, err)
+				}
+			})
+		})
+	}
+}
+
+func TestLeftoversWithoutDataDir(t *testing.T) {
+	trace := &viptest.Trace{}
+	h := viptest.NewHost(trace, "eth0", "eth1")
+	h.Configure("eth0", "10.0.0.1/24")
+	h.ConfigureAs("eth0", "10.0.0.5/32", vip.AddrProtocol)
+	h.ConfigureAs("eth1", "10.0.0.6/32", vip.AddrProtocol)
+	h.ConfigureAs("eth1", "fd00::9/64", 2) // the kernel's, from a router advertisement
+	tries := 0
+	h.Fail(func(op string, link int, _ netip.Prefix) error {
+		if tries++; op == "delete" && link == 1 && tries < 4 {
+			return errors.New("busy")
+		}
+		return nil
+	})
+	removed, err := vip.RemoveLeftovers(h, "", nil)
+	if err != nil || len(removed) != 2 {
+		t.Errorf("removed %v, %v", removed, err)
+	}
+	if got := append(h.Has("eth0"), h.Has("eth1")...); !slices.Equal(got, []string{"10.0.0.1/24", "fd00::9/64"}) {
+		t.Errorf("left: %v", got)
+	}
+}

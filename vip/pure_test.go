@@ -1,0 +1,243 @@
+package vip
+
+import (
+	"errors"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func pfx(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func kaddr(s string, proto uint8) KernelAddress {
+	return KernelAddress{Prefix: pfx(s), Subnet: pfx(s).Masked(), Protocol: proto}
+}
+
+func TestResolve(t *testing.T) {
+	links := []Link{
+		{Index: 1, Name: "lo", Up: true, Addresses: []KernelAddress{kaddr("127.0.0.1/8", 0), kaddr("10.5.0.9/32", 0)}},
+		{Index: 2, Name: "eth0", Up: true, Addresses: []KernelAddress{kaddr("10.1.2.9/24", 0), kaddr("fe80::1/64", 0), kaddr("10.9.0.1/24", AddrProtocol)}},
+		{Index: 3, Name: "eth1", Up: true, Addresses: []KernelAddress{kaddr("10.1.0.9/16", 0), kaddr("fe80::2/64", 0), kaddr("2001:db8::1/64", 0)}},
+		{Index: 4, Name: "eth2", Addresses: []KernelAddress{kaddr("10.1.2.8/24", 0)}},
+		{Index: 5, Name: "tun0", Up: true, Addresses: []KernelAddress{{Prefix: pfx("172.16.0.1/30"), Subnet: pfx("192.168.7.0/30")}}},
+	}
+	tests := []struct {
+		prefix, dev, instance string
+		want, err             string
+	}{
+		{prefix: "10.1.2.3/32", dev: "eth1", instance: "eth0", want: "eth1"},
+		{prefix: "10.1.2.3/32", instance: "eth0", want: "eth0"},
+		{prefix: "10.1.2.3/32", want: "eth0"}, // longest subnet, and eth2 is down
+		{prefix: "10.1.7.3/32", want: "eth1"},
+		{prefix: "2001:db8::5/64", want: "eth1"},
+		{prefix: "192.168.7.2/32", want: "tun0"}, // the peer's subnet counts
+		{prefix: "172.16.0.2/32", err: "172.16.0.2: no interface has an address in its subnet; name one with dev (this node has lo, eth0, eth1, eth2, tun0)"},
+		{prefix: "10.5.0.9/32", err: "10.5.0.9: no interface"}, // a single address is no subnet
+		{prefix: "10.9.0.3/32", err: "10.9.0.3: no interface"}, // ours does not count
+		{prefix: "fe80::5/64", err: "fe80::5: several interfaces have an address in its subnet (eth0, eth1); name one with dev"},
+		{prefix: "10.1.2.3/32", dev: "eth9", want: "eth9", err: "10.1.2.3: interface does not exist: eth9; this node has"},
+		{prefix: "10.1.2.3/32", instance: "bond0", want: "bond0", err: "interface does not exist: bond0"},
+	}
+	for _, tt := range tests {
+		got, err := Resolve(pfx(tt.prefix), tt.dev, tt.instance, links)
+		if got != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("Resolve(%s, %q, %q) = %q, %v; want %q, %q", tt.prefix, tt.dev, tt.instance, got, err, tt.want, tt.err)
+		}
+		if named := tt.want != "" && tt.err != ""; named != errors.Is(err, ErrNoLink) {
+			t.Errorf("Resolve(%s, %q, %q): errors.Is(%v, ErrNoLink) is %v", tt.prefix, tt.dev, tt.instance, err, !named)
+		}
+	}
+}
+
+func TestKernelForm(t *testing.T) {
+	tests := []struct {
+		name     string
+		a        Address
+		covered  bool
+		lifetime time.Duration
+		want     KernelAddress
+	}{
+		{"IPv4 in a subnet of the link is a single address without route",
+			Address{Prefix: pfx("10.1.2.3/24")}, true, 30 * time.Second,
+			KernelAddress{Prefix: pfx("10.1.2.3/32"), Subnet: pfx("10.1.2.3/32"), Protocol: AddrProtocol, Lifetime: 30 * time.Second, NoPrefixRoute: true}},
+		{"IPv4 in a subnet of its own keeps its length and route",
+			Address{Prefix: pfx("10.1.2.3/24"), Broadcast: netip.MustParseAddr("10.1.2.255"), Scope: 253, Label: "eth0:1"}, false, 0,
+			KernelAddress{Prefix: pfx("10.1.2.3/24"), Subnet: pfx("10.1.2.0/24"), Protocol: AddrProtocol,
+				Broadcast: netip.MustParseAddr("10.1.2.255"), Scope: 253, Label: "eth0:1"}},
+		{"IPv6 has no DAD and is never a source address",
+			Address{Prefix: pfx("2001:db8::5/64"), Scope: 253, Label: "x"}, true, 0,
+			KernelAddress{Prefix: pfx("2001:db8::5/128"), Subnet: pfx("2001:db8::5/128"), Protocol: AddrProtocol, NoPrefixRoute: true, NoDAD: true, Deprecated: true}},
+		{"IPv6 in a subnet of its own keeps its length",
+			Address{Prefix: pfx("2001:db8::5/64")}, false, 0,
+			KernelAddress{Prefix: pfx("2001:db8::5/64"), Subnet: pfx("2001:db8::/64"), Protocol: AddrProtocol, NoDAD: true, Deprecated: true}},
+	}
+	for _, tt := range tests {
+		if got := tt.a.kernelForm(tt.covered, tt.lifetime); got != tt.want {
+			t.Errorf("%s:\n got %+v\nwant %+v", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestParseScopeAndBroadcast(t *testing.T) {
+	for s, want := range map[string]int{"": 0, "global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255, "17": 17, "0xfd": 253, "256": -1, "universe": -1} {
+		got, err := ParseScope(s)
+		if (err != nil) != (want < 0) || err == nil && int(got) != want {
+			t.Errorf("ParseScope(%q) = %d, %v; want %d", s, got, err, want)
+		}
+	}
+	for _, tt := range []struct{ s, prefix, want string }{
+		{"", "10.1.2.3/24", "invalid IP"}, {"-", "10.1.2.3/24", "invalid IP"}, {"+", "10.1.2.3/24", "10.1.2.255"},
+		{"+", "10.1.2.3/20", "10.1.15.255"}, {"+", "10.1.2.3/31", "invalid IP"}, {"10.1.2.99", "10.1.2.3/24", "10.1.2.99"},
+		{"+", "2001:db8::1/64", "error"}, {"all", "10.1.2.3/24", "error"},
+	} {
+		got, err := ParseBroadcast(tt.s, pfx(tt.prefix))
+		if s := got.String(); err != nil && tt.want != "error" || err == nil && s != tt.want {
+			t.Errorf("ParseBroadcast(%q, %s) = %s, %v; want %s", tt.s, tt.prefix, s, err, tt.want)
+		}
+	}
+}
+
+func TestDecide(t *testing.T) {
+	up := &Link{Index: 2, Name: "eth0", Up: true, Running: true}
+	down := &Link{Index: 2, Name: "eth0"}
+	target := place{2, pfx("10.0.0.5/32")}
+	stray := place{2, pfx("10.0.0.5/24")}
+	foreign := pfx("10.0.0.5/16")
+	tests := []struct {
+		name string
+		v    view
+		want step // why is not compared, only whether it is empty
+	}{
+		{"nothing wanted, nothing there", view{link: up}, step{}},
+		{"not owned: ours goes", view{link: up, gate: true, ours: []place{target}, target: target, put: true}, step{remove: []place{target}, state: StateRemoving}},
+		{"not owned, gate not valid: ours goes all the same", view{link: up, ours: []place{target, stray}, target: target}, step{remove: []place{target, stray}, state: StateRemoving}},
+		{"not owned, link gone: what is left goes", view{ours: []place{target}}, step{remove: []place{target}, state: StateRemoving}},
+		{"not owned: a foreign address stays and is reported", view{link: up, foreign: foreign}, step{state: StateForeign, why: "x"}},
+
+		{"owned: add", view{own: true, gate: true, link: up, target: target}, step{add: true}},
+		{"owned, gate not valid: nothing is touched", view{own: true, link: up, target: target}, step{state: StateWaiting, why: "x"}},
+		{"owned, gate not valid: what is there stays", view{own: true, link: up, target: target, ours: []place{target}, put: true}, step{state: StatePresent, why: "x"}},
+		{"owned, gate not valid: strays stay too", view{own: true, link: up, target: target, ours: []place{stray}}, step{state: StateWaiting, why: "x"}},
+		{"owned and there", view{own: true, gate: true, link: up, target: target, ours: []place{target}, put: true}, step{state: StatePresent}},
+		{"owned, there by an earlier hand of ours: written anew", view{own: true, gate: true, link: up, target: target, ours: []place{target}}, step{adopt: true}},
+		{"owned, there with another length: that goes first", view{own: true, gate: true, link: up, target: target, ours: []place{stray}}, step{remove: []place{stray}}},
+		{"owned, there twice: the other goes", view{own: true, gate: true, link: up, target: target, ours: []place{target, stray}, put: true}, step{remove: []place{stray}, state: StatePresent}},
+		{"owned, there with another label: goes first", view{own: true, gate: true, link: up, target: target, ours: []place{target}, changed: true}, step{remove: []place{target}}},
+		{"owned, foreign address: left alone", view{own: true, gate: true, link: up, target: target, foreign: foreign}, step{state: StateForeign, why: "x"}},
+		{"owned, foreign beside ours: ours stays, said", view{own: true, gate: true, link: up, target: target, ours: []place{target}, put: true, foreign: foreign}, step{state: StatePresent, why: "x"}},
+		{"owned, no link", view{own: true, gate: true, target: target}, step{state: StateNoLink, why: "x"}},
+		{"owned, link renamed: the old place is cleared", view{own: true, gate: true, ours: []place{target}}, step{remove: []place{target}, state: StateNoLink, why: "x"}},
+		{"owned, link down: IPv4 is added", view{own: true, gate: true, link: down, target: target}, step{add: true}},
+		{"owned, link down: IPv6 waits", view{own: true, gate: true, is6: true, link: down, target: target}, step{state: StateNoLink, why: "x"}},
+	}
+	for _, tt := range tests {
+		tt.v.linkName = "eth0"
+		got := decide(tt.v)
+		if got.why != "" {
+			got.why = "x"
+		}
+		if !reflect.DeepEqual(got, tt.want) {
+			t.Errorf("%s:\n got %+v\nwant %+v", tt.name, got, tt.want)
+		}
+	}
+}
+
+// drain takes all that is due at now.
+func drain(q *burstQueue[string], now time.Duration) string {
+	var s []string
+	for {
+		x, ok := q.next(now, false)
+		if !ok {
+			return strings.Join(s, " ")
+		}
+		s = append(s, x)
+	}
+}
+
+func TestBurstQueue(t *testing.T) {
+	l4, l6 := lane{link: 2}, lane{link: 2, is6: true}
+
+	q := newBurstQueue[string]()
+	q.start(l4, "a", 3, 0)
+	q.start(l4, "b", 2, 0)
+	if got := drain(q, 0); got != "a b a b a" {
+		t.Errorf("round robin: %s", got)
+	}
+	if _, ok := q.wake(); ok {
+		t.Error("wake with nothing left")
+	}
+
+	q.start(l4, "a", 2, 0)
+	if x, _ := q.next(0, true); x != "a" {
+		t.Errorf("first announcement: %q", x)
+	}
+	if x, ok := q.next(0, true); ok {
+		t.Errorf("a repetition (%s) among the first announcements", x)
+	}
+	q.start(l4, "b", 1, 0)
+	if x, _ := q.next(0, true); x != "b" {
+		t.Errorf("first announcement of the next address: %q", x)
+	}
+	if got := drain(q, 0); got != "a" {
+		t.Errorf("repetitions: %s", got)
+	}
+
+	q.start(l4, "a", 2, 0)
+	q.start(l4, "a", 5, 0)
+	q.start(l4, "a", 1, 0)
+	if got := drain(q, 0); got != "a a a a a" {
+		t.Errorf("several reasons at once: %s", got)
+	}
+
+	q.start(l4, "a", 2, 10)
+	q.start(l4, "b", 2, 10)
+	q.start(l6, "c", 2, 0)
+	got := []string{}
+	for now := time.Duration(100); now <= 130; now += 5 {
+		if s := drain(q, now); s != "" {
+			got = append(got, s)
+		}
+		if at, ok := q.wake(); ok && at <= now {
+			t.Errorf("wake at %d, which is not after %d", at, now)
+		}
+	}
+	if want := []string{"c a c", "b", "a", "b"}; !slices.Equal(got, want) {
+		t.Errorf("gaps: %q, want %q", got, want)
+	}
+
+	q = newBurstQueue[string]()
+	q.start(l4, "a", 2, 0)
+	q.start(l4, "b", 2, 0)
+	q.next(0, false)
+	q.drop("a")
+	q.start(l4, "a", 1, 0) // again after it came back
+	if got := drain(q, 0); got != "b a b" && got != "b b a" && got != "a b b" {
+		t.Errorf("after drop: %s", got)
+	}
+
+	q.start(l4, "a", 2, 0)
+	x, _ := q.next(0, false)
+	q.pause(l4, x, 0, 7)
+	if got := drain(q, 6); got != "" {
+		t.Errorf("sent during a pause: %s", got)
+	}
+	if got := drain(q, 7); got != "a a" {
+		t.Errorf("after a pause: %s", got)
+	}
+	q.start(l4, "a", 2, 0)
+	q.clear()
+	if got := drain(q, 9); got != "" {
+		t.Errorf("after clear: %s", got)
+	}
+}
+
+func TestReleaseAtLeast(t *testing.T) {
+	for release, want := range map[string]bool{"5.18.0": true, "5.17.9-arch1": false, "6.1.0-13-amd64": true, "5.14.0-503.el9": false, "5.18": true, "x": false, "": false} {
+		if got := releaseAtLeast(release, 5, 18); got != want {
+			t.Errorf("releaseAtLeast(%q) = %v", release, got)
+		}
+	}
+}
