@@ -10,7 +10,7 @@ import (
 
 // removeAll does the removals of jobs, and reports whether it stopped because Set
 // was called.
-func (k *Keeper) removeAll(jobs []job, seq uint64) (stale bool) {
+func (k *Keeper) removeAll(jobs []*job, seq uint64) (stale bool) {
 	start := k.now()
 	var gone []place
 	defer func() {
@@ -70,7 +70,7 @@ func (k *Keeper) removed(e *entry, p place, now time.Duration) {
 
 // addAll arms, records and adds the addresses of jobs, each announced once as soon
 // as it is there. It reports whether it stopped because Set was called.
-func (k *Keeper) addAll(jobs []job, seq uint64) (stale bool) {
+func (k *Keeper) addAll(jobs []*job, seq uint64) (stale bool) {
 	start := k.now()
 	if !k.arm(jobs, start) {
 		return false
@@ -122,7 +122,7 @@ func (k *Keeper) addAll(jobs []job, seq uint64) (stale bool) {
 
 // placed notes that the address of the job is on the kernel. It is called with mu
 // held.
-func (k *Keeper) placed(j job, now time.Duration) {
+func (k *Keeper) placed(j *job, now time.Duration) {
 	e := j.e
 	seen := KernelAddress{Prefix: j.form.Prefix, Subnet: j.form.Subnet}
 	if k.cfg.Host.Marks() {
@@ -150,7 +150,7 @@ func (k *Keeper) placed(j job, now time.Duration) {
 }
 
 // addFailed notes a failed attempt to add. It is called with mu held.
-func (k *Keeper) addFailed(j job, err error, now time.Duration) {
+func (k *Keeper) addFailed(j *job, err error, now time.Duration) {
 	e := j.e
 	if errors.Is(err, ErrExists) || errors.Is(err, ErrGone) {
 		// The kernel has gone on without the mirror: look again before judging. The
@@ -171,7 +171,7 @@ func (k *Keeper) addFailed(j job, err error, now time.Duration) {
 }
 
 // arm installs the guard entries of the jobs and reports whether all are there.
-func (k *Keeper) arm(jobs []job, now time.Duration) bool {
+func (k *Keeper) arm(jobs []*job, now time.Duration) bool {
 	var addrs []netip.Addr
 	for _, j := range jobs {
 		if ip := j.e.ip(); !k.loop.armed[ip] {
@@ -250,12 +250,12 @@ func (k *Keeper) refreshLifetimes(seq uint64) (stale bool) {
 		return false
 	}
 	k.mu.Lock()
-	var jobs []job
+	var jobs []*job
 	for _, e := range k.entries {
 		if e.placed && e.listed {
 			v, form := k.view(e, true)
 			if v.put {
-				jobs = append(jobs, job{e: e, target: v.target, form: form})
+				jobs = append(jobs, &job{e: e, target: v.target, form: form})
 			}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -326,6 +327,30 @@ func TestNetnsBridgePortIsNotALink(t *testing.T) {
 	}
 }
 
+// A stopwatch notes when announcements had been handed to the kernel.
+type stopwatch struct {
+	vip.Announcer
+	mu sync.Mutex
+	at []time.Time
+}
+
+func (s *stopwatch) Announce(link vip.Link, addr netip.Addr) error {
+	err := s.Announcer.Announce(link, addr)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at = append(s.at, time.Now())
+	return err
+}
+
+func (s *stopwatch) take() []time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.at
+	s.at = nil
+	return at
+}
+
+// It prints figures and judges none: the machine may be busy.
 func TestNetnsSpeed(t *testing.T) {
 	for _, tt := range []struct {
 		family string
@@ -333,7 +358,6 @@ func TestNetnsSpeed(t *testing.T) {
 	}{{"v4", 1}, {"v4", 100}, {"v4", 1000}, {"v6", 1}, {"v6", 100}, {"v6", 1000}} {
 		t.Run(fmt.Sprintf("%s/%d", tt.family, tt.n), func(t *testing.T) {
 			l := newLab(t)
-			s := l.sniff()
 			var prefixes []string
 			for i := range tt.n {
 				if tt.family == "v4" {
@@ -344,23 +368,24 @@ func TestNetnsSpeed(t *testing.T) {
 			}
 			l.ip("addr add 10.0.0.9/16 dev v0")
 			addrs := v0(prefixes...)
-			k, gate := l.keeper(30 * time.Second)
+			watch := &stopwatch{}
+			k, gate := l.keeper(30*time.Second, func(c *vip.KeeperConfig) {
+				watch.Announcer = c.Announcer
+				c.Announcer = watch
+			})
 			k.Set(vip.Wanted{Term: 1, Addresses: addrs, Schedule: quick})
 			l.must(k.WaitReleased(t.Context()))
 			var first, last, release []time.Duration
 			for round := range 5 {
-				s.clear()
 				start := time.Now()
 				k.Set(vip.Wanted{Own: true, Term: uint64(round + 2), Addresses: addrs, Schedule: quick})
 				l.eventually("all announced", func() bool {
-					st := k.Status()
-					return st.Announced4+st.Announced6 == uint64((round+1)*tt.n)
+					s := k.Status()
+					return s.Announced4+s.Announced6 == uint64((round+1)*tt.n)
 				})
-				l.eventually("last seen", func() bool { f, _ := s.announcements(addrs[tt.n-1].Prefix.Addr().String()); return len(f) > 0 })
-				_, at := s.announcements(addrs[0].Prefix.Addr().String())
+				at := watch.take()
 				first = append(first, at[0].Sub(start))
-				_, at = s.announcements(addrs[tt.n-1].Prefix.Addr().String())
-				last = append(last, at[0].Sub(start))
+				last = append(last, at[len(at)-1].Sub(start))
 				gate.Shut()
 				start = time.Now()
 				l.must(k.Release(t.Context()))
@@ -368,11 +393,12 @@ func TestNetnsSpeed(t *testing.T) {
 				gate.Open(1)
 				gate.Renew(1, boottime.Now()+time.Hour)
 			}
+			fresh := last[0]
 			slices.Sort(first)
 			slices.Sort(last)
 			slices.Sort(release)
-			t.Logf("median (worst) of 5: first announcement %v (%v), last %v (%v), released %v (%v)",
-				first[2], first[4], last[2], last[4], release[2], release[4])
+			t.Logf("median (worst) of 5: first announcement %v (%v), last %v (%v; the first time %v), released %v (%v)",
+				first[2], first[4], last[2], last[4], fresh, release[2], release[4])
 		})
 	}
 }

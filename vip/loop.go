@@ -43,9 +43,9 @@ func (k *Keeper) pass() (next time.Duration) {
 	}
 	seq, own, valid, jobs, next := k.look(now)
 
-	var removes, adds []job
-	for _, j := range jobs {
-		if len(j.step.remove) > 0 {
+	var removes, adds []*job
+	for i := range jobs {
+		if j := &jobs[i]; len(j.step.remove) > 0 {
 			removes = append(removes, j)
 		} else {
 			adds = append(adds, j)
@@ -157,6 +157,9 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 				next = min(next, e.readdedAt+readdPause)
 				changed = e.setState(StateFailed, "removed again and again", now) || changed
 				continue
+			}
+			if jobs == nil {
+				jobs = make([]job, 0, len(k.entries))
 			}
 			jobs = append(jobs, j)
 		}

@@ -156,12 +156,16 @@ func (l *lab) eventually(what string, ok func() bool) time.Duration {
 }
 
 // keeper runs a Keeper on the real kernel, with an open gate.
-func (l *lab) keeper(lifetime time.Duration) (*vip.Keeper, *vip.Gate) {
+func (l *lab) keeper(lifetime time.Duration, tune ...func(*vip.KeeperConfig)) (*vip.Keeper, *vip.Gate) {
 	l.t.Helper()
 	gate := vip.NewGate(nil, 1, nil)
 	ann := vip.NewAnnouncer()
 	l.must(ann.Prepare())
-	k := vip.NewKeeper(vip.KeeperConfig{Host: l.host, Announcer: ann, Gate: gate, Group: 1, Lifetime: lifetime})
+	cfg := vip.KeeperConfig{Host: l.host, Announcer: ann, Gate: gate, Group: 1, Lifetime: lifetime}
+	for _, f := range tune {
+		f(&cfg)
+	}
+	k := vip.NewKeeper(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- k.Run(ctx) }()
@@ -246,12 +250,6 @@ func (l *lab) sniff() *sniffer {
 		wg.Wait()
 	})
 	return s
-}
-
-func (s *sniffer) clear() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.frames, s.at = nil, nil
 }
 
 // announcements returns the frames that claim ip and when they came.

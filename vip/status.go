@@ -75,6 +75,7 @@ func (k *Keeper) Status() Status {
 		Err:      k.err(),
 		Counters: k.counters,
 	}
+	s.Addresses = make([]AddressStatus, 0, len(k.entries))
 	for _, e := range k.entries {
 		s.Addresses = append(s.Addresses, AddressStatus{
 			Address:       e.want,
