@@ -517,30 +517,81 @@ func TestGuardRefusesNothingIsAdded(t *testing.T) {
 	})
 }
 
+// thousand returns a list that takes a second to add at 1 ms each.
+func thousand() (addrs []string) {
+	for i := range 1000 {
+		addrs = append(addrs, fmt.Sprintf("10.0.%d.%d/16", 1+i/200, 1+i%200))
+	}
+	return addrs
+}
+
 func TestReleaseDoesNotWaitForALongTake(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := newBench(t, func(b *bench, _ *vip.KeeperConfig) { b.host.Delay = time.Millisecond })
-		var addrs []string
-		for i := range 1000 {
-			addrs = append(addrs, fmt.Sprintf("10.0.%d.%d/16", 1+i/200, 1+i%200))
-		}
-		b.gate.Open(1)
-		b.gate.Renew(1, b.now()+time.Hour)
-		b.k.Set(b.wanted(true, 1, addrs...))
-		time.Sleep(10500 * time.Microsecond)
-		b.gate.Shut()
-		b.k.Set(b.wanted(false, 1, addrs...))
-		start := time.Now()
-		if err := b.k.WaitReleased(t.Context()); err != nil {
-			t.Error(err)
-		}
-		if n := b.trace.Count("add"); n > 11 {
-			t.Errorf("%d addresses were added", n)
-		}
-		if d := time.Since(start); d > 15*time.Millisecond {
-			t.Errorf("release took %v", d)
-		}
-	})
+	for _, failing := range []bool{false, true} {
+		t.Run(fmt.Sprintf("failing=%v", failing), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				tries := 0
+				b := newBench(t, func(b *bench, _ *vip.KeeperConfig) {
+					b.host.Delay = time.Millisecond
+					b.host.Fail(func(op string, _ int, _ netip.Prefix) error {
+						if op == "add" {
+							if tries++; failing {
+								return errors.New("no")
+							}
+						}
+						return nil
+					})
+				})
+				addrs := thousand()
+				b.gate.Open(1)
+				b.gate.Renew(1, b.now()+time.Hour)
+				b.k.Set(b.wanted(true, 1, addrs...))
+				time.Sleep(10500 * time.Microsecond)
+				if !failing { // the gate alone stops it as well
+					b.gate.Shut()
+				}
+				b.k.Set(b.wanted(false, 1, addrs...))
+				start := time.Now()
+				if err := b.k.WaitReleased(t.Context()); err != nil {
+					t.Error(err)
+				}
+				synctest.Wait()
+				if tries > 11 {
+					t.Errorf("%d addresses were added or tried", tries)
+				}
+				if d := time.Since(start); d > 15*time.Millisecond {
+					t.Errorf("release took %v", d)
+				}
+			})
+		})
+	}
+}
+
+func TestNothingIsAddedOnceTheGateIsShut(t *testing.T) {
+	for name, end := range map[string]func(*bench){
+		"shut":   func(b *bench) { time.Sleep(10500 * time.Microsecond); b.gate.Shut() },
+		"lapsed": func(*bench) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t, func(b *bench, _ *vip.KeeperConfig) { b.host.Delay = time.Millisecond })
+				b.gate.Open(1)
+				b.gate.Renew(1, b.now()+10500*time.Microsecond)
+				b.k.Set(b.wanted(true, 1, thousand()...))
+				end(b)
+				time.Sleep(time.Minute)
+				if n, m := b.trace.Count("add"), b.trace.Count("announce"); n > 11 || m > 10 {
+					t.Errorf("%d addresses added, %d announcements", n, m)
+				}
+				b.trace.Take()
+				b.gate.Open(2)
+				b.gate.Renew(2, b.now()+time.Hour)
+				time.Sleep(2 * time.Second)
+				if n, m := b.trace.Count("add"), b.trace.Count("announce"); n < 989 || m != 1000 {
+					t.Errorf("after the gate is open again: %d addresses added, %d announcements", n, m)
+				}
+			})
+		})
+	}
 }
 
 func TestLifetimeIsRefreshedOnlyWhileValid(t *testing.T) {
