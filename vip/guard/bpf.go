@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/rlimit"
 )
 
 // An attacher puts programs in front of a device's packets and keeps them there
@@ -43,6 +44,9 @@ func newBPFBackend(name Kind, now func() time.Duration) (_ *bpfBackend, err erro
 			b.release()
 		}
 	}()
+	// Matters before Linux 5.11 (by its documentation) and fails without CAP_BPF,
+	// which creating the maps then reports better.
+	_ = rlimit.RemoveMemlock()
 	if b.maps, err = newGateMaps(); err != nil {
 		return nil, err
 	}
@@ -52,6 +56,9 @@ func newBPFBackend(name Kind, now func() time.Duration) (_ *bpfBackend, err erro
 		}
 	}
 	if err = selfTest(b.maps, b.progs, now); err != nil {
+		return nil, err
+	}
+	if err = b.maps.resetDrops(); err != nil {
 		return nil, err
 	}
 	return b, nil
