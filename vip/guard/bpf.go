@@ -51,7 +51,7 @@ func newBPFBackend(name Kind, now func() time.Duration) (_ *bpfBackend, err erro
 		return nil, err
 	}
 	for _, dir := range []direction{ingress, egress} {
-		if b.progs[dir], err = newProgram("raftvip_"+dir.String(), func() asm.Instructions { return gateProgram(b.maps, dir) }); err != nil {
+		if b.progs[dir], err = newProgram(programPrefix+dir.String(), func() asm.Instructions { return gateProgram(b.maps, dir) }); err != nil {
 			return nil, err
 		}
 	}
@@ -112,7 +112,7 @@ func (b *bpfBackend) egressProgram(dev device) (*program, error) {
 	if p := b.vmac[dev.group]; p != nil {
 		return p, nil
 	}
-	p, err := newProgram(fmt.Sprintf("raftvip_v%d", dev.group), func() asm.Instructions { return vmacProgram(b.maps, dev.group) })
+	p, err := newProgram(fmt.Sprintf("%sv%d", programPrefix, dev.group), func() asm.Instructions { return vmacProgram(b.maps, dev.group) })
 	if err != nil {
 		return nil, err
 	}
