@@ -36,6 +36,9 @@ type Options struct {
 	Peers []string
 	// Heartbeat is the failure detection time for a new cluster.
 	Heartbeat time.Duration
+	// MinHeartbeat is the shortest heartbeat timeout that this node's guard can
+	// keep the lease at; 0 for none.
+	MinHeartbeat time.Duration
 	// Content returns the instances of a new cluster, when this node founds one.
 	Content func() []Instance
 	// Sink returns where the leases of a group go.
@@ -93,7 +96,7 @@ func OpenNode(o Options) (*Node, error) {
 	}
 	heartbeat := cache.Heartbeat
 	if heartbeat.Current == 0 {
-		heartbeat = HeartbeatSetting{Current: o.Heartbeat, Previous: o.Heartbeat}
+		heartbeat = HeartbeatSetting{Configured: o.Heartbeat, Current: o.Heartbeat, Previous: o.Heartbeat}
 	}
 	ln, err := net.Listen("tcp", o.Listen)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/lease"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/check"
@@ -110,7 +111,7 @@ func New(s Settings, logger *slog.Logger) (d *Daemon, err error) {
 	d.node, err = cluster.OpenNode(cluster.Options{
 		DataDir: d.data, Identity: id, Secret: secret,
 		Listen: ListenAddress(id, d.config), Advertise: advertise,
-		Peers: d.config.Raft.Peers, Heartbeat: d.config.Raft.HeartbeatTimeout,
+		Peers: d.config.Raft.Peers, Heartbeat: d.config.Raft.HeartbeatTimeout, MinHeartbeat: minHeartbeat(d.lateness()),
 		Content: func() []cluster.Instance { return instancesOf(d.configuration()) },
 		Sink:    func(string) cluster.LeaseSink { return sink },
 		Handler: nodeMux, Log: logger.With("node", id.Name), RaftLog: logger.With("node", id.Name),
@@ -182,6 +183,13 @@ func (d *Daemon) lateness() time.Duration {
 		return 0
 	}
 	return d.guard.Lateness()
+}
+
+// minHeartbeat is the heartbeat timeout at which a lease, shortened by the guard's
+// lateness, still lasts for half of what it would without: renewals come each
+// fifth of the timeout or faster, so several may be lost.
+func minHeartbeat(lateness time.Duration) time.Duration {
+	return time.Duration(float64(lateness) / (lease.Margin / 2)).Round(time.Millisecond)
 }
 
 func (d *Daemon) openOwner(gate *vip.Gate, sink *leaseSink) {
@@ -392,7 +400,7 @@ func (d *Daemon) driftLocked() []string {
 	if !s.Founded() || d.path == "" || len(d.config.Instances) == 0 {
 		return nil
 	}
-	return difference(s.Instances, instancesOf(d.config), s.Heartbeat.Current, d.heartbeatOf(d.config))
+	return difference(s.Instances, instancesOf(d.config), s.Heartbeat.Configured, d.heartbeatOf(d.config))
 }
 
 // heartbeatOf is the heartbeat timeout that a file asks for, or 0 if it says nothing.
@@ -429,7 +437,7 @@ func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
 		return result, nil
 	}
 	heartbeat := d.heartbeatOf(c)
-	result.Changes = difference(s.Instances, instancesOf(c), s.Heartbeat.Current, heartbeat)
+	result.Changes = difference(s.Instances, instancesOf(c), s.Heartbeat.Configured, heartbeat)
 	if len(result.Changes) > 0 {
 		_, err = d.configure(ctx, cluster.Configuration{Heartbeat: heartbeat, Instances: instancesOf(c)})
 		if err != nil {

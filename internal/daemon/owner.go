@@ -148,7 +148,7 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	self := o.node.Self().NodeID
 	addrs, schedule, faults := o.addresses(s)
 	o.publishHint(faults)
-	standing := o.group.Standing()
+	standing := o.standing()
 	if standing.Term != o.term || !standing.Leading {
 		o.policy, o.term = policy.State{}, standing.Term
 		o.held = false
@@ -190,12 +190,20 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	return max(next, time.Millisecond)
 }
 
+// standing is the group's, with the lease shortened by the guard's lateness: the
+// time until which this node may rely on being the only one.
+func (o *owner) standing() cluster.Standing {
+	s := o.group.Standing()
+	if s.LeaseUntil > 0 {
+		s.LeaseUntil -= o.sink.lateness
+	}
+	return s
+}
+
 func (o *owner) candidates(s *cluster.State) []policy.Node {
-	standing := o.group.Standing()
-	length := standing.LeaseUntil - o.now()
 	connected := func(id string) bool {
 		ago, ok := o.group.Contact(id)
-		return ok && ago < max(2*length, time.Second)
+		return ok && ago < max(s.Heartbeat.Current, time.Second)
 	}
 	hints := readHints(o.node.Reports())
 	// What is known of oneself is newer than the last report of it.
@@ -281,7 +289,7 @@ func (o *owner) becomeStandby(why string, addrs []vip.Address, schedule vip.Sche
 		o.gate.Shut()
 		o.state = standby
 		o.log.Info("not owner any more", "reason", why)
-		if s := o.group.Standing(); s.Leading && s.LeaseUntil > o.now() {
+		if s := o.standing(); s.Leading && s.LeaseUntil > o.now() {
 			// It still leads, so nobody else can say that nobody owns.
 			o.record(cluster.Move{Group: o.name, Term: s.Term, From: o.node.Self().Name, Reason: why})
 		}
