@@ -68,11 +68,11 @@ type Daemon struct {
 // New builds a daemon: it reads the configuration, opens the data directory, the
 // port, the guard and the control socket, and removes what an earlier run left.
 // Nothing runs before Run. logger may be nil.
-func New(s Settings, logger *slog.Logger) (d *Daemon, err error) {
+func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	d = &Daemon{settings: s, log: logger, started: time.Now(), moves: make(chan cluster.Move, 64), watch: newWatchdog()}
+	d := &Daemon{settings: s, log: logger, started: time.Now(), moves: make(chan cluster.Move, 64), watch: newWatchdog()}
 	if d.config, d.path, err = s.LoadConfig(); err != nil {
 		return nil, err
 	}
