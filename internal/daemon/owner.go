@@ -51,6 +51,7 @@ type addressKeeper interface {
 	WaitReleased(context.Context) error
 	Status() vip.Status
 	Changed() <-chan struct{}
+	Announce(reason string)
 }
 
 // noKeeper is that of a witness, which never has addresses.
@@ -60,6 +61,7 @@ func (noKeeper) Set(vip.Wanted)                     {}
 func (noKeeper) WaitReleased(context.Context) error { return nil }
 func (noKeeper) Status() vip.Status                 { return vip.Status{Applied: true} }
 func (noKeeper) Changed() <-chan struct{}           { return nil }
+func (noKeeper) Announce(string)                    {}
 
 // An owner is the loop that decides, for one group, whether this node owns it,
 // and brings that about in the order that is safe: the gate first, then the
@@ -96,6 +98,7 @@ type owner struct {
 	tookAt   time.Duration // when ownership began
 	arrived  bool          // the take has been recorded
 	hint     hint          // as last published
+	doubts   doubts
 
 	mu   sync.Mutex
 	view ownerView
@@ -180,6 +183,9 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 		return 10 * time.Millisecond
 	case state == owning:
 		o.becomeOwner(standing.Term, why, addrs, schedule)
+		if reason := o.doubts.look(now, o.silentPeers(s), standing.LeaseUntil-now); reason != "" {
+			o.keeper.Announce(reason)
+		}
 		if left := standing.LeaseUntil - o.now(); left > 0 {
 			next = min(next, left+time.Millisecond)
 		}
@@ -209,6 +215,17 @@ func (o *owner) candidates(s *cluster.State) []policy.Node {
 	// What is known of oneself is newer than the last report of it.
 	hints[o.node.Self().NodeID] = seenHint{hint: o.hint, known: true, applied: s.Version}
 	return candidates(s, o.node.Self().NodeID, hints, o.node.Suffrages(), connected, o.held)
+}
+
+// silentPeers are the members that do not answer this leader now.
+func (o *owner) silentPeers(s *cluster.State) []string {
+	var names []string
+	for id, n := range s.Nodes {
+		if ago, ok := o.group.Contact(id); id != o.node.Self().NodeID && (!ok || ago > max(s.Heartbeat.Current, time.Second)) {
+			names = append(names, n.Name)
+		}
+	}
+	return names
 }
 
 func (o *owner) publishHint(faults []string) {
