@@ -68,6 +68,9 @@ type Group struct {
 	transfer  bool // a hand-over is under way
 
 	calls sync.WaitGroup // "released" messages under way
+
+	reload sync.Mutex // one change of Raft's timeouts at a time
+	detect bool       // notice a silent leader exactly one timeout after it was heard
 }
 
 // peerCaller sends the lease messages to another voter.
@@ -89,6 +92,9 @@ type groupParts struct {
 	peers      peerCaller
 	changed    *broadcast
 	raftLog    *slog.Logger
+	// order returns the nodes that may own, best first, without a lost leader; nil
+	// leaves elections to Raft's own timers.
+	order func(lost string) []string
 }
 
 // raftConfig derives every Raft timing from the heartbeat timeout.
@@ -97,7 +103,7 @@ func raftConfig(self string, heartbeat time.Duration) *raft.Config {
 	c.LocalID = raft.ServerID(self)
 	c.HeartbeatTimeout = heartbeat
 	c.ElectionTimeout = heartbeat
-	c.LeaderLeaseTimeout = heartbeat
+	c.LeaderLeaseTimeout = heartbeat - wakeEarly // see expire
 	// The log is nearly idle; this is how often followers learn the commit index.
 	c.CommitTimeout = max(heartbeat/5, 5*time.Millisecond)
 	c.SnapshotInterval = 2 * time.Minute
@@ -134,6 +140,9 @@ func newGroup(p groupParts) (*Group, error) {
 	f.mu.Lock()
 	f.voters = g.voters
 	f.mu.Unlock()
+	if p.order != nil {
+		g.trans.steer, g.detect = g.steeringOf(p.order), true
+	}
 	following := func() bool { return r.State() == raft.Follower }
 	g.trans.following.Store(&following)
 	g.trans.start()
@@ -182,6 +191,9 @@ func (g *Group) run(ctx context.Context) error {
 	defer stopBinding()
 	var binder errgroup.Group
 	binder.Go(func() error { g.keepBinding(binding); return nil })
+	if g.detect {
+		binder.Go(func() error { g.keepDetecting(binding); return nil })
+	}
 	cancel := func() {}
 	defer func() { cancel() }()
 	for {
@@ -485,6 +497,8 @@ func (g *Group) keepBinding(ctx context.Context) {
 // grow shorter while it runs; it is only a second line behind this package's.
 func (g *Group) setTiming(h HeartbeatSetting) {
 	g.fence.setTiming(h.Promise(), lease.Length(h.Counted()))
+	g.reload.Lock()
+	defer g.reload.Unlock()
 	rc := g.raft.ReloadableConfig()
 	if rc.HeartbeatTimeout == h.Current {
 		return

@@ -41,6 +41,10 @@ type Options struct {
 	MinHeartbeat time.Duration
 	// Content returns the instances of a new cluster, when this node founds one.
 	Content func() []Instance
+	// Order returns the nodes that may own, best first, without a leader that was
+	// lost (a node ID, or ""): the best one stands for election first. Nil leaves
+	// elections to Raft's own timers.
+	Order func(lost string) []string
 	// Sink returns where the leases of a group go.
 	Sink func(group string) LeaseSink
 	// Handler answers requests of the node API that are not this package's; nil for none.
@@ -60,6 +64,7 @@ type Node struct {
 	store   *raftboltdb.BoltStore
 	changed *broadcast
 
+	running atomic.Bool
 	// existing: the log was not empty when the node was opened.
 	existing bool
 	// phase says in words what a node that is not yet a member waits for.
@@ -181,12 +186,26 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 		name: DefaultGroup, self: id.NodeID, log: n.log, now: boottime.Now, heartbeat: heartbeat,
 		sink: n.opts.Sink(DefaultGroup), inner: advertised{inner, raft.ServerAddress(n.opts.Advertise)},
 		logs: store, stable: store, snapshots: snapshots, peers: n.client, changed: n.changed, raftLog: n.opts.RaftLog,
+		order: n.order(),
 	})
 	if err != nil {
 		return fail(err)
 	}
 	n.store = store
 	return nil
+}
+
+// order is Options.Order, from the moment the node runs.
+func (n *Node) order() func(lost string) []string {
+	if n.opts.Order == nil {
+		return nil
+	}
+	return func(lost string) []string {
+		if !n.running.Load() {
+			return nil
+		}
+		return n.opts.Order(lost)
+	}
 }
 
 // openStore opens the log and turns bbolt's panics on damaged pages into errors.
@@ -248,6 +267,7 @@ func (n *Node) expect(address string) string {
 
 // Run takes part in the cluster until ctx ends.
 func (n *Node) Run(ctx context.Context) error {
+	n.running.Store(true)
 	// Raft is shut down before the port closes, so that its last answers leave.
 	portCtx, closePort := context.WithCancel(context.WithoutCancel(ctx))
 	defer closePort()

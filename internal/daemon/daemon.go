@@ -20,6 +20,7 @@ import (
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
 )
@@ -113,6 +114,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 		Listen: ListenAddress(id, d.config), Advertise: advertise,
 		Peers: d.config.Raft.Peers, Heartbeat: d.config.Raft.HeartbeatTimeout, MinHeartbeat: minHeartbeat(d.lateness()),
 		Content: func() []cluster.Instance { return instancesOf(d.configuration()) },
+		Order:   d.order,
 		Sink:    func(string) cluster.LeaseSink { return sink },
 		Handler: nodeMux, Log: logger.With("node", id.Name), RaftLog: logger.With("node", id.Name),
 	})
@@ -183,6 +185,14 @@ func (d *Daemon) lateness() time.Duration {
 		return 0
 	}
 	return d.guard.Lateness()
+}
+
+// order ranks the nodes that may own, by their latest hints, for the election
+// after a leader was lost.
+func (d *Daemon) order(lost string) []string {
+	hints := readHints(d.node.Reports())
+	connected := func(id string) bool { return id != lost }
+	return policy.Rank(candidates(d.node.State(), "", hints, d.node.Suffrages(), connected, false), "")
 }
 
 // minHeartbeat is the heartbeat timeout at which a lease, shortened by the guard's

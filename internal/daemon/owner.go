@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -99,6 +100,8 @@ type owner struct {
 	arrived  bool          // the take has been recorded
 	hint     hint          // as last published
 	doubts   doubts
+	ledFrom  time.Duration // when this term's leadership was first seen
+	silentAt []string      // members that did not answer at the last turn as leader
 
 	mu   sync.Mutex
 	view ownerView
@@ -154,7 +157,7 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	standing := o.standing()
 	if standing.Term != o.term || !standing.Leading {
 		o.policy, o.term = policy.State{}, standing.Term
-		o.held = false
+		o.held, o.silentAt, o.ledFrom = false, nil, o.now()
 		if standing.Leading {
 			r, _ := o.group.LastRelease()
 			o.held = r.Manual && r.To == self && r.Term+1 == standing.Term
@@ -164,6 +167,7 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	in := ownInputs{standing: standing, now: now, founded: s.Founded(), was: o.state}
 	next := time.Second
 	if standing.Leading && s.Founded() {
+		o.logSilence(o.silentPeers(s))
 		nodes := o.candidates(s)
 		for _, n := range nodes {
 			if n.Self {
@@ -217,9 +221,27 @@ func (o *owner) candidates(s *cluster.State) []policy.Node {
 	return candidates(s, o.node.Self().NodeID, hints, o.node.Suffrages(), connected, o.held)
 }
 
+// logSilence says once when a member stops or begins to answer this leader.
+func (o *owner) logSilence(silent []string) {
+	for _, name := range silent {
+		if !slices.Contains(o.silentAt, name) {
+			o.log.Warn("member does not answer", "member", name)
+		}
+	}
+	for _, name := range o.silentAt {
+		if !slices.Contains(silent, name) {
+			o.log.Info("member answers", "member", name)
+		}
+	}
+	o.silentAt = silent
+}
+
 // silentPeers are the members that do not answer this leader now.
 func (o *owner) silentPeers(s *cluster.State) []string {
 	var names []string
+	if o.now()-o.ledFrom < time.Second {
+		return nil // a new leader has not heard from everyone yet
+	}
 	for id, n := range s.Nodes {
 		if ago, ok := o.group.Contact(id); id != o.node.Self().NodeID && (!ok || ago > max(s.Heartbeat.Current, time.Second)) {
 			names = append(names, n.Name)
