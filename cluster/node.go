@@ -62,6 +62,7 @@ type Node struct {
 	client  *peerClient
 	group   *Group
 	store   *raftboltdb.BoltStore
+	votes   *voteStore
 	changed *broadcast
 
 	running atomic.Bool
@@ -150,8 +151,13 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 		store.Close()
 		return fmt.Errorf("open snapshots: %w", err)
 	}
-	fail := func(err error) error { store.Close(); return err }
-	n.existing, err = raft.HasExistingState(store, store, snapshots)
+	votes, err := openVotes(dir, store, snapshots)
+	if err != nil {
+		store.Close()
+		return err
+	}
+	fail := func(err error) error { store.Close(); votes.Close(); return err }
+	n.existing, err = raft.HasExistingState(store, votes, snapshots)
 	if err != nil {
 		return fail(fmt.Errorf("read log in %s: %w", dir, err))
 	}
@@ -171,7 +177,7 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 	if id.Origin == OriginInit && !n.existing {
 		config := raftConfig(id.NodeID, heartbeat.Current)
 		config.Logger = newRaftLogger(n.opts.RaftLog)
-		err := raft.BootstrapCluster(config, store, store, snapshots, inner, raft.Configuration{Servers: []raft.Server{{
+		err := raft.BootstrapCluster(config, store, votes, snapshots, inner, raft.Configuration{Servers: []raft.Server{{
 			Suffrage: raft.Voter, ID: raft.ServerID(id.NodeID), Address: raft.ServerAddress(n.opts.Advertise),
 		}}})
 		if err == nil {
@@ -185,14 +191,27 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 	n.group, err = newGroup(groupParts{
 		name: DefaultGroup, self: id.NodeID, log: n.log, now: boottime.Now, heartbeat: heartbeat,
 		sink: n.opts.Sink(DefaultGroup), inner: advertised{inner, raft.ServerAddress(n.opts.Advertise)},
-		logs: store, stable: store, snapshots: snapshots, peers: n.client, changed: n.changed, raftLog: n.opts.RaftLog,
+		logs: store, stable: votes, snapshots: snapshots, peers: n.client, changed: n.changed, raftLog: n.opts.RaftLog,
 		order: n.order(),
 	})
 	if err != nil {
 		return fail(err)
 	}
-	n.store = store
+	n.store, n.votes = store, votes
 	return nil
+}
+
+// openVotes opens the term and vote beside the log.
+func openVotes(dir string, logs raft.LogStore, snapshots raft.SnapshotStore) (*voteStore, error) {
+	last, err := logs.LastIndex()
+	if err != nil {
+		return nil, fmt.Errorf("read log in %s: %w", dir, err)
+	}
+	list, err := snapshots.List()
+	if err != nil {
+		return nil, fmt.Errorf("read snapshots in %s: %w", dir, err)
+	}
+	return openVoteStore(filepath.Join(dir, "vote"), last == 0 && len(list) == 0)
 }
 
 // order is Options.Order, from the moment the node runs.
@@ -287,7 +306,7 @@ func (n *Node) Run(ctx context.Context) error {
 	err := tasks.Wait()
 	closePort()
 	n.client.close()
-	return errors.Join(err, ports.Wait(), n.store.Close())
+	return errors.Join(err, ports.Wait(), n.store.Close(), n.votes.Close())
 }
 
 // serve answers HTTP requests of one protocol until ctx ends.

@@ -129,8 +129,8 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	return d, nil
 }
 
-// openKernel takes hold of the interfaces. What an earlier run left goes first:
-// until then its own guard, which outlives it, keeps it silent.
+// openKernel takes hold of the interfaces: the guard first, which takes over what
+// an earlier run left shut and keeps out a second daemon, then left-overs go.
 func (d *Daemon) openKernel() error {
 	if err := checkPrivileges(); err != nil {
 		return err
@@ -140,19 +140,22 @@ func (d *Daemon) openKernel() error {
 		return err
 	}
 	d.sender = vip.NewAnnouncer()
+	kind, err := guard.ParseKind(d.config.Raft.Guard)
+	if err != nil {
+		return err
+	}
+	if d.guard, err = guard.Open(guard.Options{Kind: kind, PinDir: d.config.Raft.GuardPinDir, Logger: d.log}); err != nil {
+		if errors.Is(err, guard.ErrInUse) {
+			err = api.WithHint(err, "one daemon runs in each network namespace; stop the other one first")
+		}
+		return fmt.Errorf("attach guard: %w", err)
+	}
 	removed, err := vip.RemoveLeftovers(d.host, d.journalPath(), d.log)
 	for _, l := range removed {
 		d.log.Warn("removed an address that an earlier run left", "vip", l.Prefix.String(), "interface", l.Link)
 	}
 	if err != nil {
 		return fmt.Errorf("remove left-over addresses: %w", err)
-	}
-	kind, err := guard.ParseKind(d.config.Raft.Guard)
-	if err != nil {
-		return err
-	}
-	if d.guard, err = guard.Open(guard.Options{Kind: kind, PinDir: d.config.Raft.GuardPinDir, Logger: d.log}); err != nil {
-		return fmt.Errorf("attach guard: %w", err)
 	}
 	return nil
 }
