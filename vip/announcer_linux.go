@@ -6,16 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
-
-// forwardingAge is how long the answer to "does this link forward IPv6" is used.
-const forwardingAge = time.Second
 
 // sendBuffer holds the frames of a burst for a thousand addresses on a slow link.
 const sendBuffer = 4 << 20
@@ -25,14 +19,8 @@ const sendBuffer = 4 << 20
 // comes back under another index needs nothing, and it receives nothing. It must
 // be closed.
 type PacketAnnouncer struct {
-	mu         sync.Mutex
-	fd         int // -1 if not open
-	forwarding map[int]forwarding
-}
-
-type forwarding struct {
-	on bool
-	at time.Time
+	mu sync.Mutex
+	fd int // -1 if not open
 }
 
 var _ Announcer = (*PacketAnnouncer)(nil)
@@ -40,7 +28,7 @@ var _ Announcer = (*PacketAnnouncer)(nil)
 // NewAnnouncer returns an announcer that opens its socket when it is needed, or by
 // Prepare.
 func NewAnnouncer() *PacketAnnouncer {
-	return &PacketAnnouncer{fd: -1, forwarding: map[int]forwarding{}}
+	return &PacketAnnouncer{fd: -1}
 }
 
 // Prepare opens the socket now, which needs CAP_NET_RAW.
@@ -99,7 +87,7 @@ func (p *PacketAnnouncer) Announce(link Link, addr netip.Addr) error {
 	if addr.Is4() {
 		frame, to = gratuitousARP(link.MAC, addr), broadcastMAC
 	} else {
-		frame, to = unsolicitedNA(link.MAC, addr, p.forwards(link)), allNodesMAC
+		frame, to = unsolicitedNA(link.MAC, addr, link.Forwards6), allNodesMAC
 		etherType = etherTypeIPv6
 	}
 	if err := p.open(); err != nil {
@@ -131,18 +119,4 @@ func networkOrder(v uint16) uint16 {
 	var b [2]byte
 	binary.BigEndian.PutUint16(b[:], v)
 	return binary.NativeEndian.Uint16(b[:])
-}
-
-// forwards reports whether the link forwards IPv6, which decides about the router
-// flag: a router whose advertisement says otherwise is dropped from its neighbours'
-// default routers (RFC 4861 7.2.5).
-func (p *PacketAnnouncer) forwards(link Link) bool {
-	f, ok := p.forwarding[link.Index]
-	if ok && time.Since(f.at) < forwardingAge {
-		return f.on
-	}
-	b, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + link.Name + "/forwarding")
-	f = forwarding{on: err == nil && strings.TrimSpace(string(b)) != "0", at: time.Now()}
-	p.forwarding[link.Index] = f
-	return f.on
 }

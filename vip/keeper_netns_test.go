@@ -109,6 +109,18 @@ func TestNetnsRouterFlag(t *testing.T) {
 	if f, _ := s.announcements("fd00::5"); f[0][58] != 0xa0 {
 		t.Errorf("flags %#x, want router and override", f[0][58])
 	}
+	for n, step := range []struct {
+		conf, value string
+		want        byte
+	}{{"v0", "0", 0x20}, {"all", "1", 0xa0}, {"all", "0", 0x20}} {
+		l.must(os.WriteFile("/proc/sys/net/ipv6/conf/"+step.conf+"/forwarding", []byte(step.value), 0))
+		time.Sleep(20 * time.Millisecond) // the kernel's message
+		k.Announce("test")
+		l.eventually("announced", func() bool { f, _ := s.announcements("fd00::5"); return len(f) == n+2 })
+		if f, _ := s.announcements("fd00::5"); f[n+1][58] != step.want {
+			t.Errorf("%s/forwarding %s: flags %#x, want %#x", step.conf, step.value, f[n+1][58], step.want)
+		}
+	}
 }
 
 func TestNetnsRemovedBySomeoneElse(t *testing.T) {
@@ -400,5 +412,30 @@ func TestNetnsSpeed(t *testing.T) {
 			t.Logf("median (worst) of 5: first announcement %v (%v), last %v (%v; the first time %v), released %v (%v)",
 				first[2], first[4], last[2], last[4], fresh, release[2], release[4])
 		})
+	}
+}
+
+// It prints figures and judges none.
+func TestNetnsAnnounceCost(t *testing.T) {
+	l := newLab(t)
+	ann := vip.NewAnnouncer()
+	l.must(ann.Prepare())
+	defer func() { l.must(ann.Close()) }()
+	links, err := l.host.Links()
+	l.must(err)
+	at := slices.IndexFunc(links, func(link vip.Link) bool { return link.Name == "v0" })
+	for _, ip := range []string{"10.0.0.5", "fd00::5"} {
+		addr := netip.MustParseAddr(ip)
+		l.must(ann.Announce(links[at], addr))
+		const frames = 2000
+		took := make([]time.Duration, frames)
+		allocs := testing.AllocsPerRun(100, func() { l.must(ann.Announce(links[at], addr)) })
+		for i := range took {
+			start := time.Now()
+			l.must(ann.Announce(links[at], addr))
+			took[i] = time.Since(start)
+		}
+		slices.Sort(took)
+		t.Logf("%s: one frame in %v (median of %d), 99 %% within %v, %v allocations", ip, took[frames/2], frames, took[frames*99/100], allocs)
 	}
 }
