@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -413,6 +414,68 @@ func TestNetnsSpeed(t *testing.T) {
 				first[2], first[4], last[2], last[4], fresh, release[2], release[4])
 		})
 	}
+}
+
+// A full queue, a link that is down or made anew is the announcer's daily bread: it
+// never waits, and one and the same goes on.
+func TestNetnsAnnouncer(t *testing.T) {
+	l := newLab(t)
+	ann := vip.NewAnnouncer()
+	l.must(ann.Prepare())
+	defer func() { l.must(ann.Close()) }()
+	v0 := func() vip.Link {
+		links, err := l.host.Links()
+		l.must(err)
+		return links[slices.IndexFunc(links, func(link vip.Link) bool { return link.Name == "v0" })]
+	}
+	first, addr := v0(), netip.MustParseAddr("10.0.0.5")
+	l.must(ann.Announce(first, addr))
+
+	l.ip("link set v0 down")
+	if err := ann.Announce(first, addr); !errors.Is(err, unix.ENETDOWN) || errors.Is(err, vip.ErrBusy) {
+		t.Errorf("link down: %v", err)
+	}
+	l.ip("link set v0 up")
+	l.eventually("up", func() bool { return ann.Announce(first, addr) == nil })
+	l.ip("link del v0")
+	if err := ann.Announce(first, addr); !errors.Is(err, unix.ENXIO) {
+		t.Errorf("link deleted: %v", err)
+	}
+	l.veth()
+	s := l.sniff()
+	again := v0()
+	if again.Index == first.Index {
+		t.Errorf("index %d again: the test is of no use", again.Index)
+	}
+	l.must(ann.Announce(again, addr))
+	l.eventually("received", func() bool { f, _ := s.announcements("10.0.0.5"); return len(f) == 1 })
+
+	// The socket's buffer is full long before this queue, which lets a frame out
+	// every 40 ms.
+	if out, err := exec.Command("tc", strings.Fields("qdisc add dev v0 root tbf rate 8kbit burst 1600 limit 100000000")...).CombinedOutput(); err != nil {
+		t.Skipf("no tbf: %v: %s", err, out)
+	}
+	var err error
+	for range 100_000 {
+		if err = ann.Announce(again, addr); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, vip.ErrBusy) {
+		t.Fatalf("queue never full: %v", err)
+	}
+	start := time.Now()
+	for range 1000 {
+		if err := ann.Announce(again, addr); err != nil && !errors.Is(err, vip.ErrBusy) {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("1000 attempts at a full queue took %v", took)
+	}
+	l.ip("link set v0 down") // the queue is dropped
+	l.ip("link set v0 up")
+	l.eventually("sending again", func() bool { return ann.Announce(again, addr) == nil })
 }
 
 // It prints figures and judges none.
