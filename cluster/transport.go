@@ -14,6 +14,7 @@ import (
 // Errors by which the decorated transport keeps a message from leaving.
 var (
 	errPromised    = errors.New("this voter has promised not to stand for election yet")
+	errMovedOn     = errors.New("this voter has moved on to a later term")
 	errNotReleased = errors.New("leadership is not handed over before the lease is released")
 )
 
@@ -119,10 +120,9 @@ func (t *leaseTransport) InstallSnapshot(id raft.ServerID, target raft.ServerAdd
 
 // RequestVote implements raft.Transport.
 func (t *leaseTransport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	if t.fence.bound(t.fence.self) > 0 {
+	if !t.fence.campaigns(args.Term) {
 		return errPromised
 	}
-	t.fence.helped(args.Term)
 	return t.networkTransport.RequestVote(id, target, args, resp)
 }
 
@@ -159,7 +159,16 @@ func (t *leaseTransport) SetHeartbeatHandler(handle func(raft.RPC)) {
 		following := t.following.Load()
 		if f := t.followed.Load(); f != nil && *f == from && following != nil && (*following)() {
 			t.fence.heard(req.Term, string(req.ID))
-			handle(rpc)
+			inner := rpc
+			answers := make(chan raft.RPCResponse, 1)
+			inner.RespChan = answers
+			handle(inner)
+			select {
+			case r := <-answers:
+				rpc.RespChan <- t.agree(req.Term, r)
+			default: // Raft answers before it returns, unless it is shut down
+				rpc.Respond(nil, raft.ErrTransportShutdown)
+			}
 			return
 		}
 		t.receive(rpc)
@@ -182,6 +191,7 @@ func (t *leaseTransport) receive(rpc raft.RPC) {
 		case *raft.AppendEntriesRequest:
 			t.fence.heard(req.Term, string(req.ID))
 			t.pass(rpc, func(r raft.RPCResponse) raft.RPCResponse {
+				r = t.agree(req.Term, r)
 				if resp, ok := r.Response.(*raft.AppendEntriesResponse); ok && r.Error == nil && resp.Success && resp.Term == req.Term {
 					t.followed.Store(&leaderTerm{req.Term, string(req.ID)})
 				}
@@ -189,7 +199,7 @@ func (t *leaseTransport) receive(rpc raft.RPC) {
 			})
 		case *raft.InstallSnapshotRequest:
 			t.fence.heard(req.Term, string(req.ID))
-			t.pass(rpc, nil)
+			t.pass(rpc, func(r raft.RPCResponse) raft.RPCResponse { return t.agree(req.Term, r) })
 		case *raft.RequestPreVoteRequest:
 			t.preVote(rpc, req)
 		case *raft.RequestVoteRequest:
@@ -198,6 +208,15 @@ func (t *leaseTransport) receive(rpc raft.RPC) {
 			t.pass(rpc, nil)
 		}
 	}()
+}
+
+// agree withholds Raft's answer to the leader of term if this node has helped a
+// later one meanwhile.
+func (t *leaseTransport) agree(term uint64, r raft.RPCResponse) raft.RPCResponse {
+	if r.Error == nil && !t.fence.agrees(term) {
+		return raft.RPCResponse{Error: errMovedOn}
+	}
+	return r
 }
 
 // preVote answers a peer that asks whether it could win. A question that comes a
