@@ -453,6 +453,8 @@ func (n *Node) persist() (uint64, error) {
 		}
 		n.persisted.cache = cache
 	}
+	// A leader that hears of this version counts on promises as long as it says.
+	n.group.setTiming(s.Heartbeat)
 	n.persisted.version = s.Version
 	return s.Version, nil
 }
