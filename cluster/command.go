@@ -25,6 +25,7 @@ type Command struct {
 	PutToken   *TokenRecord   `json:"put_token,omitempty"`
 	DropToken  *string        `json:"drop_token,omitempty"` // token ID
 	Move       *Move          `json:"move,omitempty"`
+	Note       *NoteCommand   `json:"note,omitempty"`
 }
 
 // A Founding is the first state of a cluster.
@@ -63,6 +64,13 @@ type VIPCommand struct {
 	Group    string  `json:"group"`
 	Address  Address `json:"address"`
 	GARP     GARP    `json:"garp"`
+}
+
+// A NoteCommand adds a remark to the newest move of a group to a node.
+type NoteCommand struct {
+	Group string `json:"group"`
+	To    string `json:"to"` // node name
+	Note  string `json:"note"`
 }
 
 // apply returns the state after the command, or a refusal and no state. It is
@@ -105,6 +113,8 @@ func (s *State) apply(c Command, index uint64) (*State, error) {
 		delete(n.Tokens, *c.DropToken)
 	case c.Move != nil:
 		n.move(*c.Move, c.At)
+	case c.Note != nil:
+		err = n.note(*c.Note)
 	default:
 		// A newer node in the cluster knows a command that this one does not.
 		err = refuse(CodeNewerState, "run the same raftvip version on all nodes", "unknown command in the log")
@@ -272,6 +282,16 @@ func (s *State) move(m Move, at time.Time) {
 	if len(s.Moves) > maxMoves {
 		s.Moves = slices.Delete(s.Moves, 0, len(s.Moves)-maxMoves)
 	}
+}
+
+func (s *State) note(c NoteCommand) error {
+	for i := len(s.Moves) - 1; i >= 0; i-- {
+		if m := &s.Moves[i]; m.Group == c.Group && m.To == c.To {
+			m.Reason += "; " + c.Note
+			return nil
+		}
+	}
+	return refuse(CodeNotFound, "", "no move of group %s to %s", c.Group, c.To)
 }
 
 // dropExpired forgets tokens that nobody can use any more.
