@@ -20,6 +20,7 @@ type Command struct {
 	Configure  *Configuration `json:"configure,omitempty"`
 	AddVIP     *VIPCommand    `json:"add_vip,omitempty"`
 	DelVIP     *netip.Addr    `json:"del_vip,omitempty"`
+	Heartbeat  *time.Duration `json:"heartbeat,omitempty"`
 	Settle     *struct{}      `json:"settle,omitempty"`
 	PutToken   *TokenRecord   `json:"put_token,omitempty"`
 	DropToken  *string        `json:"drop_token,omitempty"` // token ID
@@ -90,6 +91,8 @@ func (s *State) apply(c Command, index uint64) (*State, error) {
 		err = n.addVIP(*c.AddVIP)
 	case c.DelVIP != nil:
 		err = n.delVIP(*c.DelVIP)
+	case c.Heartbeat != nil:
+		err = n.setHeartbeat(*c.Heartbeat)
 	case c.Settle != nil:
 		n.Heartbeat.Previous = n.Heartbeat.Current
 	case c.PutToken != nil:
@@ -117,7 +120,7 @@ func (s *State) found(f Founding, at time.Time) error {
 		return refuse(CodeAlreadyExists, "", "cluster %s exists already", s.ClusterID)
 	}
 	s.ClusterID = f.ClusterID
-	s.Heartbeat = HeartbeatSetting{Current: f.Heartbeat, Previous: f.Heartbeat}
+	s.Heartbeat = HeartbeatSetting{Configured: f.Heartbeat, Current: f.Heartbeat, Previous: f.Heartbeat}
 	f.Node.Joined = at
 	s.Nodes[f.Node.ID] = f.Node
 	for _, t := range f.Tokens {
@@ -210,15 +213,22 @@ func (s *State) configure(c Configuration) error {
 		}
 	}
 	s.Instances = slices.Clone(c.Instances)
-	if c.Heartbeat > 0 && c.Heartbeat != s.Heartbeat.Current {
-		// Previous is the longest, or shortest, that any voter may still use; a
-		// second change before all have the first must not forget it.
-		if s.Heartbeat.Previous != s.Heartbeat.Current {
-			return refuse(CodeNotReady, "try again when all nodes are reachable",
-				"an earlier change of heartbeat_timeout has not reached every node yet")
-		}
-		s.Heartbeat = HeartbeatSetting{Current: c.Heartbeat, Previous: s.Heartbeat.Current}
+	if c.Heartbeat > 0 {
+		s.Heartbeat.Configured = c.Heartbeat
 	}
+	return nil
+}
+
+// setHeartbeat begins a change of the heartbeat timeout. Previous is what some
+// voter may still use, and a second change must not forget it.
+func (s *State) setHeartbeat(d time.Duration) error {
+	if s.Heartbeat.Previous != s.Heartbeat.Current {
+		return refuse(CodeNotReady, "", "an earlier change of heartbeat_timeout has not reached every node yet")
+	}
+	if d <= 0 {
+		return refuse(CodeBadRequest, "", "heartbeat_timeout %s: must be over 0", d)
+	}
+	s.Heartbeat.Current = d
 	return nil
 }
 

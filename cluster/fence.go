@@ -188,6 +188,17 @@ func (f *fence) released(term uint64) bool {
 	return f.ledger.Released(term)
 }
 
+// unbound returns the voters that still have to promise again after a hand-over
+// that failed.
+func (f *fence) unbound() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.leading == 0 {
+		return nil
+	}
+	return f.ledger.Unbound(f.leading)
+}
+
 // bind notes that voter promised again in term at a request sent at sent.
 func (f *fence) bind(term uint64, voter string, sent time.Duration) {
 	f.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -67,6 +68,9 @@ type Group struct {
 	transfer  bool // a hand-over is under way
 
 	calls sync.WaitGroup // "released" messages under way
+
+	reload sync.Mutex // one change of Raft's timeouts at a time
+	detect bool       // notice a silent leader exactly one timeout after it was heard
 }
 
 // peerCaller sends the lease messages to another voter.
@@ -88,6 +92,9 @@ type groupParts struct {
 	peers      peerCaller
 	changed    *broadcast
 	raftLog    *slog.Logger
+	// order returns the nodes that may own, best first, without a lost leader; nil
+	// leaves elections to Raft's own timers.
+	order func(lost string) []string
 }
 
 // raftConfig derives every Raft timing from the heartbeat timeout.
@@ -96,7 +103,7 @@ func raftConfig(self string, heartbeat time.Duration) *raft.Config {
 	c.LocalID = raft.ServerID(self)
 	c.HeartbeatTimeout = heartbeat
 	c.ElectionTimeout = heartbeat
-	c.LeaderLeaseTimeout = heartbeat
+	c.LeaderLeaseTimeout = heartbeat - wakeEarly // see expire
 	// The log is nearly idle; this is how often followers learn the commit index.
 	c.CommitTimeout = max(heartbeat/5, 5*time.Millisecond)
 	c.SnapshotInterval = 2 * time.Minute
@@ -133,6 +140,9 @@ func newGroup(p groupParts) (*Group, error) {
 	f.mu.Lock()
 	f.voters = g.voters
 	f.mu.Unlock()
+	if p.order != nil {
+		g.trans.steer, g.detect = g.steeringOf(p.order), true
+	}
 	following := func() bool { return r.State() == raft.Follower }
 	g.trans.following.Store(&following)
 	g.trans.start()
@@ -177,6 +187,13 @@ func (g *Group) run(ctx context.Context) error {
 	defer tick.Stop()
 	var tasks errgroup.Group
 	defer tasks.Wait()
+	binding, stopBinding := context.WithCancel(ctx)
+	defer stopBinding()
+	var binder errgroup.Group
+	binder.Go(func() error { g.keepBinding(binding); return nil })
+	if g.detect {
+		binder.Go(func() error { g.keepDetecting(binding); return nil })
+	}
 	cancel := func() {}
 	defer func() { cancel() }()
 	for {
@@ -189,6 +206,7 @@ func (g *Group) run(ctx context.Context) error {
 			// answered, or its own goroutines wait for them.
 			err := g.raft.Shutdown().Error()
 			g.calls.Wait()
+			binder.Wait()
 			return errors.Join(err, g.trans.Close())
 		case leading := <-g.leaders:
 			if !leading {
@@ -375,7 +393,7 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	if err == nil {
 		return nil
 	}
-	g.rebind(ctx, servers, release)
+	g.rebind(ctx, release)
 	return refuse(CodeTransfer, "", "hand over to %s: %s", to, err)
 }
 
@@ -426,34 +444,61 @@ func (g *Group) free(ctx context.Context, servers []raft.Server, r Release, need
 	return fmt.Errorf("voters could not be told: %w", errors.Join(failures...))
 }
 
-// rebind asks the voters to be bound again after a failed hand-over.
-func (g *Group) rebind(ctx context.Context, servers []raft.Server, r Release) {
+// rebindPause is the time between two attempts to bind voters that did not answer.
+const rebindPause = 200 * time.Millisecond
+
+// rebind asks the voters that were freed to be bound again: after a hand-over
+// that has failed this leader has no lease before a majority is.
+func (g *Group) rebind(ctx context.Context, r Release) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
+	freed := g.fence.unbound()
 	var wg sync.WaitGroup
-	for _, s := range servers {
-		if s.Suffrage != raft.Voter || string(s.ID) == g.self {
+	for _, s := range g.raft.GetConfiguration().Configuration().Servers {
+		if string(s.ID) == g.self || !slices.Contains(freed, string(s.ID)) {
 			continue
 		}
-		wg.Add(1)
-		go func() {
-			defer wg.Done()
+		wg.Go(func() {
 			sent := g.now()
 			if err := g.peers.callRebind(ctx, string(s.Address), r); err != nil {
-				g.log.Warn("cannot take a hand-over back", "voter", s.ID, "error", err)
+				g.log.Debug("cannot take a hand-over back", "voter", s.ID, "error", err)
 				return
 			}
 			g.fence.bind(r.Term, string(s.ID), sent)
-		}()
+		})
 	}
 	wg.Wait()
 	g.changed.notify()
+}
+
+// keepBinding repeats rebind for voters that could not be reached, until the
+// leader has them all or is none any more.
+func (g *Group) keepBinding(ctx context.Context) {
+	tick := time.NewTicker(rebindPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		g.mu.Lock()
+		under := g.transfer
+		g.mu.Unlock()
+		if under || len(g.fence.unbound()) == 0 {
+			continue
+		}
+		term, _ := g.fence.until()
+		g.rebind(ctx, Release{Group: g.name, Term: term, From: g.self})
+	}
 }
 
 // setTiming applies a changed heartbeat setting. Raft's own leader lease cannot
 // grow shorter while it runs; it is only a second line behind this package's.
 func (g *Group) setTiming(h HeartbeatSetting) {
 	g.fence.setTiming(h.Promise(), lease.Length(h.Counted()))
+	g.reload.Lock()
+	defer g.reload.Unlock()
 	rc := g.raft.ReloadableConfig()
 	if rc.HeartbeatTimeout == h.Current {
 		return

@@ -159,10 +159,24 @@ func (n *Node) reconcileRaft(s *State, reports map[string]SeenReport) error {
 	return nil
 }
 
-// settle ends the change of the heartbeat timeout when every voter has it.
+// settle keeps the heartbeat timeout at what the operator asked for, or at what the
+// slowest guard of a node needs, and ends a change when every voter has it.
 func (n *Node) settle(ctx context.Context, s *State, reports map[string]SeenReport, settle *settling) error {
 	if s.Heartbeat.Current == s.Heartbeat.Previous {
-		return nil
+		want := s.Heartbeat.Configured
+		for id := range s.Nodes {
+			// A node that has not reported yet keeps what was granted before.
+			if r, ok := reports[id]; ok {
+				want = max(want, r.MinHeartbeat)
+			} else {
+				want = max(want, s.Heartbeat.Current)
+			}
+		}
+		if want == s.Heartbeat.Current {
+			return nil
+		}
+		n.log.Info("changing heartbeat_timeout", "from", s.Heartbeat.Current, "to", want, "configured", s.Heartbeat.Configured)
+		return n.Apply(ctx, Command{Heartbeat: &want})
 	}
 	if settle.heartbeat != s.Heartbeat {
 		*settle = settling{s.Heartbeat, s.Version}

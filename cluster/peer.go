@@ -74,6 +74,9 @@ type Report struct {
 	Applied uint64 `json:"applied"`
 	// Clock is its wall clock, to find clocks that are off.
 	Clock time.Time `json:"clock"`
+	// MinHeartbeat is the shortest heartbeat timeout at which the node's guard can
+	// keep the lease; 0 for none.
+	MinHeartbeat time.Duration `json:"min_heartbeat,omitempty"`
 	// Hint is for the leader's policy; this package does not look inside.
 	Hint json.RawMessage `json:"hint,omitempty"`
 }

@@ -37,8 +37,11 @@ type State struct {
 // promises the longer of the two and a leader counts on the shorter, until every
 // voter is known to have the new one.
 type HeartbeatSetting struct {
-	Current  time.Duration `json:"current"`
-	Previous time.Duration `json:"previous"`
+	// Configured is what the operator asked for. Current is longer if some node's
+	// guard needs it to be.
+	Configured time.Duration `json:"configured"`
+	Current    time.Duration `json:"current"`
+	Previous   time.Duration `json:"previous"`
 }
 
 // Promise is how long a voter is bound after hearing its leader.

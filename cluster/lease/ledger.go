@@ -1,6 +1,7 @@
 package lease
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -126,6 +127,15 @@ func (l *Ledger) Bind(term uint64, voter string, sent time.Duration) bool {
 	l.released = false
 	l.newest[voter] = sent
 	return true
+}
+
+// Unbound returns the voters that were told "released" in term and have not
+// promised again.
+func (l *Ledger) Unbound(term uint64) []string {
+	if term != l.term || term <= l.revoked {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(l.unbound))
 }
 
 // Released tells whether the lease of term is given up by Release and not taken back.

@@ -234,9 +234,7 @@ cluster. A file with an error changes nothing.`,
 				if r.File == "" {
 					lines[0] = "reloaded; there is no configuration file"
 				}
-				for _, w := range r.Warnings {
-					lines = append(lines, w)
-				}
+				lines = append(lines, r.Warnings...)
 				for _, ch := range r.Changes {
 					lines = append(lines, "cluster changed: "+ch)
 				}

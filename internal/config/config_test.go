@@ -202,9 +202,15 @@ func TestRaft(t *testing.T) {
 		{"peers a 10.0.0.1:5\npeers [fe80::1] 2001:db8::1", func(r *config.Raft) {
 			r.Peers = []string{"a:7355", "10.0.0.1:5", "[fe80::1]:7355", "[2001:db8::1]:7355"}
 		}},
-		{"heartbeat_timeout 20ms", func(r *config.Raft) { r.HeartbeatTimeout = 20 * time.Millisecond }},
-		{"heartbeat_timeout 1.5", func(r *config.Raft) { r.HeartbeatTimeout = 1500 * time.Millisecond }},
-		{"heartbeat_timeout 10s\nownership together\non_quorum_loss release", func(r *config.Raft) { r.HeartbeatTimeout = 10 * time.Second }},
+		{"heartbeat_timeout 20ms", func(r *config.Raft) {
+			r.HeartbeatTimeout, r.HeartbeatPos = 20*time.Millisecond, config.Pos{File: "x", Line: 2}
+		}},
+		{"heartbeat_timeout 1.5", func(r *config.Raft) {
+			r.HeartbeatTimeout, r.HeartbeatPos = 1500*time.Millisecond, config.Pos{File: "x", Line: 2}
+		}},
+		{"heartbeat_timeout 10s\nownership together\non_quorum_loss release", func(r *config.Raft) {
+			r.HeartbeatTimeout, r.HeartbeatPos = 10*time.Second, config.Pos{File: "x", Line: 2}
+		}},
 		{"witness\nguard lifetime\nsecret_file /a/../b\ndata_dir /c\nsocket /d", func(r *config.Raft) {
 			r.Witness, r.Guard, r.SecretFile, r.DataDir, r.Socket = true, "lifetime", "/b", "/c", "/d"
 		}},

@@ -55,15 +55,16 @@ func (l *loader) raft(n *keepalived.Node) {
 		"ownership":         {read: l.fixed("together", "separate")},
 		"on_quorum_loss":    {read: l.fixed("release", "keep")},
 		"guard": {read: func(n *keepalived.Node) {
-			const allowed = "auto, bpf, nft, lifetime or off"
+			const allowed = "auto, bpf, bpf-tcx, bpf-clsact, nft, lifetime or off"
 			v, ok := l.value(n, allowed)
-			if ok && !slices.Contains([]string{"auto", "bpf", "nft", "lifetime", "off"}, v) {
+			if ok && !slices.Contains([]string{"auto", "bpf", "bpf-tcx", "bpf-clsact", "nft", "lifetime", "off"}, v) {
 				l.errorf(n.Pos, "guard %s: must be %s", shorten(v), allowed)
 			} else if ok {
 				r.Guard = v
 			}
 		}},
-		"witness": {read: l.setFlag(&r.Witness)},
+		"guard_pin_dir": {read: l.setPath(&r.GuardPinDir)},
+		"witness":       {read: l.setFlag(&r.Witness)},
 		"tls": {block: true, many: true, read: func(n *keepalived.Node) {
 			l.errorf(n.Pos, "tls: not supported by this version; certificates are made from the cluster secret")
 		}},
@@ -117,7 +118,7 @@ func (l *loader) heartbeatTimeout(n *keepalived.Node) {
 		l.errorf(n.Pos, "heartbeat_timeout %s: must be %s", shorten(s), heartbeatAllowed)
 		return
 	}
-	l.cfg.Raft.HeartbeatTimeout = d
+	l.cfg.Raft.HeartbeatTimeout, l.cfg.Raft.HeartbeatPos = d, n.Pos
 }
 
 // peers reads one line of peers; several lines add up.

@@ -173,10 +173,15 @@ type Raft struct {
 	// Socket is the control socket. Default /run/raftvip/raftvip.sock.
 	Socket string
 	// HeartbeatTimeout is the failure detection time, 20 ms to 10 s. Default 300 ms.
+	// HeartbeatPos is where it is written, or unknown for the default.
 	HeartbeatTimeout time.Duration
+	HeartbeatPos     Pos
 	// Witness: vote, but never own an address.
 	Witness bool
-	// Guard is the kernel mechanism that enforces the lease: auto, bpf, nft,
-	// lifetime or off. Default auto.
+	// Guard is the kernel mechanism that enforces the lease: auto, bpf (bpf-tcx or
+	// bpf-clsact), nft, lifetime or off. Default auto.
 	Guard string
+	// GuardPinDir is a directory in a bpffs for the guard's pins, or empty for the
+	// default /sys/fs/bpf/raftvip.
+	GuardPinDir string
 }

@@ -15,10 +15,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/lease"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
 )
@@ -67,11 +69,11 @@ type Daemon struct {
 // New builds a daemon: it reads the configuration, opens the data directory, the
 // port, the guard and the control socket, and removes what an earlier run left.
 // Nothing runs before Run. logger may be nil.
-func New(s Settings, logger *slog.Logger) (d *Daemon, err error) {
+func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	d = &Daemon{settings: s, log: logger, started: time.Now(), moves: make(chan cluster.Move, 64), watch: newWatchdog()}
+	d := &Daemon{settings: s, log: logger, started: time.Now(), moves: make(chan cluster.Move, 64), watch: newWatchdog()}
 	if d.config, d.path, err = s.LoadConfig(); err != nil {
 		return nil, err
 	}
@@ -111,8 +113,9 @@ func New(s Settings, logger *slog.Logger) (d *Daemon, err error) {
 	d.node, err = cluster.OpenNode(cluster.Options{
 		DataDir: d.data, Identity: id, Secret: secret,
 		Listen: ListenAddress(id, d.config), Advertise: advertise,
-		Peers: d.config.Raft.Peers, Heartbeat: d.config.Raft.HeartbeatTimeout,
+		Peers: d.config.Raft.Peers, Heartbeat: d.config.Raft.HeartbeatTimeout, MinHeartbeat: minHeartbeat(d.lateness()),
 		Content: func() []cluster.Instance { return instancesOf(d.configuration()) },
+		Order:   d.order,
 		Sink:    func(string) cluster.LeaseSink { return sink },
 		Handler: nodeMux, Log: logger.With("node", id.Name), RaftLog: logger.With("node", id.Name),
 	})
@@ -127,8 +130,8 @@ func New(s Settings, logger *slog.Logger) (d *Daemon, err error) {
 	return d, nil
 }
 
-// openKernel takes hold of the interfaces. What an earlier run left goes first:
-// until then its own guard, which outlives it, keeps it silent.
+// openKernel takes hold of the interfaces: the guard first, which takes over what
+// an earlier run left shut and keeps out a second daemon, then left-overs go.
 func (d *Daemon) openKernel() error {
 	if err := checkPrivileges(); err != nil {
 		return err
@@ -138,19 +141,22 @@ func (d *Daemon) openKernel() error {
 		return err
 	}
 	d.sender = vip.NewAnnouncer()
+	kind, err := guard.ParseKind(d.config.Raft.Guard)
+	if err != nil {
+		return err
+	}
+	if d.guard, err = guard.Open(guard.Options{Kind: kind, PinDir: d.config.Raft.GuardPinDir, Logger: d.log}); err != nil {
+		if errors.Is(err, guard.ErrInUse) {
+			err = api.WithHint(err, "one daemon runs in each network namespace; stop the other one first")
+		}
+		return fmt.Errorf("attach guard: %w", err)
+	}
 	removed, err := vip.RemoveLeftovers(d.host, d.journalPath(), d.log)
 	for _, l := range removed {
 		d.log.Warn("removed an address that an earlier run left", "vip", l.Prefix.String(), "interface", l.Link)
 	}
 	if err != nil {
 		return fmt.Errorf("remove left-over addresses: %w", err)
-	}
-	kind, err := guard.ParseKind(d.config.Raft.Guard)
-	if err != nil {
-		return err
-	}
-	if d.guard, err = guard.Open(guard.Options{Kind: kind, Logger: d.log}); err != nil {
-		return fmt.Errorf("attach guard: %w", err)
 	}
 	return nil
 }
@@ -183,6 +189,21 @@ func (d *Daemon) lateness() time.Duration {
 		return 0
 	}
 	return d.guard.Lateness()
+}
+
+// order ranks the nodes that may own, by their latest hints, for the election
+// after a leader was lost.
+func (d *Daemon) order(lost string) []string {
+	hints := readHints(d.node.Reports())
+	connected := func(id string) bool { return id != lost }
+	return policy.Rank(candidates(d.node.State(), "", hints, d.node.Suffrages(), connected, false), "")
+}
+
+// minHeartbeat is the heartbeat timeout at which a lease, shortened by the guard's
+// lateness, still lasts for half of what it would without: renewals come each
+// fifth of the timeout or faster, so several may be lost.
+func minHeartbeat(lateness time.Duration) time.Duration {
+	return time.Duration(float64(lateness) / (lease.Margin / 2)).Round(time.Millisecond)
 }
 
 func (d *Daemon) openOwner(gate *vip.Gate, sink *leaseSink) {
@@ -393,12 +414,12 @@ func (d *Daemon) driftLocked() []string {
 	if !s.Founded() || d.path == "" || len(d.config.Instances) == 0 {
 		return nil
 	}
-	return difference(s.Instances, instancesOf(d.config), s.Heartbeat.Current, d.heartbeatOf(d.config))
+	return difference(s.Instances, instancesOf(d.config), s.Heartbeat.Configured, d.heartbeatOf(d.config))
 }
 
 // heartbeatOf is the heartbeat timeout that a file asks for, or 0 if it says nothing.
 func (d *Daemon) heartbeatOf(c *config.Config) time.Duration {
-	if c.Raft.Pos.Line == 0 {
+	if c.Raft.HeartbeatPos.Line == 0 {
 		return 0
 	}
 	return c.Raft.HeartbeatTimeout
@@ -430,7 +451,7 @@ func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
 		return result, nil
 	}
 	heartbeat := d.heartbeatOf(c)
-	result.Changes = difference(s.Instances, instancesOf(c), s.Heartbeat.Current, heartbeat)
+	result.Changes = difference(s.Instances, instancesOf(c), s.Heartbeat.Configured, heartbeat)
 	if len(result.Changes) > 0 {
 		_, err = d.configure(ctx, cluster.Configuration{Heartbeat: heartbeat, Instances: instancesOf(c)})
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -51,6 +52,7 @@ type addressKeeper interface {
 	WaitReleased(context.Context) error
 	Status() vip.Status
 	Changed() <-chan struct{}
+	Announce(reason string)
 }
 
 // noKeeper is that of a witness, which never has addresses.
@@ -60,6 +62,7 @@ func (noKeeper) Set(vip.Wanted)                     {}
 func (noKeeper) WaitReleased(context.Context) error { return nil }
 func (noKeeper) Status() vip.Status                 { return vip.Status{Applied: true} }
 func (noKeeper) Changed() <-chan struct{}           { return nil }
+func (noKeeper) Announce(string)                    {}
 
 // An owner is the loop that decides, for one group, whether this node owns it,
 // and brings that about in the order that is safe: the gate first, then the
@@ -96,6 +99,9 @@ type owner struct {
 	tookAt   time.Duration // when ownership began
 	arrived  bool          // the take has been recorded
 	hint     hint          // as last published
+	doubts   doubts
+	ledFrom  time.Duration // when this term's leadership was first seen
+	silentAt []string      // members that did not answer at the last turn as leader
 
 	mu   sync.Mutex
 	view ownerView
@@ -148,10 +154,10 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	self := o.node.Self().NodeID
 	addrs, schedule, faults := o.addresses(s)
 	o.publishHint(faults)
-	standing := o.group.Standing()
+	standing := o.standing()
 	if standing.Term != o.term || !standing.Leading {
 		o.policy, o.term = policy.State{}, standing.Term
-		o.held = false
+		o.held, o.silentAt, o.ledFrom = false, nil, o.now()
 		if standing.Leading {
 			r, _ := o.group.LastRelease()
 			o.held = r.Manual && r.To == self && r.Term+1 == standing.Term
@@ -161,6 +167,7 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	in := ownInputs{standing: standing, now: now, founded: s.Founded(), was: o.state}
 	next := time.Second
 	if standing.Leading && s.Founded() {
+		o.logSilence(o.silentPeers(s))
 		nodes := o.candidates(s)
 		for _, n := range nodes {
 			if n.Self {
@@ -180,6 +187,9 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 		return 10 * time.Millisecond
 	case state == owning:
 		o.becomeOwner(standing.Term, why, addrs, schedule)
+		if reason := o.doubts.look(now, o.silentPeers(s), standing.LeaseUntil-now); reason != "" {
+			o.keeper.Announce(reason)
+		}
 		if left := standing.LeaseUntil - o.now(); left > 0 {
 			next = min(next, left+time.Millisecond)
 		}
@@ -190,17 +200,54 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	return max(next, time.Millisecond)
 }
 
+// standing is the group's, with the lease shortened by the guard's lateness: the
+// time until which this node may rely on being the only one.
+func (o *owner) standing() cluster.Standing {
+	s := o.group.Standing()
+	if s.LeaseUntil > 0 {
+		s.LeaseUntil -= o.sink.lateness
+	}
+	return s
+}
+
 func (o *owner) candidates(s *cluster.State) []policy.Node {
-	standing := o.group.Standing()
-	length := standing.LeaseUntil - o.now()
 	connected := func(id string) bool {
 		ago, ok := o.group.Contact(id)
-		return ok && ago < max(2*length, time.Second)
+		return ok && ago < max(s.Heartbeat.Current, time.Second)
 	}
 	hints := readHints(o.node.Reports())
 	// What is known of oneself is newer than the last report of it.
 	hints[o.node.Self().NodeID] = seenHint{hint: o.hint, known: true, applied: s.Version}
 	return candidates(s, o.node.Self().NodeID, hints, o.node.Suffrages(), connected, o.held)
+}
+
+// logSilence says once when a member stops or begins to answer this leader.
+func (o *owner) logSilence(silent []string) {
+	for _, name := range silent {
+		if !slices.Contains(o.silentAt, name) {
+			o.log.Warn("member does not answer", "member", name)
+		}
+	}
+	for _, name := range o.silentAt {
+		if !slices.Contains(silent, name) {
+			o.log.Info("member answers", "member", name)
+		}
+	}
+	o.silentAt = silent
+}
+
+// silentPeers are the members that do not answer this leader now.
+func (o *owner) silentPeers(s *cluster.State) []string {
+	var names []string
+	if o.now()-o.ledFrom < time.Second {
+		return nil // a new leader has not heard from everyone yet
+	}
+	for id, n := range s.Nodes {
+		if ago, ok := o.group.Contact(id); id != o.node.Self().NodeID && (!ok || ago > max(s.Heartbeat.Current, time.Second)) {
+			names = append(names, n.Name)
+		}
+	}
+	return names
 }
 
 func (o *owner) publishHint(faults []string) {
@@ -281,7 +328,7 @@ func (o *owner) becomeStandby(why string, addrs []vip.Address, schedule vip.Sche
 		o.gate.Shut()
 		o.state = standby
 		o.log.Info("not owner any more", "reason", why)
-		if s := o.group.Standing(); s.Leading && s.LeaseUntil > o.now() {
+		if s := o.standing(); s.Leading && s.LeaseUntil > o.now() {
 			// It still leads, so nobody else can say that nobody owns.
 			o.record(cluster.Move{Group: o.name, Term: s.Term, From: o.node.Self().Name, Reason: why})
 		}

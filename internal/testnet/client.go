@@ -232,7 +232,7 @@ func (c *Client) Answering() (ago time.Duration, ok bool) {
 
 // ClientStats are totals since the start.
 type ClientStats struct {
-	Cadence
+	Cadence        Cadence
 	Sent, Answered int
 	Late           int // answered, but not within ClientOptions.AnswerWithin
 	MeanRTT        time.Duration

@@ -230,7 +230,7 @@ func (p *Prober) Holder(vip netip.Addr) string {
 
 // ProberStats tells how much the Prober's silence is worth.
 type ProberStats struct {
-	Cadence
+	Cadence Cadence
 	Probes  int // questions asked for each address
 	Answers int
 	Dropped int // packets the socket had no room for

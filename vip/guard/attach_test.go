@@ -134,6 +134,25 @@ func TestCloseLeavesNothing(t *testing.T) {
 	})
 }
 
+func TestNoLocal(t *testing.T) {
+	forKinds(t, func(t *testing.T, opts Options) {
+		ns := newNS(t)
+		opts.NoLocal = true
+		g := open(t, ns, opts)
+		for range 2 {
+			if err := g.Check(); err != nil {
+				t.Fatal(err)
+			}
+			if n := len(g.Status().Interfaces); n != 0 {
+				t.Errorf("%d interfaces attached", n)
+			}
+			if out := leftovers(t, ns, ""); strings.Contains(out, "lo: ") || strings.Contains(out, "\"lo\"") {
+				t.Errorf("attached to the loopback:\n%s", out)
+			}
+		}
+	})
+}
+
 // A clsact qdisc of somebody else, and its filters, stay.
 func TestForeignQdiscStays(t *testing.T) {
 	needKernel(t)
@@ -252,7 +271,15 @@ func TestRemovedIsRepaired(t *testing.T) {
 		p := newProber(t, w, 2*time.Millisecond)
 		p.waitAnswered(t)
 		remove[opts.Kind](t, w, g)
-		t.Logf("repaired after %v", eventually(t, "repair", func() bool { return g.Status().Repairs > 0 && attachedTo(g, "eth0") }))
+		t.Logf("repaired after %v", eventually(t, "repair", func() bool {
+			s := g.Status()
+			for _, i := range s.Interfaces {
+				if i.Name == "eth0" && i.Repairs > 0 {
+					return true
+				}
+			}
+			return opts.Kind == NFT && s.Repairs > 0
+		}))
 		p.waitAnswered(t) // The lease is back as well.
 		g.SetDeadline(1, 0)
 		if opts.Kind == NFT {
@@ -294,7 +321,9 @@ func TestInstances(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		// Both cannot be first. What counts is that nothing breaks.
+		if n := a.Status().Repairs + b.Status().Repairs; n != 0 {
+			t.Errorf("two instances overtake each other: %d repairs", n)
+		}
 		other := open(t, newNS(t), opts) // Same name, other namespace, same interface number.
 		for _, g := range []*Guard{a, b, other} {
 			if err := g.Close(); err != nil {

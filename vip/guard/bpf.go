@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/rlimit"
 )
 
 // An attacher puts programs in front of a device's packets and keeps them there
@@ -43,15 +44,21 @@ func newBPFBackend(name Kind, now func() time.Duration) (_ *bpfBackend, err erro
 			b.release()
 		}
 	}()
+	// Matters before Linux 5.11 (by its documentation) and fails without CAP_BPF,
+	// which creating the maps then reports better.
+	_ = rlimit.RemoveMemlock()
 	if b.maps, err = newGateMaps(); err != nil {
 		return nil, err
 	}
 	for _, dir := range []direction{ingress, egress} {
-		if b.progs[dir], err = newProgram("raftvip_"+dir.String(), func() asm.Instructions { return gateProgram(b.maps, dir) }); err != nil {
+		if b.progs[dir], err = newProgram(programPrefix+dir.String(), func() asm.Instructions { return gateProgram(b.maps, dir) }); err != nil {
 			return nil, err
 		}
 	}
 	if err = selfTest(b.maps, b.progs, now); err != nil {
+		return nil, err
+	}
+	if err = b.maps.resetDrops(); err != nil {
 		return nil, err
 	}
 	return b, nil
@@ -105,7 +112,7 @@ func (b *bpfBackend) egressProgram(dev device) (*program, error) {
 	if p := b.vmac[dev.group]; p != nil {
 		return p, nil
 	}
-	p, err := newProgram(fmt.Sprintf("raftvip_v%d", dev.group), func() asm.Instructions { return vmacProgram(b.maps, dev.group) })
+	p, err := newProgram(fmt.Sprintf("%sv%d", programPrefix, dev.group), func() asm.Instructions { return vmacProgram(b.maps, dev.group) })
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -76,13 +77,35 @@ func cleanPins(given string, ns *netNS, keep string, match func(instance string)
 		for _, e := range entries {
 			p := pinDir{path: filepath.Join(b.dir, e.Name()), parents: b.parents, mounted: b.mount}
 			instance, inode, ok := splitInstanceDir(e.Name())
-			if !ok || inode != ns.inode || p.path == keep || !match(instance) {
+			// A namespace that is gone took its devices, so all links are dead.
+			if !ok || p.path == keep || inode != ns.inode && !deadLinks(p.path) {
+				continue
+			}
+			if inode == ns.inode && !match(instance) {
 				continue
 			}
 			errs = append(errs, removePinnedLinks(p.path, func(string) bool { return true }), p.remove())
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// deadLinks says whether there are pinned links in dir, and all have lost their
+// device.
+func deadLinks(dir string) bool {
+	paths, _ := filepath.Glob(filepath.Join(dir, "link_*"))
+	for _, path := range paths {
+		lk, err := link.LoadPinnedLink(path, nil)
+		if err != nil {
+			return false
+		}
+		info, err := lk.Info()
+		lk.Close()
+		if err != nil || info.TCX() == nil || info.TCX().Ifindex != 0 {
+			return false
+		}
+	}
+	return len(paths) > 0
 }
 
 // ifName returns the name of an interface of the calling thread's namespace, "" if

@@ -109,6 +109,16 @@ func (a *clsactAttacher) ensureFilter(dev device, dir direction, p *program) (ch
 	if err != nil {
 		return unchanged, err
 	}
+	// The first filter, not counting other instances of raftvip: they either drop a
+	// packet or hand it on.
+	firstFilter := func(fs []netlink.Filter) netlink.Filter {
+		for _, f := range fs {
+			if inst, _ := filterInstance(f); inst == "" || inst == a.instance {
+				return f
+			}
+		}
+		return nil
+	}
 	used := map[uint32]bool{}
 	var mine []*netlink.BpfFilter
 	for _, f := range filters {
@@ -117,7 +127,7 @@ func (a *clsactAttacher) ensureFilter(dev device, dir direction, p *program) (ch
 			mine = append(mine, f.(*netlink.BpfFilter))
 		}
 	}
-	if len(mine) == 1 && filters[0] == netlink.Filter(mine[0]) {
+	if len(mine) == 1 && firstFilter(filters) == netlink.Filter(mine[0]) {
 		if mine[0].Id == int(id) {
 			return unchanged, nil
 		}

@@ -117,6 +117,32 @@ func TestAdoptionAfterCrash(t *testing.T) {
 	}
 }
 
+// A process that attaches nothing leaves the dead one's guard until its addresses
+// are gone.
+func TestCrashThenLifetime(t *testing.T) {
+	forKinds(t, func(t *testing.T, opts Options) {
+		w := newWire(t)
+		g, err := tryOpen(w.node, opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Arm(1, vips); err != nil {
+			t.Fatal(err)
+		}
+		if err := addVIPs(w.node); err != nil {
+			t.Fatal(err)
+		}
+		p := newProber(t, w, time.Millisecond)
+		shut := boottime.Now()
+		crash(t, g)
+		g = open(t, w.node, Options{Kind: Lifetime, PinDir: opts.PinDir, Recheck: 10 * time.Millisecond})
+		start(t, g)
+		p.checkSilent(t, shut)
+		delVIPs(t, w.node)
+		eventually(t, "old guard removed", func() bool { return leftovers(t, w.node, opts.PinDir) == "" })
+	})
+}
+
 // An inherited address may be armed again while it is still on the interface.
 func TestArmInherited(t *testing.T) {
 	forKinds(t, func(t *testing.T, opts Options) {
@@ -140,6 +166,31 @@ func TestArmInherited(t *testing.T) {
 		if s := g.Status(); s.Inherited != 0 || s.Armed != 2 {
 			t.Errorf("after arming: %+v", s)
 		}
+	})
+}
+
+// A namespace that is gone leaves pins that nobody will ever open again.
+func TestCleanupOfDeadNamespace(t *testing.T) {
+	needKernel(t)
+	pins := newBPFFS(t)
+	func() {
+		ns := newNS(t)
+		g, err := tryOpen(ns, Options{Kind: BPFTCX, PinDir: pins})
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := newNS(t)
+		in(t, other, func() error { return Cleanup(Options{PinDir: pins}) })
+		if leftovers(t, ns, pins) == "" {
+			t.Error("cleanup in one namespace removed the guard of another")
+		}
+		crash(t, g)
+		ns.close()
+	}()
+	ns := newNS(t)
+	eventually(t, "dead namespace cleaned", func() bool {
+		in(t, ns, func() error { return Cleanup(Options{PinDir: pins}) })
+		return leftovers(t, ns, pins) == ""
 	})
 }
 

@@ -96,6 +96,7 @@ type Guard struct {
 	// may take long; arming is part of a takeover.
 	arming sync.Mutex
 	armed  map[netip.Addr]uint32
+	old    []netip.Addr // kept shut by the guard of an earlier process, see retire
 
 	// attaching serialises checks of the devices.
 	attaching sync.Mutex
@@ -156,6 +157,10 @@ func Open(opts Options) (_ *Guard, err error) {
 func (g *Guard) Arm(group uint32, addrs []netip.Addr) error {
 	if group >= MaxGroups {
 		return fmt.Errorf("guard: arm: group %d; allowed are 0 to %d", group, MaxGroups-1)
+	}
+	// Whoever takes an address has removed what was left of it.
+	if err := g.retire(true); err != nil {
+		return fmt.Errorf("guard: arm: remove the guard of an earlier process: %w", err)
 	}
 	g.arming.Lock()
 	defer g.arming.Unlock()
@@ -291,6 +296,10 @@ func (g *Guard) Close() error {
 	g.arming.Lock()
 	defer g.arming.Unlock()
 	err := g.backend.close()
+	if len(g.old) > 0 {
+		err = errors.Join(err, g.removeOthers(g.Kind()))
+		g.old = nil
+	}
 	g.release()
 	if err != nil {
 		return fmt.Errorf("guard: close: %w", err)

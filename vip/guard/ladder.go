@@ -29,8 +29,11 @@ func (g *Guard) climb() error {
 	for _, k := range g.opts.Kind.rungs() {
 		b, err := g.try(k, inherited)
 		if err == nil {
-			// Only now that ours is attached may what other mechanisms left go.
-			if err := g.removeOthers(k); err != nil {
+			// Only now that ours is attached may what other mechanisms left go. One that
+			// attaches nothing leaves it until the addresses are gone.
+			if !g.attaches() && len(inherited) > 0 {
+				g.old = inherited
+			} else if err := g.removeOthers(k); err != nil {
 				g.warn(fmt.Sprintf("what an earlier process left could not all be removed: %v", err))
 			}
 			g.describe()
@@ -142,6 +145,35 @@ func (g *Guard) removeOthers(k Kind) error {
 	return errors.Join(errs...)
 }
 
+// retire removes the guard of an earlier process, which was left to keep its
+// addresses shut, when they are gone or now is true. It does nothing if there is none.
+func (g *Guard) retire(now bool) error {
+	g.arming.Lock()
+	old := g.old
+	g.arming.Unlock()
+	if len(old) == 0 {
+		return nil
+	}
+	if !now {
+		present, err := presentAddresses(g.nl)
+		if err != nil {
+			return err
+		}
+		for _, a := range old {
+			if present[a] {
+				return nil
+			}
+		}
+	}
+	if err := g.removeOthers(g.Kind()); err != nil {
+		return err
+	}
+	g.arming.Lock()
+	g.old = nil
+	g.arming.Unlock()
+	return nil
+}
+
 func (g *Guard) warn(text string) {
 	g.warnings = append(g.warnings, text)
 }
@@ -153,8 +185,10 @@ func (g *Guard) describe() {
 		g.warn(w)
 	}
 	switch k {
-	case NFT, Lifetime:
-		g.warn(fmt.Sprintf("guard %s is weaker than eBPF", k))
+	case NFT:
+		g.warn("guard nft is weaker than eBPF: whoever flushes the ruleset opens it, and on a busy machine a lease below 1 s may lapse although the owner is well")
+	case Lifetime:
+		g.warn("guard lifetime is weaker than eBPF: after a lease two nodes may answer for seconds")
 	case Off:
 		g.warn("guard off: a stopped or dead daemon leaves its addresses answering, and two nodes may answer")
 	}

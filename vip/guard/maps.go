@@ -42,7 +42,7 @@ func newGateMaps() (_ *gateMaps, err error) {
 			m.close()
 		}
 	}()
-	make := func(spec ebpf.MapSpec) (*ebpf.Map, error) {
+	create := func(spec ebpf.MapSpec) (*ebpf.Map, error) {
 		mp, err := ebpf.NewMap(&spec)
 		if err != nil {
 			return nil, fmt.Errorf("bpf: create map %s: %w", spec.Name, err)
@@ -51,13 +51,13 @@ func newGateMaps() (_ *gateMaps, err error) {
 	}
 	// The hash is allocated at once (about 0.5 MiB), so that arming cannot fail for
 	// want of memory during a takeover.
-	if m.vips, err = make(ebpf.MapSpec{Name: "raftvip_addr", Type: ebpf.Hash, KeySize: 16, ValueSize: vipsEntryGroup, MaxEntries: MaxAddresses}); err != nil {
+	if m.vips, err = create(ebpf.MapSpec{Name: "raftvip_addr", Type: ebpf.Hash, KeySize: 16, ValueSize: vipsEntryGroup, MaxEntries: MaxAddresses}); err != nil {
 		return nil, err
 	}
-	if m.deadlines, err = make(ebpf.MapSpec{Name: "raftvip_dline", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: slots, Flags: unix.BPF_F_MMAPABLE}); err != nil {
+	if m.deadlines, err = create(ebpf.MapSpec{Name: "raftvip_dline", Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: slots, Flags: unix.BPF_F_MMAPABLE}); err != nil {
 		return nil, err
 	}
-	if m.drops, err = make(ebpf.MapSpec{Name: "raftvip_drops", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 2}); err != nil {
+	if m.drops, err = create(ebpf.MapSpec{Name: "raftvip_drops", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 2}); err != nil {
 		return nil, err
 	}
 	p, err := unix.MmapPtr(m.deadlines.FD(), 0, nil, cellsSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
@@ -120,6 +120,20 @@ func (m *gateMaps) dropped(dir direction) (uint64, error) {
 		sum += n
 	}
 	return sum, nil
+}
+
+// resetDrops sets the drop counters to 0, after the self-test.
+func (m *gateMaps) resetDrops() error {
+	n, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("bpf: %w", err)
+	}
+	for _, dir := range []direction{ingress, egress} {
+		if err := m.drops.Put(uint32(dir), make([]uint64, n)); err != nil {
+			return fmt.Errorf("bpf: reset drop counter: %w", err)
+		}
+	}
+	return nil
 }
 
 // close lets go of the maps; attached programs keep their own reference. A

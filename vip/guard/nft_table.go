@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The table, as nft(8) would write it; every rule is one that nft itself can write,
-// because its listing aborts on others (nft 1.0.6):
+// The table, as nft(8) would write it. The rules are plain ones because the listing
+// of nft 1.0.6 aborts on cleverer ones that a program can make:
 //
 //	table netdev raftvip_NAME {
 //	    map addr4 { type ipv4_addr : verdict; elements = { 10.0.0.1 : jump gate_0 } }
@@ -22,7 +22,7 @@ import (
 //	    set lease_0 { type ether_type; flags timeout; elements = { ip, arp, ip6 } }
 //	    set ticket { type ether_type; flags timeout }
 //	    chain gate_0 { meta protocol @lease_0 return; counter drop }
-//	    chain guard_in { ip daddr vmap @addr4; ip6 daddr vmap @addr6; NS target vmap @addr6 }
+//	    chain guard_in { ip daddr vmap @addr4; ip6 daddr vmap @addr6 }
 //	    chain guard_out { arp saddr ip vmap @addr4; ip saddr vmap @addr4; ip6 saddr vmap @addr6; NA target vmap @addr6 }
 //	    chain in_2 { type filter hook ingress device "eth0" priority -500; jump guard_in }
 //	    chain out_2 { type filter hook egress device "eth0" priority -500; jump guard_out }
@@ -30,7 +30,10 @@ import (
 //
 // An element of a lease set exists for each protocol, as a rule can only look up
 // something of the packet. ARP is judged going out only: nftables cannot compare
-// sender with target, so it could not let in the new owner's announcement.
+// sender with target, so it could not let in the new owner's announcement. The same
+// goes for neighbour solicitations, whose answer is stopped. The rule for the target
+// of an advertisement is listed as "@th,64,128 vmap @addr6", which nft 1.0.6 does not
+// read back; without it an announcement from another source would leave.
 const (
 	nftIn    = "guard_in"
 	nftOut   = "guard_out"
@@ -186,17 +189,14 @@ func (b *nftBackend) addRules() {
 		}
 		b.conn.AddRule(r)
 	}
-	nd := func(kind byte) []expr.Any {
-		return append(is(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_ICMPV6}), field(transport, 0, 1, []byte{kind})...)
-	}
+	advert := append(is(expr.MetaKeyL4PROTO, []byte{unix.IPPROTO_ICMPV6}), field(transport, 0, 1, []byte{136})...)
 	rule(in, is(expr.MetaKeyPROTOCOL, ip4), vmap(network, 16, 4))
 	rule(in, is(expr.MetaKeyPROTOCOL, ip6), vmap(network, 24, 16))
-	rule(in, is(expr.MetaKeyPROTOCOL, ip6), nd(135), vmap(transport, 8, 16))
 
 	rule(out, is(expr.MetaKeyPROTOCOL, arp), vmap(network, 14, 4))
 	rule(out, is(expr.MetaKeyPROTOCOL, ip4), vmap(network, 12, 4))
 	rule(out, is(expr.MetaKeyPROTOCOL, ip6), vmap(network, 8, 16))
-	rule(out, is(expr.MetaKeyPROTOCOL, ip6), nd(136), vmap(transport, 8, 16))
+	rule(out, is(expr.MetaKeyPROTOCOL, ip6), advert, vmap(transport, 8, 16))
 }
 
 func (b *nftBackend) addressElements(group uint32, addrs []netip.Addr) (four, six []nftables.SetElement) {

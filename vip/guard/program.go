@@ -291,6 +291,9 @@ func vmacProgram(m *gateMaps, group uint32) asm.Instructions {
 	return g.insns
 }
 
+// programPrefix begins the name of every program.
+const programPrefix = "raftvip_"
+
 // A program is a loaded program that can be loaded once more: a hook does not take
 // the same one twice, not even while it is moved.
 type program struct {

@@ -25,22 +25,30 @@ func (g *Guard) Run(ctx context.Context) error {
 // follow checks at once, after every change of a link, and periodically. A failed
 // subscription leaves the periodic check.
 func (g *Guard) follow(ctx context.Context) error {
-	if k := g.Kind(); k == Lifetime || k == Off {
-		<-ctx.Done()
-		return nil
-	}
 	tick := time.NewTicker(g.opts.Recheck)
 	defer tick.Stop()
-	events := g.subscribe(ctx)
+	var events <-chan netlink.LinkUpdate
+	if g.attaches() {
+		events = g.subscribe(ctx)
+	}
+	last := ""
 	for {
-		if err := g.Check(); err != nil && ctx.Err() == nil {
-			g.log.Warn("guard check failed", "err", err)
+		text := ""
+		if err := g.Check(); err != nil {
+			text = err.Error()
+		}
+		if text != last && ctx.Err() == nil {
+			if last = text; text != "" {
+				g.log.Warn("guard check failed", "err", text)
+			} else {
+				g.log.Info("guard check is good again")
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if events == nil {
+			if events == nil && g.attaches() {
 				events = g.subscribe(ctx)
 			}
 		case _, ok := <-events:
@@ -50,6 +58,12 @@ func (g *Guard) follow(ctx context.Context) error {
 			drain(events)
 		}
 	}
+}
+
+// attaches says whether the mechanism attaches to devices at all.
+func (g *Guard) attaches() bool {
+	k := g.Kind()
+	return k != Lifetime && k != Off
 }
 
 // drain skips events that one check will answer together.
@@ -68,6 +82,11 @@ func drain(events <-chan netlink.LinkUpdate) {
 
 // subscribe returns link events until ctx ends, nil if there are none to be had.
 func (g *Guard) subscribe(ctx context.Context) <-chan netlink.LinkUpdate {
+	g.attaching.Lock() // Close must not take the namespace away.
+	defer g.attaching.Unlock()
+	if g.isClosed() {
+		return nil
+	}
 	ch := make(chan netlink.LinkUpdate, 64)
 	err := g.ns.do(func() error {
 		return netlink.LinkSubscribeWithOptions(ch, ctx.Done(), netlink.LinkSubscribeOptions{
@@ -92,6 +111,9 @@ func (g *Guard) Check() error {
 	defer g.attaching.Unlock()
 	if g.isClosed() {
 		return errClosed
+	}
+	if !g.attaches() {
+		return g.retire(false)
 	}
 	return errors.Join(g.reconcile(), g.sweep())
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -61,11 +62,11 @@ func (a *tcxAttacher) ensure(dev device, dir direction, p *program) (change, err
 			return fmt.Errorf("bpf: %s %s: %w", dev.name, dir, err)
 		}
 		a.links[k] = l
-		where, err := a.position(k, l.id)
+		first, err := a.first(k, l.id)
 		if err != nil {
 			return err
 		}
-		if where != 0 {
+		if !first {
 			done = repaired
 			return a.reattach(k, l, p)
 		}
@@ -105,7 +106,7 @@ func (a *tcxAttacher) adopt(k hook) *tcxLink {
 	if info, err := lk.Info(); err == nil {
 		t := info.TCX()
 		if t != nil && t.Ifindex == uint32(k.ifindex) && ebpf.AttachType(t.AttachType) == tcxAttachType(k.dir) {
-			if where, err := a.position(k, info.ID); err == nil && where >= 0 {
+			if ids, err := a.chain(k); err == nil && slices.ContainsFunc(ids, func(p link.AttachedProgram) bool { return isLink(p, info.ID) }) {
 				return &tcxLink{link: lk, id: info.ID, prog: info.Program}
 			}
 		}
@@ -116,19 +117,48 @@ func (a *tcxAttacher) adopt(k hook) *tcxLink {
 	return nil
 }
 
-// position returns the place of the link in the chain of its hook, -1 if it is not
-// there.
-func (a *tcxAttacher) position(k hook, id link.ID) (int, error) {
+// chain returns what is attached to a hook, in the order in which it runs.
+func (a *tcxAttacher) chain(k hook) ([]link.AttachedProgram, error) {
 	q, err := link.QueryPrograms(link.QueryOptions{Target: k.ifindex, Attach: tcxAttachType(k.dir)})
 	if err != nil {
-		return -1, fmt.Errorf("bpf: list tcx programs: %w", err)
+		return nil, fmt.Errorf("bpf: list tcx programs: %w", err)
 	}
-	for i, p := range q.Programs {
-		if got, ok := p.LinkID(); ok && got == id {
-			return i, nil
+	return q.Programs, nil
+}
+
+func isLink(p link.AttachedProgram, id link.ID) bool {
+	got, ok := p.LinkID()
+	return ok && got == id
+}
+
+// first says whether the link is the first of its chain, not counting other
+// instances of raftvip: they either drop a packet or hand it on.
+func (a *tcxAttacher) first(k hook, id link.ID) (bool, error) {
+	chain, err := a.chain(k)
+	if err != nil {
+		return false, err
+	}
+	for _, p := range chain {
+		if isLink(p, id) {
+			return true, nil
+		}
+		if !isRaftvip(p.ID) {
+			return false, nil
 		}
 	}
-	return -1, nil
+	return false, nil
+}
+
+// isRaftvip says whether a program is one of this package, by its name. The kernel
+// tells only those who have CAP_SYS_ADMIN; to others it is somebody else's.
+func isRaftvip(id ebpf.ProgramID) bool {
+	p, err := ebpf.NewProgramFromID(id)
+	if err != nil {
+		return false
+	}
+	defer p.Close()
+	info, err := p.Info()
+	return err == nil && strings.HasPrefix(info.Name, programPrefix)
 }
 
 // attach makes a new link at the head of the chain and pins it.

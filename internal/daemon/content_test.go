@@ -1,0 +1,162 @@
+package daemon
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/vip"
+)
+
+func addressesOf(texts ...string) []cluster.Address {
+	var out []cluster.Address
+	for _, text := range texts {
+		out = append(out, cluster.Address{Prefix: netip.MustParsePrefix(text)})
+	}
+	return out
+}
+
+func TestDifference(t *testing.T) {
+	file := func(name string, addrs ...cluster.Address) cluster.Instance {
+		return cluster.Instance{Name: name, FromFile: true, VirtualRouterID: 51, Addresses: addrs}
+	}
+	a, b := addressesOf("10.0.0.1/24")[0], addressesOf("10.0.0.2/24")[0]
+	labelled := a
+	labelled.Label, labelled.Dev = "eth0:vip", "eth7"
+	wider := a
+	wider.Prefix = netip.MustParsePrefix("10.0.0.1/16")
+	other := file("VI", a)
+	other.VirtualRouterID = 52
+	byHand := cluster.Instance{Name: "default", Addresses: addressesOf("10.0.0.9/24")}
+	for _, tt := range []struct {
+		name       string
+		have, want []cluster.Instance
+		lines      []string
+	}{
+		{"same", []cluster.Instance{file("VI", a)}, []cluster.Instance{file("VI", a)}, nil},
+		{"device and label are the node's own", []cluster.Instance{file("VI", a)}, []cluster.Instance{file("VI", labelled)}, nil},
+		{"in the file only", []cluster.Instance{file("VI", a)}, []cluster.Instance{file("VI", a, b)}, []string{"10.0.0.2/24 is in the file only"}},
+		{"in the cluster only", []cluster.Instance{file("VI", a, b)}, []cluster.Instance{file("VI", a)}, []string{"10.0.0.2/24 is in the cluster only"}},
+		{"other length", []cluster.Instance{file("VI", a)}, []cluster.Instance{file("VI", wider)}, []string{"10.0.0.1 is 10.0.0.1/16 in the file, 10.0.0.1/24 in the cluster"}},
+		{"other VRID", []cluster.Instance{file("VI", a)}, []cluster.Instance{other}, []string{"virtual_router_id is 52 in the file, 51 in the cluster"}},
+		{"new instance, old instance", []cluster.Instance{file("old", a)}, []cluster.Instance{file("new", b)}, []string{"instance new: the file has it", "instance old: the cluster has it"}},
+		{"added by vip add is no drift", []cluster.Instance{file("VI", a), byHand}, []cluster.Instance{file("VI", a)}, nil},
+		{"a file without instances has no say", []cluster.Instance{file("VI", a)}, nil, nil},
+	} {
+		got := difference(tt.have, tt.want, time.Second, 0)
+		if len(got) != len(tt.lines) {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.lines)
+			continue
+		}
+		for i := range got {
+			if !strings.Contains(got[i], tt.lines[i]) {
+				t.Errorf("%s: got %q, want %q", tt.name, got[i], tt.lines[i])
+			}
+		}
+	}
+	if got := difference(nil, nil, time.Second, 300*time.Millisecond); len(got) != 1 || !strings.Contains(got[0], "heartbeat_timeout is 300ms in the file, 1s in the cluster") {
+		t.Errorf("heartbeat: %q", got)
+	}
+}
+
+func TestProposalKeepsWhatNoFileBroughtIn(t *testing.T) {
+	byHand := cluster.Instance{Name: "default", Addresses: addressesOf("10.0.0.9/24")}
+	old := cluster.Instance{Name: "old", FromFile: true}
+	fresh := cluster.Instance{Name: "new", FromFile: true}
+	names := func(list []cluster.Instance) (out []string) {
+		for _, in := range list {
+			out = append(out, in.Name)
+		}
+		return out
+	}
+	if got := names(proposal([]cluster.Instance{old, byHand}, []cluster.Instance{fresh})); !slices.Equal(got, []string{"new", "default"}) {
+		t.Errorf("got %v", got)
+	}
+	if got := names(proposal([]cluster.Instance{old, byHand}, nil)); !slices.Equal(got, []string{"old", "default"}) {
+		t.Errorf("no file: got %v", got)
+	}
+}
+
+func TestPlace(t *testing.T) {
+	links := []vip.Link{
+		{Name: "eth0", Up: true, Addresses: []vip.KernelAddress{{
+			Prefix: netip.MustParsePrefix("10.0.0.11/24"), Subnet: netip.MustParsePrefix("10.0.0.0/24"),
+		}}},
+		{Name: "eth1", Up: true},
+	}
+	named := addressesOf("10.0.0.50/24")
+	named[0].Dev = "ens5" // another node's name for it
+	conf := &config.Config{Instances: []*config.Instance{{Name: "VI", Interface: "eth1", Addresses: []config.Address{
+		{Prefix: netip.MustParsePrefix("10.0.0.60/24"), Dev: "eth0", Label: "eth0:vip"},
+	}}}}
+	for _, tt := range []struct {
+		name, instance string
+		address        cluster.Address
+		link, label    string
+		fails          string
+	}{
+		{"by subnet", "default", addressesOf("10.0.0.50/24")[0], "eth0", "", ""},
+		{"no subnet", "default", addressesOf("192.0.2.1/24")[0], "", "", "no interface has an address in its subnet"},
+		{"another node's device", "default", named[0], "eth0", "", ""},
+		{"the own file's line counts", "VI", addressesOf("10.0.0.60/24")[0], "eth0", "eth0:vip", ""},
+		{"the own file's instance counts", "VI", addressesOf("192.0.2.1/24")[0], "eth1", "", ""},
+	} {
+		got := place([]cluster.Instance{{Name: tt.instance, Addresses: []cluster.Address{tt.address}}}, conf, links)[0]
+		a, err := got.addressOf(vip.Schedule{})
+		if tt.fails != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.fails) {
+				t.Errorf("%s: got %v, want error with %q", tt.name, err, tt.fails)
+			}
+			continue
+		}
+		if err != nil || a.Link != tt.link || a.Label != tt.label {
+			t.Errorf("%s: got %+v, %v; want link %s label %s", tt.name, a, err, tt.link, tt.label)
+		}
+	}
+	// A label that belongs to another interface's name would be refused by the kernel.
+	p := placement{address: cluster.Address{Prefix: netip.MustParsePrefix("10.0.0.1/24"), Label: "eth0:vip"}, link: "ens5"}
+	if a, err := p.addressOf(vip.Schedule{}); err != nil || a.Label != "" {
+		t.Errorf("foreign label: %+v, %v", a, err)
+	}
+}
+
+func TestChooseAddress(t *testing.T) {
+	prefixes := func(texts ...string) (out []netip.Prefix) {
+		for _, text := range texts {
+			out = append(out, netip.MustParsePrefix(text))
+		}
+		return out
+	}
+	vips := []netip.Addr{netip.MustParseAddr("10.0.0.50")}
+	for _, tt := range []struct {
+		name string
+		own  []netip.Prefix
+		want string
+	}{
+		{"in a virtual address's subnet", prefixes("192.0.2.1/24", "10.0.0.11/24"), "10.0.0.11"},
+		{"IPv4 before IPv6", prefixes("2001:db8::1/64", "192.0.2.1/24"), "192.0.2.1"},
+		{"never a virtual address", prefixes("10.0.0.50/24", "192.0.2.1/24"), "192.0.2.1"},
+		{"a lone address is somebody's virtual one", prefixes("198.51.100.1/32", "192.0.2.1/24"), "192.0.2.1"},
+		{"IPv6 only", prefixes("2001:db8::1/64"), "2001:db8::1"},
+	} {
+		if got, err := chooseAddress(tt.own, vips); err != nil || got.String() != tt.want {
+			t.Errorf("%s: got %v, %v; want %s", tt.name, got, err, tt.want)
+		}
+	}
+	if _, err := chooseAddress(prefixes("10.0.0.50/24"), vips); err == nil {
+		t.Error("no address: no error")
+	}
+}
+
+func TestMinHeartbeatLeavesHalfOfTheLease(t *testing.T) {
+	for _, lateness := range []time.Duration{time.Millisecond, 3 * time.Second} {
+		h := minHeartbeat(lateness)
+		if left := time.Duration(0.9*float64(h)) - lateness; left < h*2/5 {
+			t.Errorf("lateness %s: at heartbeat_timeout %s only %s of the lease are left", lateness, h, left)
+		}
+	}
+}

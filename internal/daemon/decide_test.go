@@ -1,0 +1,75 @@
+package daemon
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/policy"
+)
+
+func TestDecide(t *testing.T) {
+	const now = 10 * time.Second
+	fit := policy.Node{ID: "a", Name: "lb1", Self: true, Ready: true, Priority: 100}
+	base := ownInputs{
+		standing: cluster.Standing{Leading: true, Term: 3, LeaseUntil: now + 1}, now: now, founded: true,
+		self: fit, decision: policy.Decision{Reason: "best"},
+	}
+	with := func(change func(*ownInputs)) ownInputs { in := base; change(&in); return in }
+	for _, tt := range []struct {
+		name string
+		in   ownInputs
+		want ownership
+		why  string
+	}{
+		{"leads, lease valid, fit", base, owning, "best"},
+		{"no cluster", with(func(in *ownInputs) { in.founded = false }), standby, "not been founded"},
+		{"leading is not owning: no evidence yet", with(func(in *ownInputs) { in.standing.LeaseUntil = 0 }), standby, "no majority has confirmed"},
+		{"lease ends at this instant", with(func(in *ownInputs) { in.standing.LeaseUntil = now }), standby, "lease has ended"},
+		{"lease without leadership", with(func(in *ownInputs) { in.standing.Leading = false }), standby, "another node leads"},
+		{"policy: nobody may own", with(func(in *ownInputs) { in.decision = policy.Decision{Release: true, Reason: "fault"} }), standby, "fault"},
+		{"to be handed over", with(func(in *ownInputs) { in.handover = true }), standby, "best"},
+		{"in fault", with(func(in *ownInputs) { in.self.Faults = []string{"eth0 is down"} }), standby, "eth0 is down"},
+		{"drained", with(func(in *ownInputs) { in.self.Drained = true }), standby, "drained"},
+		{"drained, though owning", with(func(in *ownInputs) { in.self.Drained, in.was = true, owning }), standby, "drained"},
+		{"witness", with(func(in *ownInputs) { in.self.Witness = true }), standby, "witness"},
+		{"checks without a result, not owning", with(func(in *ownInputs) { in.self.Ready = false }), standby, "first result"},
+		{"checks without a result, owning (after a reload)", with(func(in *ownInputs) { in.self.Ready, in.was = false, owning }), owning, "best"},
+		{"nothing known", ownInputs{}, standby, ""},
+	} {
+		got, why := decide(tt.in)
+		if got != tt.want || !strings.Contains(why, tt.why) {
+			t.Errorf("%s: got %v %q, want %v with %q", tt.name, got, why, tt.want, tt.why)
+		}
+	}
+}
+
+func TestChooseTarget(t *testing.T) {
+	s := &cluster.State{}
+	fit := func(id string, priority int) policy.Node {
+		return policy.Node{ID: id, Name: id, Voter: true, Connected: true, CaughtUp: true, Ready: true, Priority: priority}
+	}
+	self := fit("lb1", 200)
+	self.Self = true
+	drained := fit("lb4", 250)
+	drained.Drained = true
+	nodes := []policy.Node{self, fit("lb2", 100), fit("lb3", 101), drained}
+	for _, tt := range []struct {
+		to, want, problem string
+	}{
+		{"", "lb3", ""},
+		{"lb2", "lb2", ""},
+		{"lb1", "", "leads already"},
+		{"lb4", "", "is drained"},
+		{"lb9", "", "no node lb9"},
+	} {
+		got, err := chooseTarget(s, nodes, tt.to)
+		if got != tt.want || (err == nil) != (tt.problem == "") || err != nil && !strings.Contains(err.Error(), tt.problem) {
+			t.Errorf("to %q: got %q, %v; want %q, %q", tt.to, got, err, tt.want, tt.problem)
+		}
+	}
+	if _, err := chooseTarget(s, []policy.Node{self, drained}, ""); err == nil || !strings.Contains(err.Error(), "lb4 is drained") {
+		t.Errorf("nobody fit: %v does not say why", err)
+	}
+}
