@@ -217,7 +217,7 @@ func (s *State) configure(c Configuration) error {
 				return refuse(CodeBadRequest, "", "instance %s has an invalid address", in.Name)
 			}
 			if other, ok := seen[a.Prefix.Addr()]; ok {
-				return refuse(CodeAddressInUse, "", "address %s is in instance %s and in %s", a.Prefix.Addr(), other, in.Name)
+				return refuse(CodeAddressInUse, `see "raftvip vip list"`, "address %s is in instance %s and in %s", a.Prefix.Addr(), other, in.Name)
 			}
 			seen[a.Prefix.Addr()] = in.Name
 		}
@@ -233,7 +233,7 @@ func (s *State) configure(c Configuration) error {
 // voter may still use, and a second change must not forget it.
 func (s *State) setHeartbeat(d time.Duration) error {
 	if s.Heartbeat.Previous != s.Heartbeat.Current {
-		return refuse(CodeNotReady, "", "an earlier change of heartbeat_timeout has not reached every node yet")
+		return refuse(CodeNotReady, "try again when all nodes run", "an earlier change of heartbeat_timeout has not reached every node yet")
 	}
 	if d <= 0 {
 		return refuse(CodeBadRequest, "", "heartbeat_timeout %s: must be over 0", d)
@@ -247,7 +247,7 @@ func (s *State) addVIP(v VIPCommand) error {
 		return refuse(CodeBadRequest, "", "invalid address")
 	}
 	if in, a, ok := s.AddressOf(v.Address.Prefix.Addr()); ok {
-		return refuse(CodeAddressInUse, "", "address %s is already in instance %s", a.Prefix, in.Name)
+		return refuse(CodeAddressInUse, `see "raftvip vip list"`, "address %s is already in instance %s", a.Prefix, in.Name)
 	}
 	for i := range s.Instances {
 		if s.Instances[i].Name == v.Instance {

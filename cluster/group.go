@@ -359,7 +359,7 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	g.mu.Lock()
 	if g.transfer {
 		g.mu.Unlock()
-		return refuse(CodeTransfer, "", "a hand-over is under way already")
+		return refuse(CodeTransfer, "try again in a moment", "a hand-over is under way already")
 	}
 	g.transfer = true
 	g.mu.Unlock()
@@ -402,7 +402,7 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	}
 	stop()
 	g.rebind(context.WithoutCancel(ctx), release)
-	return refuse(CodeTransfer, "", "hand over to %s: %s", to, err)
+	return refuse(CodeTransfer, `see "raftvip status"; the owner stays`, "hand over to %s: %s", to, err)
 }
 
 // free tells the voters that the lease is released and waits until the target

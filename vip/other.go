@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"time"
 )
 
 var errNotLinux = errors.New("virtual addresses need Linux")

@@ -64,7 +64,7 @@ func Answer(w http.ResponseWriter, v any, err error) {
 	if err != nil {
 		var r *cluster.Refusal
 		if !errors.As(err, &r) {
-			r = &cluster.Refusal{Code: "error", Message: err.Error()}
+			r = &cluster.Refusal{Code: "error", Message: err.Error(), Hint: HintOf(err)}
 		}
 		w.WriteHeader(http.StatusConflict)
 		v = r

@@ -219,7 +219,7 @@ func (d *Daemon) vipAdd(ctx context.Context, in api.VIPRequest) (api.Done, error
 	}
 	s := d.node.State()
 	if i, a, ok := s.AddressOf(in.Prefix.Addr()); ok {
-		return api.Done{}, cluster.Refuse(cluster.CodeAddressInUse, "", "address %s is already in instance %s", a.Prefix, i.Name)
+		return api.Done{}, cluster.Refuse(cluster.CodeAddressInUse, `see "raftvip vip list"`, "address %s is already in instance %s", a.Prefix, i.Name)
 	}
 	address := cluster.Address{Prefix: in.Prefix, Dev: in.Dev}
 	if d.host != nil {
@@ -281,10 +281,10 @@ func (d *Daemon) vipDel(ctx context.Context, in api.VIPRequest) (api.Done, error
 
 func (d *Daemon) tokenCreate(ctx context.Context, in api.TokenRequest) (api.Token, error) {
 	if in.TTL <= 0 || in.TTL > maxTokenTTL {
-		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "", "token lifetime %s: must be over 0 and at most %s", in.TTL, maxTokenTTL)
+		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "give it with --ttl, such as --ttl 1h", "token lifetime %s: must be over 0 and at most %s", in.TTL, maxTokenTTL)
 	}
 	if in.Uses < 1 || in.Uses > maxTokenUses {
-		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "", "token uses %d: must be 1 to %d", in.Uses, maxTokenUses)
+		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "give them with --uses", "token uses %d: must be 1 to %d", in.Uses, maxTokenUses)
 	}
 	token, record, err := d.newToken(in)
 	if err != nil {

@@ -84,9 +84,10 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	if d.data, err = cluster.OpenDataDir(d.config.Raft.DataDir); err != nil {
 		return nil, dataDirHint(err)
 	}
+	opened := d // a return with an error sets d to nil
 	defer func() {
 		if err != nil {
-			d.closeParts()
+			opened.closeParts()
 		}
 	}()
 	id, secret, err := identity(d.data, d.config)

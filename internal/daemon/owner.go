@@ -402,7 +402,7 @@ func chooseTarget(s *cluster.State, nodes []policy.Node, to string) (string, err
 			continue
 		}
 		if n.Self {
-			return "", cluster.Refuse(cluster.CodeTransfer, "", "%s leads already", n.Name)
+			return "", cluster.Refuse(cluster.CodeTransfer, `see "raftvip status"`, "%s leads already", n.Name)
 		}
 		if ok, why := policy.Eligible(n); !ok {
 			return "", cluster.Refuse(cluster.CodeTransfer, `see "raftvip status"`, "%s cannot take over: it %s", n.Name, why)
