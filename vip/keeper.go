@@ -124,6 +124,9 @@ type entry struct {
 	lastErr error
 	backoff time.Duration
 	retryAt time.Duration // no attempt before
+	// deleteFailures counts the failed attempts to delete since the last that worked;
+	// more than 0 is StateRemoving.
+	deleteFailures int
 
 	secondAt      time.Duration // second burst, 0 for none
 	refreshAt     time.Duration // next refresh, 0 for none

@@ -20,6 +20,7 @@ type loopState struct {
 	queue    *burstQueue[*entry]
 	armed    map[netip.Addr]bool
 	armRetry time.Duration
+	own      bool // as looked at last
 	openings uint64
 	term     uint64
 	lifeAt   time.Duration // next refresh of lifetimes
@@ -133,6 +134,12 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 	if changed {
 		k.listEntries()
 		k.applied = seq
+		if own != k.loop.own {
+			k.loop.own = own
+			for _, e := range k.entries {
+				e.retryAt = 0 // a release does not wait for anything
+			}
+		}
 	}
 	valid, openings := k.cfg.Gate.state(now)
 	valid = valid && own
@@ -145,12 +152,14 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 		v, form := k.view(e, valid)
 		s := decide(v)
 		j := job{e: e, step: s, target: v.target, form: form}
+		if e.deleteFailures > 0 && len(s.remove) == 0 {
+			k.deletable(e, "address that could not be removed is gone or wanted again")
+		}
+		stuck := e.deleteFailures > 0
 		if s.add || s.adopt || len(s.remove) > 0 {
-			if e.retryAt > now {
+			// Failed adds do not hold up a removal.
+			if e.retryAt > now && stuck == (len(s.remove) > 0) {
 				next = min(next, e.retryAt)
-				if len(s.remove) > 0 && !v.own {
-					changed = e.setState(StateRemoving, "cannot be deleted", now) || changed
-				}
 				continue
 			}
 			if since := now - e.readdedAt; s.add && e.readdedAt > 0 && since < readdPause {
@@ -163,7 +172,7 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 			}
 			jobs = append(jobs, j)
 		}
-		if !s.add && !s.adopt {
+		if !s.add && !s.adopt && !stuck { // else it stays StateRemoving until that works
 			changed = e.setState(s.state, s.why, now) || changed
 			if s.state != StatePresent && len(s.remove) == 0 {
 				e.succeeded() // there is nothing left to try
