@@ -98,9 +98,9 @@ func (k *Keeper) removed(e *entry, p place, now time.Duration) {
 }
 
 // addAll arms, records and adds the addresses of jobs, each announced once as soon
-// as it is there. It reports whether it stopped because Set was called.
-func (k *Keeper) addAll(jobs []*job, seq uint64) (stale bool) {
-	start := k.now()
+// as it is there. start is now. It reports whether it stopped because Set was
+// called.
+func (k *Keeper) addAll(jobs []*job, start time.Duration, seq uint64) (stale bool) {
 	if !k.arm(jobs, start) {
 		return false
 	}
@@ -114,8 +114,13 @@ func (k *Keeper) addAll(jobs []*job, seq uint64) (stale bool) {
 	// still ends what a crash leaves behind.
 	k.setErr("address journal", k.cfg.Journal.add(records))
 
+	// What others do about the change, and the log, comes after the last address: they
+	// would take the time, and the lock, of the next one.
 	count := 0
 	defer func() {
+		k.mu.Lock()
+		k.notify()
+		k.mu.Unlock()
 		if count > 0 {
 			k.log.Info("addresses added", "count", count, "took", k.now()-start)
 		}
@@ -174,7 +179,6 @@ func (k *Keeper) placed(j *job, now time.Duration) {
 		k.loop.lifeAt = now + k.cfg.Lifetime/3
 	}
 	e.setState(StatePresent, "", now)
-	k.notify()
 	k.burst(e, now, true)
 }
 
@@ -196,7 +200,6 @@ func (k *Keeper) addFailed(j *job, err error, now time.Duration) {
 		k.log.Error("address not added", "vip", j.form.Prefix, "link", e.want.Link, "reason", err)
 	}
 	e.setState(StateFailed, err.Error(), now)
-	k.notify()
 }
 
 // arm installs the guard entries of the jobs and reports whether all are there.

@@ -327,8 +327,8 @@ func TestListChangesWhileOwning(t *testing.T) {
 		b.trace.Take()
 		b.k.Set(b.wanted(true, 1, "10.0.0.6/24", "10.0.0.7/24"))
 		synctest.Wait()
-		b.expectTrace("delete 10.0.0.5/32 eth0", "disarm 10.0.0.5",
-			"arm 10.0.0.7", "add 10.0.0.7/32 eth0", "announce 10.0.0.7 eth0")
+		b.expectTrace("delete 10.0.0.5/32 eth0",
+			"arm 10.0.0.7", "add 10.0.0.7/32 eth0", "announce 10.0.0.7 eth0", "disarm 10.0.0.5")
 		if n := len(b.k.Status().Addresses); n != 2 {
 			t.Errorf("%d addresses in status, want 2", n)
 		}

@@ -56,15 +56,16 @@ func (k *Keeper) pass() (next time.Duration) {
 		if k.removeAll(removes, seq) {
 			return now
 		}
+		now = k.now()
 		next = now // what was in the way may have gone
 	}
-	next = min(next, k.disarm(now))
 	if len(adds) > 0 {
-		if k.addAll(adds, seq) {
+		if k.addAll(adds, now, seq) {
 			return now
 		}
 		next = now
 	}
+	next = min(next, k.disarm(now)) // no take waits for that
 	if !own {
 		k.loop.lifeAt = 0
 	}
