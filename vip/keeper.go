@@ -97,6 +97,7 @@ type Keeper struct {
 	// be repeated on top of it. A Snapshot ends it.
 	reloading bool
 	missed    []Event
+	behind    bool // the last Snapshot lacks an address that we put
 
 	loop loopState // of the Run goroutine alone
 }

@@ -400,6 +400,44 @@ func TestListingFailsAtFirst(t *testing.T) {
 	})
 }
 
+// A lateHost delivers a first Snapshot that it took before the test's addresses.
+type lateHost struct {
+	*viptest.Host
+	deliver chan struct{}
+}
+
+func (h lateHost) Watch(ctx context.Context, sink func(vip.Event)) error {
+	links, err := h.Links()
+	if err != nil {
+		return err
+	}
+	<-h.deliver
+	sink(vip.Event{Kind: vip.Snapshot, Links: links})
+	time.Sleep(time.Second)
+	return h.Host.Watch(ctx, sink)
+}
+
+// A listing that another goroutine began before an add says nothing about it.
+func TestSnapshotOlderThanAnAddIsNoLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		deliver := make(chan struct{})
+		b := newBench(t, func(b *bench, c *vip.KeeperConfig) { c.Host = lateHost{b.host, deliver} })
+		b.own("10.0.0.5/24", "fd00::5/64")
+		b.trace.Take()
+		close(deliver)
+		synctest.Wait()
+		b.expectTrace()
+		b.expectState("10.0.0.5", vip.StatePresent)
+		if n := b.k.Status().Readded; n != 0 {
+			t.Errorf("%d addresses lost and put back", n)
+		}
+		time.Sleep(2 * time.Second)
+		b.host.Unconfigure("eth0", "10.0.0.5/32")
+		synctest.Wait()
+		b.expectTrace("add 10.0.0.5/32 eth0", "announce 10.0.0.5 eth0")
+	})
+}
+
 func TestJournalAndLeftovers(t *testing.T) {
 	for _, noMarks := range []bool{false, true} {
 		t.Run(fmt.Sprintf("noMarks=%v", noMarks), func(t *testing.T) {

@@ -90,11 +90,11 @@ func (k *Keeper) pass() (next time.Duration) {
 // and returns how long to wait if nothing is known at all.
 func (k *Keeper) ensureMirror() (wait time.Duration) {
 	k.mu.Lock()
-	if k.mirror != nil && !k.loop.reload {
+	if k.mirror != nil && !k.loop.reload && !k.behind {
 		k.mu.Unlock()
 		return 0
 	}
-	k.reloading, k.missed = true, nil
+	k.reloading, k.missed, k.behind = true, nil, false
 	k.mu.Unlock()
 
 	links, err := k.cfg.Host.Links()
@@ -107,6 +107,9 @@ func (k *Keeper) ensureMirror() (wait time.Duration) {
 	switch {
 	case superseded: // by a Snapshot
 		k.loop.reload = false
+		if k.behind {
+			return time.Millisecond
+		}
 	case err == nil:
 		k.loop.reload = false
 		k.mirror = newMirror(links)
