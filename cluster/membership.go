@@ -353,7 +353,23 @@ func (n *Node) apiHandler() http.Handler {
 	if n.opts.Handler != nil {
 		mux.Handle("/", n.membersOnly(n.opts.Handler))
 	}
-	return mux
+	return n.tellRemoved(mux)
+}
+
+// tellRemoved answers nodes that were removed with just that.
+func (n *Node) tellRemoved(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if gone, ok := n.State().Removed[PeerFromContext(r.Context())]; ok {
+			answer(w, nil, removedRefusal(gone))
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+func removedRefusal(r RemovedNode) *Refusal {
+	return refuse(CodeRemoved, "stop its daemon, clear its data dir, and join again with a new token",
+		"node %s was removed from the cluster on %s", r.Name, r.At.UTC().Format(time.DateTime))
 }
 
 // membersOnly keeps nodes that are not members from the operator's API.
