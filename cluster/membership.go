@@ -128,6 +128,14 @@ func (n *Node) reconcileRaft(s *State, reports map[string]SeenReport) error {
 		servers[string(server.ID)] = server
 	}
 	const wait = 2 * time.Second
+	// First those that are gone: Raft knows no two servers at one address, and the
+	// new node of a host that lost its data dir is where the old one was.
+	for id := range servers {
+		if _, ok := s.Nodes[id]; !ok && id != n.opts.Identity.NodeID {
+			n.log.Info("removing node", "id", id)
+			return r.RemoveServer(raft.ServerID(id), 0, wait).Error()
+		}
+	}
 	for _, node := range s.SortedNodes() {
 		id, address := raft.ServerID(node.ID), raft.ServerAddress(node.Address)
 		server, member := servers[node.ID]
@@ -148,12 +156,6 @@ func (n *Node) reconcileRaft(s *State, reports map[string]SeenReport) error {
 			// lease of whoever leads depends on from now on.
 			n.log.Info("node has caught up and votes from now on", "node", node.Name)
 			return r.AddVoter(id, address, 0, wait).Error()
-		}
-	}
-	for id := range servers {
-		if _, ok := s.Nodes[id]; !ok && id != n.opts.Identity.NodeID {
-			n.log.Info("removing node", "id", id)
-			return r.RemoveServer(raft.ServerID(id), 0, wait).Error()
 		}
 	}
 	return nil
