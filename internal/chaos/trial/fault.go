@@ -17,6 +17,10 @@ type Fault struct {
 	Moves bool
 	// PeerNetwork: it needs a lab where the nodes have a network of their own.
 	PeerNetwork bool
+	// Thaws: the old owner's daemon goes on where it stood when it is healed.
+	Thaws bool
+	// MayRefuse: a planned move under such conditions may be declined.
+	MayRefuse bool
 	// Planned: nothing is broken, so there is nothing to wait for.
 	Planned bool
 
@@ -36,14 +40,14 @@ func Faults() []Fault {
 	return []Fault{
 		{Name: "kill", Title: "kill -9", Moves: true, inject: kill},
 		{Name: "power", Title: "power loss", Moves: true, inject: power},
-		{Name: "freeze", Title: "SIGSTOP, then SIGCONT", Moves: true, inject: freeze},
-		{Name: "starve", Title: "CPU quota 0.1 %, then lifted", Moves: true, inject: starve},
+		{Name: "freeze", Title: "SIGSTOP, then SIGCONT", Moves: true, Thaws: true, inject: freeze},
+		{Name: "starve", Title: "CPU quota 0.1 %, then lifted", Moves: true, Thaws: true, inject: starve},
 		{Name: "isolate", Title: "full partition", Moves: true, inject: isolate},
 		{Name: "cut-out", Title: "owner to others cut", Moves: true, inject: cutOut},
 		{Name: "cut-in", Title: "others to owner cut", Moves: true, inject: cutIn},
 		{Name: "cut-peers", Title: "peer links cut, clients reach all", Moves: true, PeerNetwork: true, inject: cutPeers},
 		{Name: "restart-voter", Title: "owner cut off, a voter restarts", Moves: true, inject: restartVoter},
-		{Name: "slow-transfer", Title: "planned move, replies delayed", inject: slowMove},
+		{Name: "slow-transfer", Title: "planned move, replies delayed", MayRefuse: true, inject: slowMove},
 		{Name: "kill-all", Title: "kill -9 of all, start all", inject: killAll},
 		{Name: "term", Title: "SIGTERM", Moves: true, Planned: true, inject: term},
 		{Name: "transfer", Title: "planned move", Moves: true, Planned: true, inject: move},
@@ -144,9 +148,6 @@ func slowMove(ctx context.Context, r *Rig, o *testnet.Host) (undo, error) {
 		return r.heal, err
 	}
 	back, err := r.System.Move(ctx, o)
-	if errors.Is(err, ErrRefused) {
-		err = nil
-	}
 	return both(r.heal, back), err
 }
 

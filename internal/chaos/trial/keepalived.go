@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -120,7 +122,16 @@ func (s *keepalived) Settled(context.Context) (*testnet.Host, error) {
 	return s.rig.Lab.Node(0), nil
 }
 
+// Start removes the pid files of a killed run first. keepalived does so itself,
+// unless a killed child is still a zombie because process 1 is slow to wait for
+// it, as in some containers: then it would not start.
 func (s *keepalived) Start(h *testnet.Host) error {
+	stale, _ := filepath.Glob(filepath.Join(s.rig.Lab.Dir(), h.Name()+"-keepalived*.pid"))
+	for _, f := range stale {
+		if err := os.Remove(f); err != nil {
+			return err
+		}
+	}
 	for i, o := range s.rig.Lab.Nodes() {
 		if o == h {
 			p, err := s.rig.Lab.StartKeepalived(h, s.product.config(s.rig, i))

@@ -20,7 +20,7 @@ type Result struct {
 	From   string `json:"from"`
 	During string `json:"during"`
 	To     string `json:"to"`
-	// Overlap is how long two nodes answered for one address.
+	// Overlap is how long two nodes answered for one address, that with the most.
 	Overlap    time.Duration `json:"overlap_ns"`
 	Violations []string      `json:"violations,omitempty"`
 	// Strays are announcements by a node that did not hold the address any more,
@@ -39,6 +39,10 @@ type Result struct {
 	Answers int `json:"answers"`
 	// Problem is what should not have happened, or "".
 	Problem string `json:"problem,omitempty"`
+	// Note is something worth knowing that is not wrong.
+	Note string `json:"note,omitempty"`
+	// Logs is the end of the programs' output if there was a problem.
+	Logs string `json:"-"`
 }
 
 // OK tells whether P1 held and everything else went as it should.
@@ -60,7 +64,10 @@ func (r *Rig) Try(ctx context.Context, f Fault, hold time.Duration) (res Result,
 	from := r.Client.Mark(f.Name)
 	heal, err := f.inject(ctx, r, owner)
 	if errors.Is(err, ErrRefused) {
-		res.Problem, err = err.Error(), nil
+		if res.Note = err.Error(); !f.MayRefuse {
+			res.Problem = res.Note
+		}
+		err = nil
 	}
 	if err == nil {
 		err = r.endure(ctx, f, owner, from, hold, &res)
@@ -136,16 +143,18 @@ func (r *Rig) endure(ctx context.Context, f Fault, owner *testnet.Host, from, ho
 // judge fills in what was seen from outside.
 func (r *Rig) judge(res *Result, from, healed, to time.Duration) {
 	answers := r.Prober.Since(from)
-	rep := testnet.CheckP1(answers, testnet.DefaultWindow)
-	res.Overlap, res.Answers, res.Took = rep.Overlap, len(answers), to-from
-	for _, v := range rep.Violations {
-		res.Violations = append(res.Violations, v.String())
-	}
+	res.Answers, res.Took = len(answers), to-from
 	if len(answers) == 0 {
 		res.problem(errors.New("no answer was seen at all"))
 	}
 	for _, v := range r.VIPs {
-		for _, a := range strays(of(answers, v), r.Capture.Announcements(v), from) {
+		mine := of(answers, v)
+		rep := testnet.CheckP1(mine, testnet.DefaultWindow)
+		res.Overlap = max(res.Overlap, rep.Overlap)
+		for _, x := range rep.Violations {
+			res.Violations = append(res.Violations, x.String())
+		}
+		for _, a := range strays(mine, r.Capture.Announcements(v), from) {
 			res.Strays = append(res.Strays, fmt.Sprintf("%v of %v by %s, %v after the fault", a.Kind, a.Addr, a.Holder, a.At-from))
 		}
 	}
