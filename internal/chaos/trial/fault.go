@@ -30,10 +30,13 @@ type Fault struct {
 // undo heals what a fault did; nil if there is nothing to heal.
 type undo func(ctx context.Context) error
 
-// replyDelay is how late each message between the old owner and the voters is
-// in a transfer with delayed replies: there and back shorter than the default
-// heartbeat timeout, so that the leader stays leader and its lease renews late.
-const replyDelay = 60 * time.Millisecond
+// How late messages between the old owner and the voters are in a planned move
+// with delayed replies. There and back is well under the default heartbeat
+// timeout, so that the leader stays the leader; its lease renews late.
+const (
+	requestDelay = 10 * time.Millisecond
+	replyDelay   = 60 * time.Millisecond
+)
 
 // Faults returns all there are, in the order of the table.
 func Faults() []Fault {
@@ -139,7 +142,7 @@ func restartVoter(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {
 
 func slowMove(ctx context.Context, r *Rig, o *testnet.Host) (undo, error) {
 	for _, h := range r.Others(o) {
-		if err := errors.Join(r.Lab.Delay(o, h, replyDelay), r.Lab.Delay(h, o, replyDelay)); err != nil {
+		if err := errors.Join(r.Lab.Delay(o, h, requestDelay), r.Lab.Delay(h, o, replyDelay)); err != nil {
 			return r.heal, err
 		}
 	}

@@ -15,6 +15,8 @@ import (
 type Result struct {
 	Product string `json:"product"`
 	Fault   string `json:"fault"`
+	// Detection is how long the nodes wait before they take the owner for dead.
+	Detection time.Duration `json:"detection_ns"`
 	// From and To are who owned before and after everything was healed; During is
 	// who answered last before healing began.
 	From   string `json:"from"`
@@ -54,7 +56,7 @@ func (r Result) OK() bool {
 // and waits until the product has settled again. What the product did wrong is in
 // the Result; an error means that the trial itself could not be made.
 func (r *Rig) Try(ctx context.Context, f Fault, hold time.Duration) (res Result, err error) {
-	res = Result{Product: r.Product.Name(), Fault: f.Name}
+	res = Result{Product: r.Product.Name(), Fault: f.Name, Detection: r.System.Detection()}
 	owner, err := r.Settle(ctx)
 	if err != nil {
 		return res, fmt.Errorf("%s: before %s: %w", res.Product, f.Name, err)
