@@ -18,8 +18,6 @@ const (
 	// maxClockOffset is how far a newcomer's wall clock may be off. Ownership
 	// does not depend on wall clocks; tokens, certificates and the history do.
 	maxClockOffset = 5 * time.Minute
-	// catchUpSlack is how many log entries behind a node may be to become a voter.
-	catchUpSlack = 16
 	// reportFresh is the age up to which a report says that a node is alive.
 	reportFresh = 3 * reportInterval
 )
@@ -145,7 +143,9 @@ func (n *Node) reconcileRaft(s *State, reports map[string]SeenReport) error {
 			return r.AddVoter(id, address, 0, wait).Error()
 		case server.Address != address:
 			return r.AddNonvoter(id, address, 0, wait).Error()
-		case server.Suffrage != raft.Voter && fresh && report.Applied > 0 && report.Applied+catchUpSlack >= r.AppliedIndex():
+		case server.Suffrage != raft.Voter && fresh && report.Applied >= s.Version:
+			// It has the whole state and with it the length of a promise, which the
+			// lease of whoever leads depends on from now on.
 			n.log.Info("node has caught up and votes from now on", "node", node.Name)
 			return r.AddVoter(id, address, 0, wait).Error()
 		}
@@ -181,7 +181,13 @@ func (n *Node) settle(ctx context.Context, s *State, reports map[string]SeenRepo
 	if settle.heartbeat != s.Heartbeat {
 		*settle = settling{s.Heartbeat, s.Version}
 	}
+	// Raft's voters are asked as well as the nodes: one that was removed from the
+	// list votes until Raft has removed it too, by the promise it knows.
+	ids := n.group.voters()
 	for id := range s.Nodes {
+		ids = append(ids, id)
+	}
+	for _, id := range ids {
 		if r, ok := reports[id]; !ok || r.Applied < settle.version {
 			return nil
 		}
@@ -330,7 +336,7 @@ func (n *Node) handleRebind(ctx context.Context, r Release) (any, error) {
 	if g == nil {
 		return nil, refuse(CodeNotFound, "", "no group %s", r.Group)
 	}
-	if !g.fence.rebind(r.Term, r.From) {
+	if !g.fence.rebind(r.Term, r.Seq, r.From) {
 		return nil, refuse(CodeNotLeader, "", "this voter has taken part in a later term")
 	}
 	return nil, nil

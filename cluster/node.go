@@ -41,6 +41,10 @@ type Options struct {
 	MinHeartbeat time.Duration
 	// Content returns the instances of a new cluster, when this node founds one.
 	Content func() []Instance
+	// Order returns the nodes that may own, best first, without a leader that was
+	// lost (a node ID, or ""): the best one stands for election first. Nil leaves
+	// elections to Raft's own timers.
+	Order func(lost string) []string
 	// Sink returns where the leases of a group go.
 	Sink func(group string) LeaseSink
 	// Handler answers requests of the node API that are not this package's; nil for none.
@@ -58,8 +62,10 @@ type Node struct {
 	client  *peerClient
 	group   *Group
 	store   *raftboltdb.BoltStore
+	votes   *voteStore
 	changed *broadcast
 
+	running atomic.Bool
 	// existing: the log was not empty when the node was opened.
 	existing bool
 	// phase says in words what a node that is not yet a member waits for.
@@ -145,8 +151,13 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 		store.Close()
 		return fmt.Errorf("open snapshots: %w", err)
 	}
-	fail := func(err error) error { store.Close(); return err }
-	n.existing, err = raft.HasExistingState(store, store, snapshots)
+	votes, err := openVotes(dir, store, snapshots)
+	if err != nil {
+		store.Close()
+		return err
+	}
+	fail := func(err error) error { store.Close(); votes.Close(); return err }
+	n.existing, err = raft.HasExistingState(store, votes, snapshots)
 	if err != nil {
 		return fail(fmt.Errorf("read log in %s: %w", dir, err))
 	}
@@ -166,7 +177,7 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 	if id.Origin == OriginInit && !n.existing {
 		config := raftConfig(id.NodeID, heartbeat.Current)
 		config.Logger = newRaftLogger(n.opts.RaftLog)
-		err := raft.BootstrapCluster(config, store, store, snapshots, inner, raft.Configuration{Servers: []raft.Server{{
+		err := raft.BootstrapCluster(config, store, votes, snapshots, inner, raft.Configuration{Servers: []raft.Server{{
 			Suffrage: raft.Voter, ID: raft.ServerID(id.NodeID), Address: raft.ServerAddress(n.opts.Advertise),
 		}}})
 		if err == nil {
@@ -180,13 +191,40 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 	n.group, err = newGroup(groupParts{
 		name: DefaultGroup, self: id.NodeID, log: n.log, now: boottime.Now, heartbeat: heartbeat,
 		sink: n.opts.Sink(DefaultGroup), inner: advertised{inner, raft.ServerAddress(n.opts.Advertise)},
-		logs: store, stable: store, snapshots: snapshots, peers: n.client, changed: n.changed, raftLog: n.opts.RaftLog,
+		logs: store, stable: votes, snapshots: snapshots, peers: n.client, changed: n.changed, raftLog: n.opts.RaftLog,
+		order: n.order(),
 	})
 	if err != nil {
 		return fail(err)
 	}
-	n.store = store
+	n.store, n.votes = store, votes
 	return nil
+}
+
+// openVotes opens the term and vote beside the log.
+func openVotes(dir string, logs raft.LogStore, snapshots raft.SnapshotStore) (*voteStore, error) {
+	last, err := logs.LastIndex()
+	if err != nil {
+		return nil, fmt.Errorf("read log in %s: %w", dir, err)
+	}
+	list, err := snapshots.List()
+	if err != nil {
+		return nil, fmt.Errorf("read snapshots in %s: %w", dir, err)
+	}
+	return openVoteStore(filepath.Join(dir, "vote"), last == 0 && len(list) == 0)
+}
+
+// order is Options.Order, from the moment the node runs.
+func (n *Node) order() func(lost string) []string {
+	if n.opts.Order == nil {
+		return nil
+	}
+	return func(lost string) []string {
+		if !n.running.Load() {
+			return nil
+		}
+		return n.opts.Order(lost)
+	}
 }
 
 // openStore opens the log and turns bbolt's panics on damaged pages into errors.
@@ -248,6 +286,7 @@ func (n *Node) expect(address string) string {
 
 // Run takes part in the cluster until ctx ends.
 func (n *Node) Run(ctx context.Context) error {
+	n.running.Store(true)
 	// Raft is shut down before the port closes, so that its last answers leave.
 	portCtx, closePort := context.WithCancel(context.WithoutCancel(ctx))
 	defer closePort()
@@ -267,7 +306,7 @@ func (n *Node) Run(ctx context.Context) error {
 	err := tasks.Wait()
 	closePort()
 	n.client.close()
-	return errors.Join(err, ports.Wait(), n.store.Close())
+	return errors.Join(err, ports.Wait(), n.store.Close(), n.votes.Close())
 }
 
 // serve answers HTTP requests of one protocol until ctx ends.
@@ -414,6 +453,8 @@ func (n *Node) persist() (uint64, error) {
 		}
 		n.persisted.cache = cache
 	}
+	// A leader that hears of this version counts on promises as long as it says.
+	n.group.setTiming(s.Heartbeat)
 	n.persisted.version = s.Version
 	return s.Version, nil
 }

@@ -14,6 +14,8 @@ import (
 // Errors by which the decorated transport keeps a message from leaving.
 var (
 	errPromised    = errors.New("this voter has promised not to stand for election yet")
+	errUnfit       = errors.New("this node cannot own and lets others stand for election first")
+	errMovedOn     = errors.New("this voter has moved on to a later term")
 	errNotReleased = errors.New("leadership is not handed over before the lease is released")
 )
 
@@ -33,6 +35,8 @@ type leaseTransport struct {
 	fence *fence
 	// promise is the heartbeat timeout, for how long a vote may be held back.
 	promise func() time.Duration
+	// steer is nil where elections are left to Raft's timers.
+	steer *steering
 	// following tells whether Raft is a follower now; nil until Raft runs.
 	following atomic.Pointer[func() bool]
 	// followed is the leader and term that Raft has accepted through its main
@@ -119,17 +123,16 @@ func (t *leaseTransport) InstallSnapshot(id raft.ServerID, target raft.ServerAdd
 
 // RequestVote implements raft.Transport.
 func (t *leaseTransport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	if t.fence.bound(t.fence.self) > 0 {
+	if !t.fence.campaigns(args.Term) {
 		return errPromised
 	}
-	t.fence.helped(args.Term)
 	return t.networkTransport.RequestVote(id, target, args, resp)
 }
 
 // RequestPreVote implements raft.WithPreVote.
 func (t *leaseTransport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	if t.fence.bound(t.fence.self) > 0 {
-		return errPromised
+	if err := t.stand(); err != nil {
+		return err
 	}
 	return t.networkTransport.RequestPreVote(id, target, args, resp)
 }
@@ -159,7 +162,16 @@ func (t *leaseTransport) SetHeartbeatHandler(handle func(raft.RPC)) {
 		following := t.following.Load()
 		if f := t.followed.Load(); f != nil && *f == from && following != nil && (*following)() {
 			t.fence.heard(req.Term, string(req.ID))
-			handle(rpc)
+			inner := rpc
+			answers := make(chan raft.RPCResponse, 1)
+			inner.RespChan = answers
+			handle(inner)
+			select {
+			case r := <-answers:
+				rpc.RespChan <- t.agree(req.Term, r)
+			default: // Raft answers before it returns, unless it is shut down
+				rpc.Respond(nil, raft.ErrTransportShutdown)
+			}
 			return
 		}
 		t.receive(rpc)
@@ -182,6 +194,7 @@ func (t *leaseTransport) receive(rpc raft.RPC) {
 		case *raft.AppendEntriesRequest:
 			t.fence.heard(req.Term, string(req.ID))
 			t.pass(rpc, func(r raft.RPCResponse) raft.RPCResponse {
+				r = t.agree(req.Term, r)
 				if resp, ok := r.Response.(*raft.AppendEntriesResponse); ok && r.Error == nil && resp.Success && resp.Term == req.Term {
 					t.followed.Store(&leaderTerm{req.Term, string(req.ID)})
 				}
@@ -189,7 +202,7 @@ func (t *leaseTransport) receive(rpc raft.RPC) {
 			})
 		case *raft.InstallSnapshotRequest:
 			t.fence.heard(req.Term, string(req.ID))
-			t.pass(rpc, nil)
+			t.pass(rpc, func(r raft.RPCResponse) raft.RPCResponse { return t.agree(req.Term, r) })
 		case *raft.RequestPreVoteRequest:
 			t.preVote(rpc, req)
 		case *raft.RequestVoteRequest:
@@ -200,24 +213,35 @@ func (t *leaseTransport) receive(rpc raft.RPC) {
 	}()
 }
 
-// preVote answers a peer that asks whether it could win. A question that comes a
-// little before this voter's promise ends is held until then: a refusal would
-// cost the candidate a whole new random timeout.
-func (t *leaseTransport) preVote(rpc raft.RPC, req *raft.RequestPreVoteRequest) {
-	wait := t.fence.bound(string(req.ID))
-	if wait > 0 && wait <= t.promise()/2 {
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-t.done:
-			timer.Stop()
-			return
-		}
-		wait = t.fence.bound(string(req.ID))
+// agree withholds Raft's answer to the leader of term if this node has helped a
+// later one meanwhile.
+func (t *leaseTransport) agree(term uint64, r raft.RPCResponse) raft.RPCResponse {
+	if r.Error == nil && !t.fence.agrees(term) {
+		return raft.RPCResponse{Error: errMovedOn}
 	}
-	if wait > 0 {
+	return r
+}
+
+// preVote answers a peer that asks whether it could win. A question that comes a
+// little before this voter's promise ends is held until then, as a refusal would
+// cost the candidate a whole new random timeout, and a moment longer if this node
+// would do better itself.
+func (t *leaseTransport) preVote(rpc raft.RPC, req *raft.RequestPreVoteRequest) {
+	candidate := string(req.ID)
+	wait := max(t.fence.bound(candidate), 0)
+	if wait > t.promise()/2 {
 		rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: responseHeader(req.RPCHeader)}, nil)
 		return
+	}
+	if t.steer != nil && t.fence.self != candidate {
+		wait += holdDelay(t.steer.order(), t.fence.self, candidate, t.promise())
+	}
+	if !t.sleep(wait) || t.fence.bound(candidate) > 0 {
+		rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: responseHeader(req.RPCHeader)}, nil)
+		return
+	}
+	if t.steer != nil {
+		t.steer.leaderless()
 	}
 	t.pass(rpc, nil)
 }

@@ -51,6 +51,10 @@ type Link struct {
 	Running bool
 	// NoARP is true where neighbours are not resolved (loopback, dummy, tun).
 	NoARP bool
+	// Forwards6: the link forwards IPv6, which makes the node a router. A router whose
+	// advertisement says otherwise is dropped from its neighbours' default routers (RFC
+	// 4861 7.2.5).
+	Forwards6 bool
 	// Addresses are all addresses of the link, ours and others'. A Link in an Event
 	// has none.
 	Addresses []KernelAddress
@@ -88,8 +92,8 @@ type Event struct {
 	Kind EventKind
 	// Links is the whole state, for Snapshot.
 	Links []Link
-	// Link has the new state of a link for LinkChanged; for the other kinds only
-	// Index is set.
+	// Link has the new state of a link for LinkChanged. For the other kinds only Index
+	// is set, and Forwards6 for ForwardingChanged.
 	Link Link
 	// Address is the address added or removed; only Prefix, Subnet and Protocol are
 	// set.
@@ -105,6 +109,7 @@ const (
 	Snapshot
 	LinkChanged
 	LinkRemoved
+	ForwardingChanged
 	AddressAdded
 	AddressRemoved
 )

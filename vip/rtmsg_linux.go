@@ -19,6 +19,14 @@ import (
 // ifaProto is IFA_PROTO of linux/if_addr.h.
 const ifaProto = 11
 
+// From linux/ipv6.h and linux/netconf.h.
+const (
+	devconfForwarding = 0 // index into IFLA_INET6_CONF
+	netconfIfindex    = 1
+	netconfForwarding = 2
+	sizeofNetconfmsg  = 4 // with padding
+)
+
 // forever is INFINITY_LIFE_TIME.
 const forever = math.MaxUint32
 
@@ -147,7 +155,48 @@ func parseLinkMessage(b []byte) (l Link, ok bool, err error) {
 			if hwType == unix.ARPHRD_ETHER && len(at.Value) == 6 {
 				l.MAC = append(net.HardwareAddr(nil), at.Value...)
 			}
+		case unix.IFLA_AF_SPEC:
+			l.Forwards6 = forwards6(at.Value)
 		}
 	}
 	return l, l.Name != "", nil
+}
+
+// forwards6 reads IFLA_AF_SPEC, which has IFLA_INET6_CONF for a link with IPv6.
+func forwards6(spec []byte) bool {
+	inet6 := attribute(spec, unix.AF_INET6)
+	conf := attribute(inet6, unix.IFLA_INET6_CONF)
+	const at = 4 * devconfForwarding
+	return len(conf) >= at+4 && binary.NativeEndian.Uint32(conf[at:]) != 0
+}
+
+// attribute returns the value of the attribute of that type, or nil.
+func attribute(b []byte, attrType uint16) []byte {
+	attrs, err := nl.ParseRouteAttr(b)
+	if err != nil {
+		return nil
+	}
+	for _, at := range attrs {
+		if at.Attr.Type&^unix.NLA_F_NESTED == attrType {
+			return at.Value
+		}
+	}
+	return nil
+}
+
+// parseNetconfMessage reads the payload of RTM_NEWNETCONF. ok is false for one that
+// is not about a link forwarding IPv6.
+func parseNetconfMessage(b []byte) (l Link, ok bool) {
+	if len(b) < sizeofNetconfmsg || b[0] != unix.AF_INET6 {
+		return l, false
+	}
+	index := attribute(b[sizeofNetconfmsg:], netconfIfindex)
+	forwarding := attribute(b[sizeofNetconfmsg:], netconfForwarding)
+	if len(index) != 4 || len(forwarding) != 4 {
+		return l, false
+	}
+	// Negative indexes are settings for all links and for new ones.
+	l.Index = int(int32(binary.NativeEndian.Uint32(index)))
+	l.Forwards6 = binary.NativeEndian.Uint32(forwarding) != 0
+	return l, l.Index > 0
 }

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
 	"runtime"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -95,9 +97,8 @@ func cleanup(cmd *cobra.Command, g *globals) error {
 	if err := requireRoot(); err != nil {
 		return api.WithHint(err, "run as root")
 	}
-	var st api.Status
-	if err := g.client().Call(cmd.Context(), api.PathStatus, struct{}{}, &st); err == nil {
-		return api.WithHint(fmt.Errorf("a daemon is running here (node %s)", st.Node.Name), "stop it first; it cleans up when it ends")
+	if err := noDaemon(cmd.Context(), g); err != nil {
+		return err
 	}
 	s := g.settings()
 	dir := s.DataDir
@@ -121,6 +122,25 @@ func cleanup(cmd *cobra.Command, g *globals) error {
 		return fmt.Errorf("remove addresses: %w", err)
 	}
 	return errors.Join(guard.Cleanup(guard.Options{}))
+}
+
+// noDaemonWait bounds the question whether a daemon runs: one that is frozen takes
+// the question and does not answer.
+const noDaemonWait = 3 * time.Second
+
+// noDaemon returns an error unless nobody listens on the control socket.
+func noDaemon(ctx context.Context, g *globals) error {
+	ctx, cancel := context.WithTimeout(ctx, noDaemonWait)
+	defer cancel()
+	var st api.Status
+	err := g.client().Call(ctx, api.PathStatus, struct{}{}, &st)
+	switch {
+	case err == nil:
+		return api.WithHint(fmt.Errorf("a daemon is running here (node %s)", st.Node.Name), "stop it first; it cleans up when it ends")
+	case errors.Is(err, api.ErrNoDaemon):
+		return nil
+	}
+	return api.WithHint(fmt.Errorf("a daemon has the control socket but does not answer: %w", err), "end it first, with kill -9 if it is frozen")
 }
 
 func versionCommand(g *globals) *cobra.Command {

@@ -32,6 +32,10 @@ func (d *Daemon) routes(node, control *http.ServeMux) {
 	api.Handle(control, api.PathReload, func(ctx context.Context, _ struct{}) (api.ReloadResult, error) { return d.Reload(ctx) })
 	api.Handle(control, api.PathLeave, func(ctx context.Context, _ struct{}) (api.Done, error) { return d.leaveCluster(ctx) })
 
+	api.Handle(control, api.PathDrill, func(ctx context.Context, _ struct{}) (api.DrillResult, error) { return d.drill(ctx) })
+	api.Handle(node, api.PathObserve, d.observe)
+
+	leaderDoes(d, node, control, api.PathNote, d.noteMove)
 	leaderDoes(d, node, control, api.PathTransfer, d.transfer)
 	leaderDoes(d, node, control, api.PathDrain, d.drain)
 	leaderDoes(d, node, control, api.PathVIPAdd, d.vipAdd)
@@ -107,6 +111,9 @@ func (d *Daemon) noLeader() *cluster.Refusal {
 func (d *Daemon) transfer(ctx context.Context, in api.TransferRequest) (api.TransferResult, error) {
 	started := time.Now()
 	r := &moveRequest{reason: "requested with raftvip transfer", manual: true, done: make(chan error, 1)}
+	if in.Reason != "" {
+		r.reason = in.Reason
+	}
 	s := d.node.State()
 	if in.Node != "" {
 		n, ok := s.NodeByName(in.Node)
@@ -212,7 +219,7 @@ func (d *Daemon) vipAdd(ctx context.Context, in api.VIPRequest) (api.Done, error
 	}
 	s := d.node.State()
 	if i, a, ok := s.AddressOf(in.Prefix.Addr()); ok {
-		return api.Done{}, cluster.Refuse(cluster.CodeAddressInUse, "", "address %s is already in instance %s", a.Prefix, i.Name)
+		return api.Done{}, cluster.Refuse(cluster.CodeAddressInUse, `see "raftvip vip list"`, "address %s is already in instance %s", a.Prefix, i.Name)
 	}
 	address := cluster.Address{Prefix: in.Prefix, Dev: in.Dev}
 	if d.host != nil {
@@ -274,10 +281,10 @@ func (d *Daemon) vipDel(ctx context.Context, in api.VIPRequest) (api.Done, error
 
 func (d *Daemon) tokenCreate(ctx context.Context, in api.TokenRequest) (api.Token, error) {
 	if in.TTL <= 0 || in.TTL > maxTokenTTL {
-		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "", "token lifetime %s: must be over 0 and at most %s", in.TTL, maxTokenTTL)
+		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "give it with --ttl, such as --ttl 1h", "token lifetime %s: must be over 0 and at most %s", in.TTL, maxTokenTTL)
 	}
 	if in.Uses < 1 || in.Uses > maxTokenUses {
-		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "", "token uses %d: must be 1 to %d", in.Uses, maxTokenUses)
+		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "give them with --uses", "token uses %d: must be 1 to %d", in.Uses, maxTokenUses)
 	}
 	token, record, err := d.newToken(in)
 	if err != nil {

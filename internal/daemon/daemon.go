@@ -20,6 +20,7 @@ import (
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
 )
@@ -83,9 +84,10 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	if d.data, err = cluster.OpenDataDir(d.config.Raft.DataDir); err != nil {
 		return nil, dataDirHint(err)
 	}
+	opened := d // a return with an error sets d to nil
 	defer func() {
 		if err != nil {
-			d.closeParts()
+			opened.closeParts()
 		}
 	}()
 	id, secret, err := identity(d.data, d.config)
@@ -113,6 +115,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 		Listen: ListenAddress(id, d.config), Advertise: advertise,
 		Peers: d.config.Raft.Peers, Heartbeat: d.config.Raft.HeartbeatTimeout, MinHeartbeat: minHeartbeat(d.lateness()),
 		Content: func() []cluster.Instance { return instancesOf(d.configuration()) },
+		Order:   d.order,
 		Sink:    func(string) cluster.LeaseSink { return sink },
 		Handler: nodeMux, Log: logger.With("node", id.Name), RaftLog: logger.With("node", id.Name),
 	})
@@ -127,8 +130,8 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	return d, nil
 }
 
-// openKernel takes hold of the interfaces. What an earlier run left goes first:
-// until then its own guard, which outlives it, keeps it silent.
+// openKernel takes hold of the interfaces: the guard first, which takes over what
+// an earlier run left shut and keeps out a second daemon, then left-overs go.
 func (d *Daemon) openKernel() error {
 	if err := checkPrivileges(); err != nil {
 		return err
@@ -138,19 +141,22 @@ func (d *Daemon) openKernel() error {
 		return err
 	}
 	d.sender = vip.NewAnnouncer()
+	kind, err := guard.ParseKind(d.config.Raft.Guard)
+	if err != nil {
+		return err
+	}
+	if d.guard, err = guard.Open(guard.Options{Kind: kind, PinDir: d.config.Raft.GuardPinDir, Logger: d.log}); err != nil {
+		if errors.Is(err, guard.ErrInUse) {
+			err = api.WithHint(err, "one daemon runs in each network namespace; stop the other one first")
+		}
+		return fmt.Errorf("attach guard: %w", err)
+	}
 	removed, err := vip.RemoveLeftovers(d.host, d.journalPath(), d.log)
 	for _, l := range removed {
 		d.log.Warn("removed an address that an earlier run left", "vip", l.Prefix.String(), "interface", l.Link)
 	}
 	if err != nil {
 		return fmt.Errorf("remove left-over addresses: %w", err)
-	}
-	kind, err := guard.ParseKind(d.config.Raft.Guard)
-	if err != nil {
-		return err
-	}
-	if d.guard, err = guard.Open(guard.Options{Kind: kind, PinDir: d.config.Raft.GuardPinDir, Logger: d.log}); err != nil {
-		return fmt.Errorf("attach guard: %w", err)
 	}
 	return nil
 }
@@ -183,6 +189,14 @@ func (d *Daemon) lateness() time.Duration {
 		return 0
 	}
 	return d.guard.Lateness()
+}
+
+// order ranks the nodes that may own, by their latest hints, for the election
+// after a leader was lost.
+func (d *Daemon) order(lost string) []string {
+	hints := readHints(d.node.Reports())
+	connected := func(id string) bool { return id != lost }
+	return policy.Rank(candidates(d.node.State(), "", hints, d.node.Suffrages(), connected, false), "")
 }
 
 // minHeartbeat is the heartbeat timeout at which a lease, shortened by the guard's

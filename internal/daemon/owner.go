@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -51,6 +52,7 @@ type addressKeeper interface {
 	WaitReleased(context.Context) error
 	Status() vip.Status
 	Changed() <-chan struct{}
+	Announce(reason string)
 }
 
 // noKeeper is that of a witness, which never has addresses.
@@ -60,6 +62,7 @@ func (noKeeper) Set(vip.Wanted)                     {}
 func (noKeeper) WaitReleased(context.Context) error { return nil }
 func (noKeeper) Status() vip.Status                 { return vip.Status{Applied: true} }
 func (noKeeper) Changed() <-chan struct{}           { return nil }
+func (noKeeper) Announce(string)                    {}
 
 // An owner is the loop that decides, for one group, whether this node owns it,
 // and brings that about in the order that is safe: the gate first, then the
@@ -96,6 +99,9 @@ type owner struct {
 	tookAt   time.Duration // when ownership began
 	arrived  bool          // the take has been recorded
 	hint     hint          // as last published
+	doubts   doubts
+	ledFrom  time.Duration // when this term's leadership was first seen
+	silentAt []string      // members that did not answer at the last turn as leader
 
 	mu   sync.Mutex
 	view ownerView
@@ -151,7 +157,7 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	standing := o.standing()
 	if standing.Term != o.term || !standing.Leading {
 		o.policy, o.term = policy.State{}, standing.Term
-		o.held = false
+		o.held, o.silentAt, o.ledFrom = false, nil, o.now()
 		if standing.Leading {
 			r, _ := o.group.LastRelease()
 			o.held = r.Manual && r.To == self && r.Term+1 == standing.Term
@@ -161,6 +167,7 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	in := ownInputs{standing: standing, now: now, founded: s.Founded(), was: o.state}
 	next := time.Second
 	if standing.Leading && s.Founded() {
+		o.logSilence(o.silentPeers(s))
 		nodes := o.candidates(s)
 		for _, n := range nodes {
 			if n.Self {
@@ -180,6 +187,9 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 		return 10 * time.Millisecond
 	case state == owning:
 		o.becomeOwner(standing.Term, why, addrs, schedule)
+		if reason := o.doubts.look(now, o.silentPeers(s), standing.LeaseUntil-now); reason != "" {
+			o.keeper.Announce(reason)
+		}
 		if left := standing.LeaseUntil - o.now(); left > 0 {
 			next = min(next, left+time.Millisecond)
 		}
@@ -209,6 +219,35 @@ func (o *owner) candidates(s *cluster.State) []policy.Node {
 	// What is known of oneself is newer than the last report of it.
 	hints[o.node.Self().NodeID] = seenHint{hint: o.hint, known: true, applied: s.Version}
 	return candidates(s, o.node.Self().NodeID, hints, o.node.Suffrages(), connected, o.held)
+}
+
+// logSilence says once when a member stops or begins to answer this leader.
+func (o *owner) logSilence(silent []string) {
+	for _, name := range silent {
+		if !slices.Contains(o.silentAt, name) {
+			o.log.Warn("member does not answer", "member", name)
+		}
+	}
+	for _, name := range o.silentAt {
+		if !slices.Contains(silent, name) {
+			o.log.Info("member answers", "member", name)
+		}
+	}
+	o.silentAt = silent
+}
+
+// silentPeers are the members that do not answer this leader now.
+func (o *owner) silentPeers(s *cluster.State) []string {
+	var names []string
+	if o.now()-o.ledFrom < time.Second {
+		return nil // a new leader has not heard from everyone yet
+	}
+	for id, n := range s.Nodes {
+		if ago, ok := o.group.Contact(id); id != o.node.Self().NodeID && (!ok || ago > max(s.Heartbeat.Current, time.Second)) {
+			names = append(names, n.Name)
+		}
+	}
+	return names
 }
 
 func (o *owner) publishHint(faults []string) {
@@ -363,7 +402,7 @@ func chooseTarget(s *cluster.State, nodes []policy.Node, to string) (string, err
 			continue
 		}
 		if n.Self {
-			return "", cluster.Refuse(cluster.CodeTransfer, "", "%s leads already", n.Name)
+			return "", cluster.Refuse(cluster.CodeTransfer, `see "raftvip status"`, "%s leads already", n.Name)
 		}
 		if ok, why := policy.Eligible(n); !ok {
 			return "", cluster.Refuse(cluster.CodeTransfer, `see "raftvip status"`, "%s cannot take over: it %s", n.Name, why)

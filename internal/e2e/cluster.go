@@ -119,11 +119,25 @@ func (c *Cluster) WaitFormed(ctx context.Context) error {
 	return err
 }
 
+// waitFor is testnet.WaitFor, but a condition that is itself cut short at the end
+// does not hide what was wrong before.
+func waitFor(ctx context.Context, what string, cond func() error) error {
+	var last error
+	return testnet.WaitFor(ctx, what, func() error {
+		err := cond()
+		if err != nil && ctx.Err() != nil && last != nil {
+			return last
+		}
+		last = err
+		return err
+	})
+}
+
 // WaitAgreed waits until every running node names the same owner, the one wanted
 // if it is not "", and fulfils the conditions. It returns the owner.
 func (c *Cluster) WaitAgreed(ctx context.Context, want string, conds ...func(api.Status) error) (*Node, error) {
 	var owner *Node
-	err := testnet.WaitFor(ctx, "all nodes to agree on owner "+want, func() error {
+	err := waitFor(ctx, "all nodes to agree on owner "+want, func() error {
 		name := want
 		for _, n := range c.Nodes {
 			if !n.Running() {

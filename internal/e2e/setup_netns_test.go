@@ -185,6 +185,19 @@ func owner(t *testing.T, c *Cluster, want *Node, conds ...func(api.Status) error
 	return n
 }
 
+// nextOwner is owner where it has to be another than before.
+func nextOwner(t *testing.T, c *Cluster, before *Node) *Node {
+	t.Helper()
+	n, err := c.WaitAgreed(bounded(t, 20*time.Second), "", func(st api.Status) error {
+		if st.Groups[0].Owner == before.Name {
+			return fmt.Errorf("%s still owns", before.Name)
+		}
+		return nil
+	})
+	must(t, err)
+	return n
+}
+
 // lastMove waits until every running node has the same newest entry in its
 // history, to this node, and returns it.
 func lastMove(t *testing.T, c *Cluster, to *Node) api.Move {
