@@ -16,8 +16,8 @@ type gap struct {
 	Gap       trial.Summary `json:"gap"`
 	// Times is the gap in units of Detection: its median and worst.
 	Times [2]float64 `json:"gap_by_detection"`
-	// Overlap is how long two nodes answered. Where it is not 0, so that the
-	// client was answered by a node that should not, the gap means little.
+	// Overlap is how long two nodes answered during the fault. Where it is not 0,
+	// the client was answered by a node that should not, and the gap means little.
 	Overlap trial.Summary `json:"overlap"`
 	// Stall is the longest time in which the machine stood still.
 	Stall    time.Duration  `json:"machine_stall_worst_ns"`
@@ -63,7 +63,7 @@ func (b *bench) gaps(ctx context.Context, rep *report) error {
 		rs, err := trial.Series{
 			Product: p, Faults: faults, Trials: b.n, Hold: thawAfter, HoldThaws: thawAfter,
 			Report: func(r trial.Result) {
-				note("%-22s %-9s gap %s ms, overlap %s ms, stall %s ms %s", r.Product, r.Fault, trial.Millis(r.Gap), trial.Millis(r.Overlap), trial.Millis(r.Stall), r.Problem)
+				note("%-22s %-9s gap %s ms, overlap %s ms, stall %s ms %s", r.Product, r.Fault, trial.Millis(r.Gap), trial.Millis(r.FaultOverlap), trial.Millis(r.Stall), r.Problem)
 			},
 		}.Run(ctx)
 		if ctx.Err() != nil {
@@ -94,7 +94,7 @@ func gapOf(p trial.Product, f trial.Fault, rs []trial.Result) gap {
 		good = append(good, r)
 	}
 	g.Gap = trial.Of(good, func(r trial.Result) time.Duration { return r.Gap })
-	g.Overlap = trial.Of(good, func(r trial.Result) time.Duration { return r.Overlap })
+	g.Overlap = trial.Of(good, func(r trial.Result) time.Duration { return r.FaultOverlap })
 	g.Stall = trial.Of(good, func(r trial.Result) time.Duration { return r.Stall }).Worst
 	for _, r := range good {
 		g.Detection = r.Detection

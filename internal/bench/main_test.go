@@ -31,7 +31,7 @@ func TestReport(t *testing.T) {
 	results := func(detection time.Duration, overlap time.Duration, gaps ...time.Duration) []trial.Result {
 		var rs []trial.Result
 		for _, g := range gaps {
-			r := trial.Result{Detection: detection, Gap: g, Overlap: overlap}
+			r := trial.Result{Detection: detection, Gap: g, FaultOverlap: overlap}
 			if g < 0 {
 				r.Problem = "nobody took over"
 			}

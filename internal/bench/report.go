@@ -85,7 +85,7 @@ in which the machine itself stood still during a trial.
 	for _, f := range r.faults {
 		head = append(head, f.Title)
 	}
-	fmt.Fprintln(t, strings.Join(append(head, "stall"), "\t"))
+	fmt.Fprintln(t, strings.Join(slices.Concat(head, []string{"stall"}), "\t"))
 	for _, p := range r.products {
 		row, detection, stall := []string{}, "-", "-"
 		for _, f := range r.faults {
@@ -111,6 +111,7 @@ in which the machine itself stood still during a trial.
 	}
 	t.Flush()
 	fmt.Fprint(w, "\nThe same in units of the detection time:\n\n")
+	fmt.Fprintln(t, strings.Join(head, "\t"))
 	for _, p := range r.products {
 		row := []string{p, "1"}
 		for _, f := range r.faults {

@@ -17,11 +17,14 @@ const bpffsPrefix = "raftvip-bpffs-"
 // machine.
 type BPFFS struct{ Dir string }
 
+// BPFFSName is what the directories of this process begin with.
+func BPFFSName() string { return fmt.Sprintf("%s%d-", bpffsPrefix, os.Getpid()) }
+
 // MountBPFFS mounts one on a temporary directory, after unmounting those of dead
 // processes.
 func MountBPFFS() (*BPFFS, error) {
 	sweepBPFFS()
-	dir, err := os.MkdirTemp("", fmt.Sprintf("%s%d-", bpffsPrefix, os.Getpid()))
+	dir, err := os.MkdirTemp("", BPFFSName())
 	if err != nil {
 		return nil, fmt.Errorf("mount bpffs: %w", err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/raftvip/raftvip/internal/boottime"
@@ -23,8 +24,12 @@ type Result struct {
 	During string `json:"during"`
 	To     string `json:"to"`
 	// Overlap is how long two nodes answered for one address, that with the most.
-	Overlap    time.Duration `json:"overlap_ns"`
-	Violations []string      `json:"violations,omitempty"`
+	Overlap time.Duration `json:"overlap_ns"`
+	// FaultOverlap is the part of it before healing began, while the client was
+	// measured.
+	FaultOverlap time.Duration `json:"fault_overlap_ns"`
+
+	Violations []string `json:"violations,omitempty"`
 	// Strays are announcements by a node that did not hold the address any more,
 	// after another had announced it.
 	Strays []string `json:"stray_announcements,omitempty"`
@@ -153,6 +158,8 @@ func (r *Rig) judge(res *Result, from, healed, to time.Duration) {
 		mine := of(answers, v)
 		rep := testnet.CheckP1(mine, testnet.DefaultWindow)
 		res.Overlap = max(res.Overlap, rep.Overlap)
+		before := slices.DeleteFunc(slices.Clone(mine), func(a testnet.Answer) bool { return a.At >= healed })
+		res.FaultOverlap = max(res.FaultOverlap, testnet.CheckP1(before, testnet.DefaultWindow).Overlap)
 		for _, x := range rep.Violations {
 			res.Violations = append(res.Violations, x.String())
 		}
