@@ -11,7 +11,7 @@ func TestWitness(t *testing.T) {
 	c := newCluster(t, setup{nodes: 3, names: []string{"lb1", "lb2", "tie"}})
 	ctx := bounded(t, 90*time.Second)
 	lb1, lb2, tie := c.Nodes[0], c.Nodes[1], c.Nodes[2]
-	tie.User = 65534
+	must(t, tie.GiveTo(65534))
 
 	r := get[Result](t)(lb1.Must(ctx, "init", "--name", "lb1", "--vip", vip4.String()+"/24@eth0"))
 	ticket := get[Ticket](t)(TicketFrom(r.Stdout))
