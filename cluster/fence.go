@@ -41,10 +41,13 @@ type fence struct {
 	heardAt time.Duration
 }
 
-func newFence(self string, now func() time.Duration, promise, length time.Duration, sink LeaseSink) *fence {
+// newFence begins at the start of the process. The term is the newest one that
+// this node took part in before.
+func newFence(self string, now func() time.Duration, promise, length time.Duration, term uint64, sink LeaseSink) *fence {
 	return &fence{
 		self: self, now: now, sink: sink, length: length,
-		promise: lease.NewPromise(now(), promise),
+		promise: lease.NewPromise(now(), promise, term),
+		newest:  term,
 		heardAt: now(),
 	}
 }
@@ -96,11 +99,26 @@ func (f *fence) grants(term uint64, candidate string) bool {
 	return f.promise.Bound(f.now(), candidate) <= 0
 }
 
-// helped notes that this node takes part in term.
-func (f *fence) helped(term uint64) {
+// campaigns decides whether a request for votes in term may leave this node. From
+// then on this node helps no older term: both under one lock, as it may be asked
+// to be bound again in the same moment.
+func (f *fence) campaigns(term uint64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.promise.Bound(f.now(), f.self) > 0 {
+		return false
+	}
 	f.newest = max(f.newest, term)
+	return true
+}
+
+// agrees decides whether Raft's consent to a request of the leader of term may
+// leave this node. It may not if this node has helped a later term since the
+// leader was heard: the leader would count on a promise that was not given.
+func (f *fence) agrees(term uint64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return term >= f.newest
 }
 
 // revoke ends the lease of term and of older terms.
@@ -124,6 +142,7 @@ func (f *fence) lead(term uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.leading = term
+	f.newest = max(f.newest, term)
 	f.renewLocked()
 }
 
@@ -157,6 +176,11 @@ func (f *fence) untilLocked() time.Duration {
 	if f.leading == 0 || f.voters == nil {
 		return 0
 	}
+	// A lone voter needs nobody's vote to lead, so that its promise did not keep
+	// it from winning; it keeps it from owning.
+	if f.promise.Bound(f.now(), f.self) > 0 {
+		return 0
+	}
 	return f.ledger.Until(f.leading, f.now(), f.self, f.voters(), f.length)
 }
 
@@ -167,17 +191,15 @@ func (f *fence) until() (term uint64, until time.Duration) {
 	return f.leading, f.untilLocked()
 }
 
-// release gives the lease of term up, locally and at once. The voters may then
-// be told; nothing of this term counts again before they are bound again.
-func (f *fence) release(term uint64) {
+// release gives the lease of term up, locally and at once, and returns the number
+// of this release. These voters, and no others, may then be told; what they say in
+// this term does not count before they are bound again.
+func (f *fence) release(term uint64, voters []string) (seq uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var voters []string
-	if f.voters != nil {
-		voters = f.voters()
-	}
-	f.ledger.Release(term, voters)
+	seq = f.ledger.Release(term, voters)
 	f.sink.Revoke(term)
+	return seq
 }
 
 // released tells whether the lease of term is given up, so that the leadership
@@ -189,37 +211,39 @@ func (f *fence) released(term uint64) bool {
 }
 
 // unbound returns the voters that still have to promise again after a hand-over
-// that failed.
-func (f *fence) unbound() []string {
+// that failed, the term, and the number of that release.
+func (f *fence) unbound() (term, seq uint64, voters []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.leading == 0 {
-		return nil
+		return 0, 0, nil
 	}
-	return f.ledger.Unbound(f.leading)
+	seq, voters = f.ledger.Unbound(f.leading)
+	return f.leading, seq, voters
 }
 
-// bind notes that voter promised again in term at a request sent at sent.
-func (f *fence) bind(term uint64, voter string, sent time.Duration) {
+// bind notes that voter took this release back at a request sent at sent.
+func (f *fence) bind(term, seq uint64, voter string, sent time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.ledger.Bind(term, voter, sent) {
+	if f.ledger.Bind(term, seq, voter, sent) {
 		f.renewLocked()
 	}
 }
 
 // freed is the voter's side of a release: the leader of term answers no more.
-func (f *fence) freed(term uint64) {
+func (f *fence) freed(term, seq uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.promise.Release(term)
+	f.newest = max(f.newest, term)
+	f.promise.Release(term, seq)
 }
 
 // rebind is the voter's side of taking a release back; false refuses.
-func (f *fence) rebind(term uint64, leader string) bool {
+func (f *fence) rebind(term, seq uint64, leader string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.promise.Rebind(f.now(), term, f.newest, leader)
+	return f.promise.Rebind(f.now(), term, seq, f.newest, leader)
 }
 
 // contact returns the time since the latest request, in the term that this node

@@ -39,8 +39,11 @@ type Standing struct {
 type Release struct {
 	Group string `json:"group"`
 	Term  uint64 `json:"term"`
-	From  string `json:"from"` // node ID
-	To    string `json:"to"`   // node ID
+	// Seq counts the releases of one term by its leader: messages overtake one
+	// another, and a release that has been taken back must not free a voter.
+	Seq  uint64 `json:"seq"`
+	From string `json:"from"` // node ID
+	To   string `json:"to"`   // node ID
 	// Reason is for the history.
 	Reason string `json:"reason"`
 	// Manual: an operator wants it so, and nobody is to preempt the new owner.
@@ -67,7 +70,7 @@ type Group struct {
 	releaseAt time.Duration
 	transfer  bool // a hand-over is under way
 
-	calls sync.WaitGroup // "released" messages under way
+	calls sync.WaitGroup // lease messages under way
 
 	reload sync.Mutex // one change of Raft's timeouts at a time
 	detect bool       // notice a silent leader exactly one timeout after it was heard
@@ -110,13 +113,16 @@ func raftConfig(self string, heartbeat time.Duration) *raft.Config {
 	c.SnapshotThreshold = 1024
 	c.TrailingLogs = 1024
 	c.NoLegacyTelemetry = true
+	// A leader that is removed steps down; the group is closed by run alone.
+	c.ShutdownOnRemove = false
 	return c
 }
 
 // newGroup opens the group's Raft. It does not run before run is called, but may
 // answer its peers already.
 func newGroup(p groupParts) (*Group, error) {
-	f := newFence(p.self, p.now, p.heartbeat.Promise(), lease.Length(p.heartbeat.Counted()), p.sink)
+	term, _ := p.stable.GetUint64([]byte("CurrentTerm")) // an error is a store without one
+	f := newFence(p.self, p.now, p.heartbeat.Promise(), lease.Length(p.heartbeat.Counted()), term, p.sink)
 	g := &Group{
 		name: p.name, self: p.self, log: p.log.With("group", p.name), now: p.now, fence: f,
 		machine: newStateMachine(p.changed), leaders: make(chan bool, 16), changed: p.changed, peers: p.peers,
@@ -129,9 +135,6 @@ func newGroup(p groupParts) (*Group, error) {
 	config := raftConfig(p.self, p.heartbeat.Current)
 	config.NotifyCh = g.leaders
 	config.Logger = newRaftLogger(p.raftLog)
-	if term, err := p.stable.GetUint64([]byte("CurrentTerm")); err == nil {
-		f.newest = term
-	}
 	r, err := openRaft(config, g.machine, p.logs, p.stable, p.snapshots, g.trans)
 	if err != nil {
 		return nil, fmt.Errorf("open group %s: %w", p.name, err)
@@ -205,8 +208,8 @@ func (g *Group) run(ctx context.Context) error {
 			// Raft closes the transport; it must do so while requests can still be
 			// answered, or its own goroutines wait for them.
 			err := g.raft.Shutdown().Error()
-			g.calls.Wait()
 			binder.Wait()
+			g.calls.Wait()
 			return errors.Join(err, g.trans.Close())
 		case leading := <-g.leaders:
 			if !leading {
@@ -230,9 +233,15 @@ func (g *Group) run(ctx context.Context) error {
 	}
 }
 
-// stepDown ends the lease of the term that this node led.
+// stepDown ends the lease of the term that this node led. It is called some time
+// after the fact: this node may have won a later term meanwhile, and that lease
+// stays.
 func (g *Group) stepDown() {
-	if term, _ := g.fence.until(); term != 0 {
+	term, _ := g.fence.until()
+	if g.raft.State() == raft.Leader && g.raft.CurrentTerm() == term {
+		return
+	}
+	if term != 0 {
 		g.fence.revoke(term)
 		g.log.Info("no longer leader", "term", term)
 	}
@@ -251,7 +260,7 @@ func (g *Group) assume(ctx context.Context) {
 	for ctx.Err() == nil && g.raft.State() == raft.Leader && g.raft.CurrentTerm() == term {
 		err := g.raft.Barrier(time.Second).Error()
 		if err == nil {
-			if g.raft.State() != raft.Leader || g.raft.CurrentTerm() != term {
+			if ctx.Err() != nil || g.raft.State() != raft.Leader || g.raft.CurrentTerm() != term {
 				return
 			}
 			g.log.Info("leader", "term", term)
@@ -310,7 +319,7 @@ func (g *Group) released(r Release) {
 	g.mu.Lock()
 	g.release, g.releaseAt = r, g.now()
 	g.mu.Unlock()
-	g.fence.freed(r.Term)
+	g.fence.freed(r.Term, r.Seq)
 }
 
 // apply commits a command. A refusal by the state machine is returned as it is.
@@ -368,64 +377,64 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	}
 	var target raft.Server
 	servers := g.raft.GetConfiguration().Configuration().Servers
-	voters := 0
+	var others []string
 	for _, s := range servers {
-		if s.Suffrage != raft.Voter {
+		if s.Suffrage != raft.Voter || string(s.ID) == g.self {
 			continue
 		}
-		voters++
+		others = append(others, string(s.ID))
 		if string(s.ID) == to {
 			target = s
 		}
 	}
-	if target.ID == "" || to == g.self {
+	if target.ID == "" {
 		return refuse(CodeTransfer, `see "raftvip node list"`, "node %s is not another voter of group %s", to, g.name)
 	}
 	if ago, ok := g.fence.contact(to); !ok || ago > g.length() {
 		return refuse(CodeTransfer, `see "raftvip status"`, "node %s does not answer", to)
 	}
 	release := Release{Group: g.name, Term: term, From: g.self, To: to, Reason: reason, Manual: manual}
-	g.fence.release(term)
-	err := g.free(ctx, servers, release, voters/2) // with the target's own, a majority
+	release.Seq = g.fence.release(term, others)
+	stop, err := g.free(ctx, servers, release, (len(others)+1)/2) // with this node's own, a majority
 	if err == nil {
 		err = g.raft.LeadershipTransferToServer(target.ID, target.Address).Error()
 	}
 	if err == nil {
 		return nil
 	}
-	g.rebind(ctx, release)
+	stop()
+	g.rebind(context.WithoutCancel(ctx), release)
 	return refuse(CodeTransfer, `see "raftvip status"; the owner stays`, "hand over to %s: %s", to, err)
 }
 
 // free tells the voters that the lease is released and waits until the target
-// and enough others to elect it know.
-func (g *Group) free(ctx context.Context, servers []raft.Server, r Release, needed int) error {
-	ctx, cancel := context.WithTimeout(ctx, max(g.length(), 100*time.Millisecond))
-	defer cancel()
+// and enough others to elect it know. The rest are not waited for: the calls end
+// with their own timeout. Stop ends them all and waits for it.
+func (g *Group) free(ctx context.Context, servers []raft.Server, r Release, needed int) (stop func(), err error) {
+	calls, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	type answer struct {
 		id  string
 		err error
 	}
 	answers := make(chan answer, len(servers))
-	sent := 0
+	var sent sync.WaitGroup
+	asked := 0
 	for _, s := range servers {
 		if s.Suffrage != raft.Voter || string(s.ID) == g.self {
 			continue
 		}
-		sent++
-		// Not waited for beyond the answers needed: the calls end with their own
-		// timeout, and a late "released" is true all the same.
-		g.calls.Add(1)
-		go func() {
-			defer g.calls.Done()
-			ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-			defer cancel()
-			answers <- answer{string(s.ID), g.peers.callRelease(ctx, string(s.Address), r)}
-		}()
+		asked++
+		sent.Go(func() { answers <- answer{string(s.ID), g.peers.callRelease(calls, string(s.Address), r)} })
 	}
+	g.calls.Go(func() { sent.Wait(); cancel() })
+	// A call that has ended sends nothing on a new connection any more, so that a
+	// voter that is restarted after it was bound again cannot hear of this release.
+	stop = func() { cancel(); sent.Wait() }
+	ctx, cancelWait := context.WithTimeout(ctx, max(g.length(), 100*time.Millisecond))
+	defer cancelWait()
 	target := false
 	var failures []error
-	for i := 0; i < sent; i++ {
+	for range asked {
 		select {
 		case a := <-answers:
 			if a.err != nil {
@@ -435,39 +444,49 @@ func (g *Group) free(ctx context.Context, servers []raft.Server, r Release, need
 			needed--
 			target = target || a.id == r.To
 			if target && needed <= 0 {
-				return nil
+				return stop, nil
 			}
 		case <-ctx.Done():
-			return fmt.Errorf("voters were not told in time: %w", errors.Join(append(failures, ctx.Err())...))
+			return stop, fmt.Errorf("voters were not told in time: %w", errors.Join(append(failures, ctx.Err())...))
 		}
 	}
-	return fmt.Errorf("voters could not be told: %w", errors.Join(failures...))
+	return stop, fmt.Errorf("voters could not be told: %w", errors.Join(failures...))
 }
 
 // rebindPause is the time between two attempts to bind voters that did not answer.
 const rebindPause = 200 * time.Millisecond
 
 // rebind asks the voters that were freed to be bound again: after a hand-over
-// that has failed this leader has no lease before a majority is.
+// that has failed this leader has no lease before a majority is. It returns when
+// it has one, or when all have been asked; who is slow may still answer.
 func (g *Group) rebind(ctx context.Context, r Release) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	defer cancel()
-	freed := g.fence.unbound()
-	var wg sync.WaitGroup
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	_, _, freed := g.fence.unbound()
+	var calls sync.WaitGroup
+	asked := make(chan struct{}, len(freed))
+	n := 0
 	for _, s := range g.raft.GetConfiguration().Configuration().Servers {
 		if string(s.ID) == g.self || !slices.Contains(freed, string(s.ID)) {
 			continue
 		}
-		wg.Go(func() {
+		n++
+		calls.Go(func() {
 			sent := g.now()
 			if err := g.peers.callRebind(ctx, string(s.Address), r); err != nil {
 				g.log.Debug("cannot take a hand-over back", "voter", s.ID, "error", err)
-				return
+			} else {
+				g.fence.bind(r.Term, r.Seq, string(s.ID), sent)
 			}
-			g.fence.bind(r.Term, string(s.ID), sent)
+			asked <- struct{}{}
 		})
 	}
-	wg.Wait()
+	g.calls.Go(func() { calls.Wait(); cancel() })
+	for range n {
+		<-asked
+		if _, until := g.fence.until(); until > g.now() {
+			break
+		}
+	}
 	g.changed.notify()
 }
 
@@ -483,13 +502,13 @@ func (g *Group) keepBinding(ctx context.Context) {
 			return
 		}
 		g.mu.Lock()
+		term, seq, unbound := g.fence.unbound()
 		under := g.transfer
 		g.mu.Unlock()
-		if under || len(g.fence.unbound()) == 0 {
+		if under || len(unbound) == 0 {
 			continue
 		}
-		term, _ := g.fence.until()
-		g.rebind(ctx, Release{Group: g.name, Term: term, From: g.self})
+		g.rebind(ctx, Release{Group: g.name, Term: term, Seq: seq, From: g.self})
 	}
 }
 

@@ -18,8 +18,6 @@ const (
 	// maxClockOffset is how far a newcomer's wall clock may be off. Ownership
 	// does not depend on wall clocks; tokens, certificates and the history do.
 	maxClockOffset = 5 * time.Minute
-	// catchUpSlack is how many log entries behind a node may be to become a voter.
-	catchUpSlack = 16
 	// reportFresh is the age up to which a report says that a node is alive.
 	reportFresh = 3 * reportInterval
 )
@@ -130,6 +128,14 @@ func (n *Node) reconcileRaft(s *State, reports map[string]SeenReport) error {
 		servers[string(server.ID)] = server
 	}
 	const wait = 2 * time.Second
+	// First those that are gone: Raft knows no two servers at one address, and the
+	// new node of a host that lost its data dir is where the old one was.
+	for id := range servers {
+		if _, ok := s.Nodes[id]; !ok && id != n.opts.Identity.NodeID {
+			n.log.Info("removing node", "id", id)
+			return r.RemoveServer(raft.ServerID(id), 0, wait).Error()
+		}
+	}
 	for _, node := range s.SortedNodes() {
 		id, address := raft.ServerID(node.ID), raft.ServerAddress(node.Address)
 		server, member := servers[node.ID]
@@ -145,15 +151,11 @@ func (n *Node) reconcileRaft(s *State, reports map[string]SeenReport) error {
 			return r.AddVoter(id, address, 0, wait).Error()
 		case server.Address != address:
 			return r.AddNonvoter(id, address, 0, wait).Error()
-		case server.Suffrage != raft.Voter && fresh && report.Applied > 0 && report.Applied+catchUpSlack >= r.AppliedIndex():
+		case server.Suffrage != raft.Voter && fresh && report.Applied >= s.Version:
+			// It has the whole state and with it the length of a promise, which the
+			// lease of whoever leads depends on from now on.
 			n.log.Info("node has caught up and votes from now on", "node", node.Name)
 			return r.AddVoter(id, address, 0, wait).Error()
-		}
-	}
-	for id := range servers {
-		if _, ok := s.Nodes[id]; !ok && id != n.opts.Identity.NodeID {
-			n.log.Info("removing node", "id", id)
-			return r.RemoveServer(raft.ServerID(id), 0, wait).Error()
 		}
 	}
 	return nil
@@ -181,7 +183,13 @@ func (n *Node) settle(ctx context.Context, s *State, reports map[string]SeenRepo
 	if settle.heartbeat != s.Heartbeat {
 		*settle = settling{s.Heartbeat, s.Version}
 	}
+	// Raft's voters are asked as well as the nodes: one that was removed from the
+	// list votes until Raft has removed it too, by the promise it knows.
+	ids := n.group.voters()
 	for id := range s.Nodes {
+		ids = append(ids, id)
+	}
+	for _, id := range ids {
 		if r, ok := reports[id]; !ok || r.Applied < settle.version {
 			return nil
 		}
@@ -330,7 +338,7 @@ func (n *Node) handleRebind(ctx context.Context, r Release) (any, error) {
 	if g == nil {
 		return nil, refuse(CodeNotFound, "", "no group %s", r.Group)
 	}
-	if !g.fence.rebind(r.Term, r.From) {
+	if !g.fence.rebind(r.Term, r.Seq, r.From) {
 		return nil, refuse(CodeNotLeader, "", "this voter has taken part in a later term")
 	}
 	return nil, nil
@@ -347,7 +355,23 @@ func (n *Node) apiHandler() http.Handler {
 	if n.opts.Handler != nil {
 		mux.Handle("/", n.membersOnly(n.opts.Handler))
 	}
-	return mux
+	return n.tellRemoved(mux)
+}
+
+// tellRemoved answers nodes that were removed with just that.
+func (n *Node) tellRemoved(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if gone, ok := n.State().Removed[PeerFromContext(r.Context())]; ok {
+			answer(w, nil, removedRefusal(gone))
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+func removedRefusal(r RemovedNode) *Refusal {
+	return refuse(CodeRemoved, "stop its daemon, clear its data dir, and join again with a new token",
+		"node %s was removed from the cluster on %s", r.Name, r.At.UTC().Format(time.DateTime))
 }
 
 // membersOnly keeps nodes that are not members from the operator's API.

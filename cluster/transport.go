@@ -15,6 +15,7 @@ import (
 var (
 	errPromised    = errors.New("this voter has promised not to stand for election yet")
 	errUnfit       = errors.New("this node cannot own and lets others stand for election first")
+	errMovedOn     = errors.New("this voter has moved on to a later term")
 	errNotReleased = errors.New("leadership is not handed over before the lease is released")
 )
 
@@ -122,10 +123,9 @@ func (t *leaseTransport) InstallSnapshot(id raft.ServerID, target raft.ServerAdd
 
 // RequestVote implements raft.Transport.
 func (t *leaseTransport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
-	if t.fence.bound(t.fence.self) > 0 {
+	if !t.fence.campaigns(args.Term) {
 		return errPromised
 	}
-	t.fence.helped(args.Term)
 	return t.networkTransport.RequestVote(id, target, args, resp)
 }
 
@@ -162,7 +162,16 @@ func (t *leaseTransport) SetHeartbeatHandler(handle func(raft.RPC)) {
 		following := t.following.Load()
 		if f := t.followed.Load(); f != nil && *f == from && following != nil && (*following)() {
 			t.fence.heard(req.Term, string(req.ID))
-			handle(rpc)
+			inner := rpc
+			answers := make(chan raft.RPCResponse, 1)
+			inner.RespChan = answers
+			handle(inner)
+			select {
+			case r := <-answers:
+				rpc.RespChan <- t.agree(req.Term, r)
+			default: // Raft answers before it returns, unless it is shut down
+				rpc.Respond(nil, raft.ErrTransportShutdown)
+			}
 			return
 		}
 		t.receive(rpc)
@@ -185,6 +194,7 @@ func (t *leaseTransport) receive(rpc raft.RPC) {
 		case *raft.AppendEntriesRequest:
 			t.fence.heard(req.Term, string(req.ID))
 			t.pass(rpc, func(r raft.RPCResponse) raft.RPCResponse {
+				r = t.agree(req.Term, r)
 				if resp, ok := r.Response.(*raft.AppendEntriesResponse); ok && r.Error == nil && resp.Success && resp.Term == req.Term {
 					t.followed.Store(&leaderTerm{req.Term, string(req.ID)})
 				}
@@ -192,7 +202,7 @@ func (t *leaseTransport) receive(rpc raft.RPC) {
 			})
 		case *raft.InstallSnapshotRequest:
 			t.fence.heard(req.Term, string(req.ID))
-			t.pass(rpc, nil)
+			t.pass(rpc, func(r raft.RPCResponse) raft.RPCResponse { return t.agree(req.Term, r) })
 		case *raft.RequestPreVoteRequest:
 			t.preVote(rpc, req)
 		case *raft.RequestVoteRequest:
@@ -201,6 +211,15 @@ func (t *leaseTransport) receive(rpc raft.RPC) {
 			t.pass(rpc, nil)
 		}
 	}()
+}
+
+// agree withholds Raft's answer to the leader of term if this node has helped a
+// later one meanwhile.
+func (t *leaseTransport) agree(term uint64, r raft.RPCResponse) raft.RPCResponse {
+	if r.Error == nil && !t.fence.agrees(term) {
+		return raft.RPCResponse{Error: errMovedOn}
+	}
+	return r
 }
 
 // preVote answers a peer that asks whether it could win. A question that comes a

@@ -32,23 +32,48 @@ func ProbeConflict(ctx context.Context, link string, addr netip.Addr) (mac net.H
 		return nil, false, fmt.Errorf("probe for %s on %s: %w", addr, link, err)
 	}
 	addr = addr.Unmap().WithZone("")
-	host, err := OpenHost()
+	q, err := openQuestion(link, addr)
 	if err != nil {
 		return fail(err)
+	}
+	defer func() { _ = q.conn.Close() }()
+	for range probeCount {
+		if mac, err := ask(ctx, q.conn, q.frame, q.to, addr, q.own); err != nil {
+			return fail(err)
+		} else if mac != nil {
+			return mac, true, nil
+		}
+	}
+	return nil, false, nil
+}
+
+// A question is a socket on a link and the frame that asks there for an address.
+type question struct {
+	conn  *packet.Conn
+	frame []byte
+	to    net.Addr
+	own   []string // hardware addresses of this node
+}
+
+// openQuestion prepares to ask on the link who has addr.
+func openQuestion(link string, addr netip.Addr) (question, error) {
+	host, err := OpenHost()
+	if err != nil {
+		return question{}, err
 	}
 	links, err := host.Links()
 	host.Close()
 	if err != nil {
-		return fail(err)
+		return question{}, err
 	}
 	l, err := findLink(links, link)
 	switch {
 	case err != nil:
-		return fail(err)
+		return question{}, err
 	case len(l.MAC) != 6:
-		return fail(errors.New("the interface has no Ethernet address"))
+		return question{}, errors.New("the interface has no Ethernet address")
 	case !l.Running:
-		return fail(errors.New("the interface is down"))
+		return question{}, errors.New("the interface is down")
 	}
 	frame, err := arpProbe(l.MAC, addr)
 	etherType := ethernet.EtherTypeARP
@@ -57,24 +82,13 @@ func ProbeConflict(ctx context.Context, link string, addr netip.Addr) (mac net.H
 		etherType = ethernet.EtherTypeIPv6
 	}
 	if err != nil {
-		return fail(err)
+		return question{}, err
 	}
 	conn, err := packet.Listen(&net.Interface{Index: l.Index}, packet.Raw, int(etherType), &packet.Config{Filter: forThisNode})
 	if err != nil {
-		return fail(fmt.Errorf("open packet socket: %w", err))
+		return question{}, fmt.Errorf("open packet socket: %w", err)
 	}
-	defer func() { _ = conn.Close() }()
-
-	own := localMACs(links)
-	to := &packet.Addr{HardwareAddr: frame[:6]}
-	for range probeCount {
-		if mac, err := ask(ctx, conn, frame, to, addr, own); err != nil {
-			return fail(err)
-		} else if mac != nil {
-			return mac, true, nil
-		}
-	}
-	return nil, false, nil
+	return question{conn: conn, frame: frame, to: &packet.Addr{HardwareAddr: frame[:6]}, own: localMACs(links)}, nil
 }
 
 // forThisNode lets in what is for this node's own LAN. The rest, of a VLAN without

@@ -10,5 +10,5 @@
 // s + L, because s is before the moment at which P began and L is so much
 // shorter than P that the difference of clock rates cannot eat it. While a
 // majority is so bound, no other node can win an election, as any winner needs a
-// vote of at least one bound voter. See DESIGN.md of this folder.
+// vote of at least one bound voter. DESIGN.md of the folder above has it in full.
 package lease

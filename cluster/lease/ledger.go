@@ -33,8 +33,10 @@ type Ledger struct {
 	unbound map[string]bool
 	// revoked: no evidence of this or an older term ever counts again.
 	revoked uint64
-	// released: the lease of the current term is given up until Rebind.
+	// released: the lease of the current term is given up until Bind.
 	released bool
+	// releases counts the calls of Release.
+	releases uint64
 }
 
 // Acknowledge records that voter, in term, agreed to a request sent at sent. It
@@ -97,30 +99,34 @@ func (l *Ledger) Revoke(term uint64) {
 	}
 }
 
-// Release gives up the lease of term, and the voters' promises with it: none of
-// their acknowledgements counts until they have promised again (Bind). It is
-// what precedes telling the voters "released, term T".
-func (l *Ledger) Release(term uint64, voters []string) {
+// Release gives up the lease of term, and the promises of these voters with it:
+// none of their acknowledgements counts until they have promised again (Bind). It
+// is what precedes telling the voters "released, term T", and they must be told no
+// others than these. It returns the number of this release.
+func (l *Ledger) Release(term uint64, voters []string) (seq uint64) {
 	if term < l.term {
-		return
+		return 0
 	}
 	if term > l.term {
 		l.term = term
 		l.newest = make(map[string]time.Duration)
 	}
 	l.released = true
+	l.releases++
 	l.unbound = make(map[string]bool, len(voters))
 	for _, v := range voters {
 		l.unbound[v] = true
 	}
 	clear(l.newest)
+	return l.releases
 }
 
-// Bind records that voter took back the release of term, at a request sent at
-// sent: it has promised again, which is evidence like any other. It tells whether
-// that counts.
-func (l *Ledger) Bind(term uint64, voter string, sent time.Duration) bool {
-	if term != l.term || term <= l.revoked || !l.unbound[voter] {
+// Bind records that voter took back the release of term that has this number, at
+// a request sent at sent: it has promised again, which is evidence like any
+// other. It tells whether that counts; what a voter says of an earlier release
+// does not.
+func (l *Ledger) Bind(term, seq uint64, voter string, sent time.Duration) bool {
+	if term != l.term || term <= l.revoked || seq != l.releases || !l.unbound[voter] {
 		return false
 	}
 	delete(l.unbound, voter)
@@ -129,13 +135,13 @@ func (l *Ledger) Bind(term uint64, voter string, sent time.Duration) bool {
 	return true
 }
 
-// Unbound returns the voters that were told "released" in term and have not
-// promised again.
-func (l *Ledger) Unbound(term uint64) []string {
+// Unbound returns the voters that were told of a release in term and have not
+// promised again, sorted, and the number of that release.
+func (l *Ledger) Unbound(term uint64) (seq uint64, voters []string) {
 	if term != l.term || term <= l.revoked {
-		return nil
+		return 0, nil
 	}
-	return slices.Sorted(maps.Keys(l.unbound))
+	return l.releases, slices.Sorted(maps.Keys(l.unbound))
 }
 
 // Released tells whether the lease of term is given up by Release and not taken back.

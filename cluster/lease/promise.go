@@ -10,14 +10,24 @@ type Promise struct {
 	holder   string
 	term     uint64
 	until    time.Duration
-	released uint64 // highest term whose leader said "released"
+	released release // the newest one heard of
+	rebound  release // the newest one taken back
 }
 
-// NewPromise returns the promise of a voter whose process started at start. For
-// one length it is bound to nobody in particular: a restarted voter has forgotten
-// whom it last heard.
-func NewPromise(start, length time.Duration) Promise {
-	return Promise{length: length, until: start + length}
+// A release is one of those that the leader of a term has said, counted by it.
+type release struct {
+	term, seq uint64
+}
+
+func (r release) before(o release) bool {
+	return r.term < o.term || r.term == o.term && r.seq < o.seq
+}
+
+// NewPromise returns the promise of a voter whose process started at start and
+// has taken part in terms up to term. For one length it is bound to nobody in
+// particular: a restarted voter has forgotten whom it last heard.
+func NewPromise(start, length time.Duration, term uint64) Promise {
+	return Promise{length: length, until: start + length, term: term}
 }
 
 // SetLength changes the length of promises made from now on. A promise that runs
@@ -31,7 +41,7 @@ func (p *Promise) Length() time.Duration { return p.length }
 // the leader can get an answer. A leader of an older term than the newest one
 // heard, or one that has released its term, binds nobody.
 func (p *Promise) Heard(now time.Duration, term uint64, leader string) {
-	if term < p.term || term <= p.released {
+	if term < p.term || term <= p.released.term {
 		return
 	}
 	if term > p.term || p.holder != leader {
@@ -40,27 +50,38 @@ func (p *Promise) Heard(now time.Duration, term uint64, leader string) {
 	p.until = max(p.until, now+p.length)
 }
 
-// Release notes that the leader of term has given its lease up and answers no
-// more. It frees this voter unless it has since heard a leader of a newer term.
-// A voter that is bound only because it has just started is freed too: a leader
-// of term T was elected when no lease of an older term was left.
-func (p *Promise) Release(term uint64) {
-	p.released = max(p.released, term)
-	if p.term <= term {
-		p.until = 0
-		p.holder = ""
+// Release notes that the leader of term has given its lease up, for the seq-th
+// time, and answers no more. It frees this voter unless it has since heard of a
+// newer term, or taken that very release back: messages overtake one another. A
+// voter that is bound only because it has just started is freed too: it knows
+// that it has promised nothing in a newer term, and a leader of term was elected
+// when no lease of an older one was left.
+func (p *Promise) Release(term, seq uint64) {
+	r := release{term, seq}
+	if term < p.term || !p.rebound.before(r) {
+		return
 	}
+	if p.released.before(r) {
+		p.released = r
+	}
+	p.until = 0
+	p.holder = ""
 }
 
-// Rebind takes back the release of term, at the request of its leader. It is
-// refused (false) if this voter has helped a later term meanwhile; newest is the
-// newest term it has voted in or heard of.
-func (p *Promise) Rebind(now time.Duration, term, newest uint64, leader string) bool {
-	if newest > term || p.term > term {
+// Rebind takes back the seq-th release of term, and all before it, at the request
+// of its leader. It is refused (false) if this voter has helped a later term
+// meanwhile, or heard of a later release; newest is the newest term it has voted
+// in or heard of. If it is not refused this voter is bound.
+func (p *Promise) Rebind(now time.Duration, term, seq, newest uint64, leader string) bool {
+	r := release{term, seq}
+	if newest > term || p.term > term || r.before(p.released) {
 		return false
 	}
-	if p.released == term {
-		p.released = term - 1
+	if p.rebound.before(r) {
+		p.rebound = r
+	}
+	if p.released.term == term {
+		p.released = release{}
 	}
 	p.Heard(now, term, leader)
 	return true

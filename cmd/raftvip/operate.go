@@ -33,6 +33,29 @@ when another node has a higher priority, until a check fails there or the next m
 	return c
 }
 
+func drillCommand(g *globals) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "drill",
+		Short: "Move the addresses to the best other node and back, and measure the gap",
+		Long: `Move the addresses to the best other node and back, while a third node asks the
+network every millisecond who answers for the first address. The gaps that it saw
+are printed and recorded in the history.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			fmt.Fprintln(cmd.ErrOrStderr(), "moving the addresses there and back; this takes some seconds ...")
+			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathDrill, struct{}{}, func(r api.DrillResult) string {
+				lines := []string{fmt.Sprintf("%s, watched from %s:", r.Address, r.Observer)}
+				for _, m := range r.Moves {
+					lines = append(lines, fmt.Sprintf("%s -> %s: gap %s", m.From, m.To, seconds(m.Gap)))
+				}
+				return strings.Join(lines, "\n")
+			})
+		},
+	}
+	g.jsonFlag(c)
+	return c
+}
+
 // nodeOrSelf is the node named, or the one whose daemon is asked.
 func nodeOrSelf(cmd *cobra.Command, g *globals, args []string) (string, error) {
 	if len(args) == 1 {

@@ -28,6 +28,8 @@ const (
 	PathReload   = "/v1/reload"
 	PathLeave    = "/v1/leave"
 	PathTokens   = "/v1/tokens"
+	PathDrill    = "/v1/drill"
+	PathObserve  = "/v1/observe"
 	PathLeader   = "/v1/leader/"
 	PathTransfer = PathLeader + "transfer"
 	PathDrain    = PathLeader + "drain"
@@ -38,6 +40,7 @@ const (
 	PathToken    = PathLeader + "token-create"
 	PathRevoke   = PathLeader + "token-revoke"
 	PathConfig   = PathLeader + "configure"
+	PathNote     = PathLeader + "note"
 )
 
 // Handle registers a typed handler for POST requests.

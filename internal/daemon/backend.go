@@ -32,6 +32,10 @@ func (d *Daemon) routes(node, control *http.ServeMux) {
 	api.Handle(control, api.PathReload, func(ctx context.Context, _ struct{}) (api.ReloadResult, error) { return d.Reload(ctx) })
 	api.Handle(control, api.PathLeave, func(ctx context.Context, _ struct{}) (api.Done, error) { return d.leaveCluster(ctx) })
 
+	api.Handle(control, api.PathDrill, func(ctx context.Context, _ struct{}) (api.DrillResult, error) { return d.drill(ctx) })
+	api.Handle(node, api.PathObserve, d.observe)
+
+	leaderDoes(d, node, control, api.PathNote, d.noteMove)
 	leaderDoes(d, node, control, api.PathTransfer, d.transfer)
 	leaderDoes(d, node, control, api.PathDrain, d.drain)
 	leaderDoes(d, node, control, api.PathVIPAdd, d.vipAdd)
@@ -107,6 +111,9 @@ func (d *Daemon) noLeader() *cluster.Refusal {
 func (d *Daemon) transfer(ctx context.Context, in api.TransferRequest) (api.TransferResult, error) {
 	started := time.Now()
 	r := &moveRequest{reason: "requested with raftvip transfer", manual: true, done: make(chan error, 1)}
+	if in.Reason != "" {
+		r.reason = in.Reason
+	}
 	s := d.node.State()
 	if in.Node != "" {
 		n, ok := s.NodeByName(in.Node)
