@@ -213,3 +213,8 @@ func Arithmetic(st api.Status, node string) string {
 	}
 	return ""
 }
+
+// CommandLine is how a person runs a command on the node.
+func (n *Node) CommandLine(args ...string) string {
+	return strings.Join(append([]string{"ip", "netns", "exec", n.Host.Namespace()}, n.args(args...)...), " ")
+}
