@@ -113,6 +113,8 @@ func raftConfig(self string, heartbeat time.Duration) *raft.Config {
 	c.SnapshotThreshold = 1024
 	c.TrailingLogs = 1024
 	c.NoLegacyTelemetry = true
+	// A leader that is removed steps down; the group is closed by run alone.
+	c.ShutdownOnRemove = false
 	return c
 }
 

@@ -128,6 +128,14 @@ func (n *Node) reconcileRaft(s *State, reports map[string]SeenReport) error {
 		servers[string(server.ID)] = server
 	}
 	const wait = 2 * time.Second
+	// First those that are gone: Raft knows no two servers at one address, and the
+	// new node of a host that lost its data dir is where the old one was.
+	for id := range servers {
+		if _, ok := s.Nodes[id]; !ok && id != n.opts.Identity.NodeID {
+			n.log.Info("removing node", "id", id)
+			return r.RemoveServer(raft.ServerID(id), 0, wait).Error()
+		}
+	}
 	for _, node := range s.SortedNodes() {
 		id, address := raft.ServerID(node.ID), raft.ServerAddress(node.Address)
 		server, member := servers[node.ID]
@@ -148,12 +156,6 @@ func (n *Node) reconcileRaft(s *State, reports map[string]SeenReport) error {
 			// lease of whoever leads depends on from now on.
 			n.log.Info("node has caught up and votes from now on", "node", node.Name)
 			return r.AddVoter(id, address, 0, wait).Error()
-		}
-	}
-	for id := range servers {
-		if _, ok := s.Nodes[id]; !ok && id != n.opts.Identity.NodeID {
-			n.log.Info("removing node", "id", id)
-			return r.RemoveServer(raft.ServerID(id), 0, wait).Error()
 		}
 	}
 	return nil
@@ -353,7 +355,23 @@ func (n *Node) apiHandler() http.Handler {
 	if n.opts.Handler != nil {
 		mux.Handle("/", n.membersOnly(n.opts.Handler))
 	}
-	return mux
+	return n.tellRemoved(mux)
+}
+
+// tellRemoved answers nodes that were removed with just that.
+func (n *Node) tellRemoved(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if gone, ok := n.State().Removed[PeerFromContext(r.Context())]; ok {
+			answer(w, nil, removedRefusal(gone))
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+func removedRefusal(r RemovedNode) *Refusal {
+	return refuse(CodeRemoved, "stop its daemon, clear its data dir, and join again with a new token",
+		"node %s was removed from the cluster on %s", r.Name, r.At.UTC().Format(time.DateTime))
 }
 
 // membersOnly keeps nodes that are not members from the operator's API.

@@ -259,11 +259,9 @@ func (n *Node) authorize(proto, nodeID string) error {
 	if n.group == nil {
 		return refuse(CodeNotReady, "", "starting")
 	}
-	s := n.State()
-	if r, ok := s.Removed[nodeID]; ok {
-		return refuse(CodeRemoved, "", "node %s (%s) was removed from the cluster", r.Name, nodeID)
-	}
-	if proto == pki.ProtoRaft && s.Founded() {
+	// A removed node may connect to the node API, to be told that it was removed:
+	// a refused handshake has no words.
+	if s := n.State(); proto == pki.ProtoRaft && s.Founded() {
 		if _, ok := s.Nodes[nodeID]; !ok {
 			return refuse(CodeNotMember, "", "node %s is not a member", nodeID)
 		}
@@ -355,7 +353,11 @@ func (n *Node) Phase() string {
 
 func (n *Node) setPhase(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
-	if old := n.phase.Swap(&text); (old == nil || *old != text) && text != "" {
+	old := n.phase.Swap(&text)
+	if old != nil && *old == text || old == nil && text == "" {
+		return
+	}
+	if text != "" {
 		n.log.Info("waiting", "reason", text)
 	}
 	n.changed.notify()
@@ -470,11 +472,6 @@ func (n *Node) followState(ctx context.Context) {
 			n.group.setTiming(s.Heartbeat)
 			if _, err := n.persist(); err != nil {
 				n.log.Error("cannot write the data dir", "error", err)
-			}
-			if n.Phase() != "" {
-				if _, ok := s.Nodes[n.opts.Identity.NodeID]; ok {
-					n.setPhase("")
-				}
 			}
 			for id := range s.Removed {
 				if !cut[id] {

@@ -20,6 +20,7 @@ func (k *Keeper) removeAll(jobs []*job, seq uint64) (stale bool) {
 		}
 	}()
 	for _, j := range jobs {
+		failed := false
 		for _, p := range j.step.remove {
 			if k.seq.Load() != seq {
 				return true
@@ -40,18 +41,47 @@ func (k *Keeper) removeAll(jobs []*job, seq uint64) (stale bool) {
 				gone = append(gone, p)
 				k.removed(j.e, p, now)
 			} else {
-				err = fmt.Errorf("delete %s: %w", p.prefix, err)
-				k.counters.DeleteFailures++
-				if j.e.failed(err, now) || j.e.backoff == maxBackoff {
-					k.log.Error("ADDRESS NOT REMOVED", "vip", p.prefix, "link", j.e.want.Link, "reason", err, "failures", k.counters.DeleteFailures)
-				}
-				j.e.setState(StateRemoving, "cannot be deleted", now)
-				k.notify()
+				failed = true
+				k.deleteFailed(j.e, p, err, now)
 			}
+			k.mu.Unlock()
+		}
+		if !failed {
+			k.mu.Lock()
+			k.deletable(j.e, "address removed after failures")
 			k.mu.Unlock()
 		}
 	}
 	return false
+}
+
+// deleteFailed notes a failed attempt to delete. It is logged once, however often
+// it is repeated and whatever the kernel says the next time; the status counts. It
+// is called with mu held.
+func (k *Keeper) deleteFailed(e *entry, p place, err error, now time.Duration) {
+	if e.deleteFailures == 0 {
+		e.backoff = 0 // that of an add
+	}
+	err = fmt.Errorf("delete %s: %w", p.prefix, err)
+	e.failed(err, now)
+	e.deleteFailures++
+	k.counters.DeleteFailures++
+	if e.deleteFailures == 1 {
+		k.log.Error("ADDRESS NOT REMOVED", "vip", p.prefix, "link", e.want.Link, "reason", err)
+	}
+	if e.setState(StateRemoving, "cannot be deleted", now) {
+		k.notify()
+	}
+}
+
+// deletable notes that nothing of e fails to be deleted (any more). It is called
+// with mu held.
+func (k *Keeper) deletable(e *entry, how string) {
+	if e.deleteFailures > 0 {
+		k.log.Info(how, "vip", e.ip(), "link", e.want.Link, "failures", e.deleteFailures)
+	}
+	e.deleteFailures = 0
+	e.succeeded()
 }
 
 // removed notes that the place is empty now. It is called with mu held.
@@ -59,7 +89,6 @@ func (k *Keeper) removed(e *entry, p place, now time.Duration) {
 	k.mirror.remove(p.link, p.prefix)
 	k.counters.Removed++
 	k.loop.queue.drop(e)
-	e.succeeded()
 	if e.placed && e.at == p {
 		e.placed, e.lost = false, false
 		e.secondAt, e.refreshAt = 0, 0
@@ -69,9 +98,9 @@ func (k *Keeper) removed(e *entry, p place, now time.Duration) {
 }
 
 // addAll arms, records and adds the addresses of jobs, each announced once as soon
-// as it is there. It reports whether it stopped because Set was called.
-func (k *Keeper) addAll(jobs []*job, seq uint64) (stale bool) {
-	start := k.now()
+// as it is there. start is now. It reports whether it stopped because Set was
+// called.
+func (k *Keeper) addAll(jobs []*job, start time.Duration, seq uint64) (stale bool) {
 	if !k.arm(jobs, start) {
 		return false
 	}
@@ -85,8 +114,13 @@ func (k *Keeper) addAll(jobs []*job, seq uint64) (stale bool) {
 	// still ends what a crash leaves behind.
 	k.setErr("address journal", k.cfg.Journal.add(records))
 
+	// What others do about the change, and the log, comes after the last address: they
+	// would take the time, and the lock, of the next one.
 	count := 0
 	defer func() {
+		k.mu.Lock()
+		k.notify()
+		k.mu.Unlock()
 		if count > 0 {
 			k.log.Info("addresses added", "count", count, "took", k.now()-start)
 		}
@@ -145,7 +179,6 @@ func (k *Keeper) placed(j *job, now time.Duration) {
 		k.loop.lifeAt = now + k.cfg.Lifetime/3
 	}
 	e.setState(StatePresent, "", now)
-	k.notify()
 	k.burst(e, now, true)
 }
 
@@ -167,7 +200,6 @@ func (k *Keeper) addFailed(j *job, err error, now time.Duration) {
 		k.log.Error("address not added", "vip", j.form.Prefix, "link", e.want.Link, "reason", err)
 	}
 	e.setState(StateFailed, err.Error(), now)
-	k.notify()
 }
 
 // arm installs the guard entries of the jobs and reports whether all are there.

@@ -388,6 +388,19 @@ func TestNetnsSpeed(t *testing.T) {
 			})
 			k.Set(vip.Wanted{Term: 1, Addresses: addrs, Schedule: quick})
 			l.must(k.WaitReleased(t.Context()))
+			var reader sync.WaitGroup // one that follows every change, as the daemon does
+			reader.Go(func() {
+				for {
+					changed := k.Changed()
+					k.Status()
+					select {
+					case <-changed:
+					case <-t.Context().Done():
+						return
+					}
+				}
+			})
+			t.Cleanup(reader.Wait)
 			var first, last, release []time.Duration
 			for round := range 5 {
 				start := time.Now()

@@ -268,11 +268,12 @@ func (o *owner) becomeOwner(term uint64, why string, addrs []vip.Address, schedu
 		o.gate.Open(term)
 		o.group.RefreshLease()
 	}
+	// Nothing that could wait stands before this: the addresses are down.
+	o.keeper.Set(vip.Wanted{Own: true, Term: term, Addresses: addrs, Schedule: schedule})
 	if o.state != owning {
 		o.state, o.tookAt, o.arrived = owning, o.now(), false
 		o.log.Info("owner", "term", term, "reason", why)
 	}
-	o.keeper.Set(vip.Wanted{Own: true, Term: term, Addresses: addrs, Schedule: schedule})
 	o.arrive(term)
 }
 
