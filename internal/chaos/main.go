@@ -134,7 +134,7 @@ func run(ctx context.Context, o options) (err error) {
 
 // progress tells that something goes on, and at once what went wrong.
 func progress(r trial.Result) {
-	fmt.Fprintf(os.Stderr, "%-18s %-14s overlap %s ms, gap %s ms\n", r.Product, r.Fault, trial.Millis(r.Overlap), trial.Millis(r.Gap))
+	fmt.Fprintf(os.Stderr, "%-18s %-14s overlap %s ms, gap %s ms\n", r.Product, r.Fault, trial.Millis(r.Overlap), trial.Millis(gap(r)))
 	if r.Note != "" {
 		fmt.Fprintln(os.Stderr, "    note:", r.Note)
 	}

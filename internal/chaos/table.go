@@ -42,8 +42,10 @@ func (m *table) keepalived() (s series, ok bool) {
 }
 
 func overlap(r trial.Result) time.Duration { return r.Overlap }
-func gap(r trial.Result) time.Duration     { return r.Gap }
 func stall(r trial.Result) time.Duration   { return r.Stall }
+
+// gap is the longest of the whole trial: a return of the addresses counts as well.
+func gap(r trial.Result) time.Duration { return max(r.Gap, r.HealGap) }
 
 // print writes the matrix: a line for each fault and guard, and what the same
 // fault did to keepalived beside it.
@@ -52,7 +54,7 @@ func (m *table) print(w io.Writer) {
 	fmt.Fprint(w, `
 overlap: ms in which two nodes answered for one address, worst (keepalived: median / worst)
 late:    announcements by a node that did not hold the address any more
-gap:     ms in which a client got no answer, median / worst
+gap:     ms in which a client got no answer, until all was healed, median / worst
 stall:   longest ms in which this machine stood still meanwhile
 
 `)

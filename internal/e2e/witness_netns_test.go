@@ -3,6 +3,8 @@ package e2e
 import (
 	"testing"
 	"time"
+
+	"github.com/raftvip/raftvip/internal/testnet"
 )
 
 // TestWitness: two nodes and a witness that runs as an ordinary user, without a
@@ -39,7 +41,7 @@ func TestWitness(t *testing.T) {
 	// The owner fails: the other node and the witness are a majority.
 	must(t, owner.Kill())
 	get[*Node](t)(c.WaitAgreed(ctx, other.Name))
-	must(t, c.WaitHeldBy(ctx, other, vip4))
+	get[*testnet.Host](t)(c.Lab.WaitOwner(ctx, vip4, other.Host))
 	must(t, owner.Start())
 	must(t, c.WaitFormed(ctx))
 	// The standby fails: nothing moves.
