@@ -77,7 +77,7 @@ func (n *Node) reconcile(ctx context.Context, settle *settling) error {
 	}
 	for id, node := range s.Nodes {
 		if r, ok := reports[id]; ok && r.Age < reportFresh && r.Address != "" && r.Address != node.Address {
-			n.log.Info("node has a new address", "node", node.Name, "from", node.Address, "to", r.Address)
+			n.log.Info("node has a new address", "member", node.Name, "from", node.Address, "to", r.Address)
 			node.Address = r.Address
 			if err := n.Apply(ctx, Command{PutNode: &node}); err != nil {
 				return fmt.Errorf("update address of %s: %w", node.Name, err)
@@ -115,7 +115,7 @@ func (n *Node) found(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("found cluster: %w", err)
 	}
-	n.log.Info("cluster founded", "cluster", id.ClusterID, "node", id.Name)
+	n.log.Info("cluster founded", "cluster", id.ClusterID)
 	return n.opts.DataDir.DropSeed()
 }
 
@@ -143,7 +143,7 @@ func (n *Node) reconcileRaft(s *State, reports map[string]SeenReport) error {
 		fresh := reported && report.Age < reportFresh
 		switch {
 		case !member && fresh:
-			n.log.Info("adding node", "node", node.Name, "address", node.Address)
+			n.log.Info("adding node", "member", node.Name, "address", node.Address)
 			return r.AddNonvoter(id, address, 0, wait).Error()
 		case !member:
 			// It was admitted but does not run yet.
@@ -154,7 +154,7 @@ func (n *Node) reconcileRaft(s *State, reports map[string]SeenReport) error {
 		case server.Suffrage != raft.Voter && fresh && report.Applied >= s.Version:
 			// It has the whole state and with it the length of a promise, which the
 			// lease of whoever leads depends on from now on.
-			n.log.Info("node has caught up and votes from now on", "node", node.Name)
+			n.log.Info("node has caught up and votes from now on", "member", node.Name)
 			return r.AddVoter(id, address, 0, wait).Error()
 		}
 	}
@@ -251,7 +251,7 @@ func (n *Node) handleJoin(ctx context.Context, req JoinRequest) (any, error) {
 	if !trusted {
 		got.Secret = n.opts.Secret.Text()
 	}
-	n.log.Info("node admitted", "node", req.Name, "address", req.Address, "token", req.TokenID)
+	n.log.Info("node admitted", "member", req.Name, "address", req.Address, "token", req.TokenID)
 	return got, nil
 }
 
@@ -287,7 +287,7 @@ func (n *Node) replace(ctx context.Context, s *State, req JoinRequest) error {
 				"the name %s is taken by a member at %s, which is alive", old.Name, old.Address)
 		}
 	}
-	n.log.Warn("replacing a lost node", "node", old.Name, "old", old.ID, "new", req.NodeID)
+	n.log.Warn("replacing a lost node", "member", old.Name, "old", old.ID, "new", req.NodeID)
 	if err := n.Apply(ctx, Command{RemoveNode: &old.ID}); err != nil {
 		return err
 	}
