@@ -108,8 +108,9 @@ func raftConfig(self string, heartbeat time.Duration) *raft.Config {
 	c.HeartbeatTimeout = heartbeat
 	c.ElectionTimeout = heartbeat
 	c.LeaderLeaseTimeout = heartbeat - wakeEarly // see expire
-	// The log is nearly idle; this is how often followers learn the commit index.
-	c.CommitTimeout = max(heartbeat/5, 5*time.Millisecond)
+	// The log is nearly idle; this is how often followers learn the commit index
+	// when nothing is written, and each time costs a request to every one.
+	c.CommitTimeout = 500 * time.Millisecond
 	c.SnapshotInterval = 2 * time.Minute
 	c.SnapshotThreshold = 1024
 	c.TrailingLogs = 1024

@@ -58,6 +58,37 @@ func (n *Node) keepMembership(ctx context.Context) {
 	}
 }
 
+// warmEvery is how often a leader uses its connection to each member's node API.
+const warmEvery = 30 * time.Second
+
+// keepWarm keeps a connection to every member open while this node leads, so that
+// a hand-over does not begin with a handshake.
+func (n *Node) keepWarm(ctx context.Context) {
+	tick := time.NewTicker(membershipInterval)
+	defer tick.Stop()
+	last := make(map[string]time.Time)
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if !n.group.Standing().Leading {
+			clear(last)
+			continue
+		}
+		for id, node := range n.State().Nodes {
+			if id == n.opts.Identity.NodeID || time.Since(last[id]) < warmEvery {
+				continue
+			}
+			// A member that does not answer is asked again at the next round.
+			if _, err := n.hello(ctx, node.Address); err == nil {
+				last[id] = time.Now()
+			}
+		}
+	}
+}
+
 // settling remembers from which version on every voter must have the state
 // before a changed heartbeat timeout is the only one.
 type settling struct {

@@ -301,6 +301,7 @@ func (n *Node) Run(ctx context.Context) error {
 	tasks.Go(func() error { return n.group.run(ctx) })
 	tasks.Go(func() error { n.keepMembership(ctx); return nil })
 	tasks.Go(func() error { n.keepReporting(ctx); return nil })
+	tasks.Go(func() error { n.keepWarm(ctx); return nil })
 	tasks.Go(func() error { n.followState(ctx); return nil })
 	if n.opts.Identity.Origin == OriginPeers && !n.existing {
 		tasks.Go(func() error { n.form(ctx); return nil })
