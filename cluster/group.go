@@ -246,7 +246,7 @@ func (g *Group) length() time.Duration {
 func (g *Group) assume(ctx context.Context) {
 	term := g.raft.CurrentTerm()
 	for ctx.Err() == nil && g.raft.State() == raft.Leader && g.raft.CurrentTerm() == term {
-		err := g.raft.Barrier(time.Second).Error()
+		err := g.barrier(ctx)
 		if err == nil {
 			if ctx.Err() != nil || g.raft.State() != raft.Leader || g.raft.CurrentTerm() != term {
 				return
@@ -264,6 +264,21 @@ func (g *Group) assume(ctx context.Context) {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
 		}
+	}
+}
+
+// barrier returns when everything committed before is applied here, or when ctx
+// ends. Raft does not answer in every case: one was seen to wait for ever after
+// leadership was lost.
+func (g *Group) barrier(ctx context.Context) error {
+	future := g.raft.Barrier(time.Second)
+	done := make(chan error, 1)
+	go func() { done <- future.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

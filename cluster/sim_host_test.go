@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -211,7 +212,13 @@ func (h *simHost) boot() *simProc {
 	}
 	p.trans = &simTransport{proc: p, consumer: make(chan raft.RPC)}
 	store := h.store
-	store.block = func() { p.wait(true) }
+	var booted atomic.Bool // a disk that hangs now would only be a later start
+	defer booted.Store(true)
+	store.block = func() {
+		if booted.Load() {
+			p.wait(true)
+		}
+	}
 	log := testLog(h.t, fmt.Sprintf("%s/%d", h.name, h.lives))
 	ctx, cancel := context.WithCancel(context.Background())
 	p.stop = cancel
