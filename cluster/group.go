@@ -69,8 +69,10 @@ type Group struct {
 	release   Release
 	releaseAt time.Duration
 	transfer  bool // a hand-over is under way
+	closing   bool // no hand-over begins any more
 
-	calls sync.WaitGroup // lease messages under way
+	transfers sync.WaitGroup // hand-overs under way
+	calls     sync.WaitGroup // lease messages under way
 }
 
 // peerCaller sends the lease messages to another voter.
@@ -193,6 +195,11 @@ func (g *Group) run(ctx context.Context) error {
 			g.fence.revoke(g.raft.CurrentTerm())
 			cancel()
 			tasks.Wait()
+			// Raft does not answer a hand-over that it was asked for before it shut down.
+			g.mu.Lock()
+			g.closing = true
+			g.mu.Unlock()
+			g.transfers.Wait()
 			// Raft closes the transport; it must do so while requests can still be
 			// answered, or its own goroutines wait for them.
 			err := g.raft.Shutdown().Error()
@@ -362,16 +369,18 @@ func (g *Group) apply(ctx context.Context, c Command) error {
 // When the hand-over fails the promises are taken back, and the lease with them.
 func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) error {
 	g.mu.Lock()
-	if g.transfer {
+	if g.transfer || g.closing {
 		g.mu.Unlock()
 		return refuse(CodeTransfer, "", "a hand-over is under way already")
 	}
 	g.transfer = true
+	g.transfers.Add(1)
 	g.mu.Unlock()
 	defer func() {
 		g.mu.Lock()
 		g.transfer = false
 		g.mu.Unlock()
+		g.transfers.Done()
 	}()
 
 	term, _ := g.fence.until()

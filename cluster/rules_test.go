@@ -334,6 +334,10 @@ func TestAcknowledgementIsWithheld(t *testing.T) {
 			t.Errorf("%T: answered %+v, %v", command, a.Response, a.Error)
 		}
 	}
+	r.raft = func(any) any { return &raft.AppendEntriesResponse{Term: 3} }
+	if a := r.ask(entries(2, "b")); a.Error != nil {
+		t.Errorf("a refusal was withheld, which tells the leader of the later term: %v", a.Error)
+	}
 	// The same on the fast path.
 	r.raft = inner
 	r.ask(entries(4, "b"))

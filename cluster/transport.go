@@ -210,10 +210,17 @@ func (t *leaseTransport) receive(rpc raft.RPC) {
 	}()
 }
 
-// agree withholds Raft's answer to the leader of term if this node has helped a
-// later one meanwhile.
+// agree withholds Raft's consent to the leader of term if this node has helped a
+// later one meanwhile. A refusal passes: the leader learns the newer term from it.
 func (t *leaseTransport) agree(term uint64, r raft.RPCResponse) raft.RPCResponse {
-	if r.Error == nil && !t.fence.agrees(term) {
+	consent := false
+	switch resp := r.Response.(type) {
+	case *raft.AppendEntriesResponse:
+		consent = resp.Success
+	case *raft.InstallSnapshotResponse:
+		consent = resp.Success
+	}
+	if consent && r.Error == nil && !t.fence.agrees(term) {
 		return raft.RPCResponse{Error: errMovedOn}
 	}
 	return r
