@@ -102,7 +102,7 @@ func FuzzPromise(f *testing.F) {
 		holder := ""
 		taken := map[uint64]uint64{} // the last release taken back, by term
 		for ; len(program) >= 4; program = program[4:] {
-			op, term, seq := program[0]%4, uint64(program[1]%6), uint64(program[2]%4)
+			op, term, seq := program[0]%4, uint64(program[1]%6), 1+uint64(program[2]%3)
 			leader := string(rune('a' + term)) // one leader a term
 			now += time.Duration(program[3] % 64)
 			switch op {
