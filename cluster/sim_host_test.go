@@ -43,6 +43,7 @@ type simHost struct {
 	diskOK   chan struct{} // not nil while the disk hangs
 
 	proc  *simProc // nil while none runs
+	last  *simProc // the one before
 	store *memStore
 	snaps raft.SnapshotStore
 	id    string
@@ -299,7 +300,7 @@ func (h *simHost) kill() {
 	h.net.mu.Lock()
 	delete(h.net.procs, p.address)
 	h.net.mu.Unlock()
-	h.proc = nil
+	h.proc, h.last = nil, p
 	if h.raw {
 		h.setDeadline(0)
 	}
