@@ -405,6 +405,9 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	if ago, ok := g.fence.contact(to); !ok || ago > g.length() {
 		return refuse(CodeTransfer, `see "raftvip status"`, "node %s does not answer", to)
 	}
+	if !g.caughtUp(ctx, term, to) {
+		return refuse(CodeTransfer, `see "raftvip status"`, "node %s does not have the newest state yet", to)
+	}
 	release := Release{Group: g.name, Term: term, From: g.self, To: to, Reason: reason, Manual: manual}
 	release.Seq = g.fence.release(term, others)
 	stop, err := g.free(ctx, servers, release, (len(others)+1)/2) // with this node's own, a majority
@@ -417,6 +420,23 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	stop()
 	g.rebind(context.WithoutCancel(ctx), release)
 	return refuse(CodeTransfer, "", "hand over to %s: %s", to, err)
+}
+
+// caughtUp waits a moment until a voter has the whole log. A hand-over to one that
+// has not is slow, and in Raft v1.8.0 the second one to a node that does not answer
+// may never end: the node that asked for it could not commit again.
+func (g *Group) caughtUp(ctx context.Context, term uint64, id string) bool {
+	for end := g.now() + g.length()/2; g.trans.matches(term, id) < g.raft.LastIndex(); {
+		if g.now() >= end {
+			return false
+		}
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // free tells the voters that the lease is released and waits until the target

@@ -46,7 +46,13 @@ type leaseTransport struct {
 	mu     sync.Mutex // guards closed and the first Add of wg
 	closed bool
 	wg     sync.WaitGroup
+
+	matchedMu sync.Mutex
+	matched   map[string]matched // by node ID
 }
+
+// matched is the log index up to which a node was found to have its leader's log.
+type matched struct{ term, index uint64 }
 
 type leaderTerm struct {
 	term   uint64
@@ -56,7 +62,7 @@ type leaderTerm struct {
 func newLeaseTransport(inner networkTransport, f *fence, promise func() time.Duration) *leaseTransport {
 	return &leaseTransport{
 		networkTransport: inner, fence: f, promise: promise,
-		consumer: make(chan raft.RPC), done: make(chan struct{}),
+		consumer: make(chan raft.RPC), done: make(chan struct{}), matched: make(map[string]matched),
 	}
 }
 
@@ -104,8 +110,23 @@ func (t *leaseTransport) AppendEntries(id raft.ServerID, target raft.ServerAddre
 	err := t.networkTransport.AppendEntries(id, target, args, resp)
 	if err == nil && resp.Success && resp.Term == args.Term {
 		t.fence.acknowledged(args.Term, string(id), sent)
+		if index := args.PrevLogEntry + uint64(len(args.Entries)); index > 0 { // a heartbeat has 0
+			t.matchedMu.Lock()
+			t.matched[string(id)] = matched{args.Term, index}
+			t.matchedMu.Unlock()
+		}
 	}
 	return err
+}
+
+// matches returns the log index up to which a node has the log of the leader of term.
+func (t *leaseTransport) matches(term uint64, id string) uint64 {
+	t.matchedMu.Lock()
+	defer t.matchedMu.Unlock()
+	if m := t.matched[id]; m.term == term {
+		return m.index
+	}
+	return 0
 }
 
 // InstallSnapshot implements raft.Transport.
