@@ -70,8 +70,10 @@ type Group struct {
 	release   Release
 	releaseAt time.Duration
 	transfer  bool // a hand-over is under way
+	closing   bool // no hand-over begins any more
 
-	calls sync.WaitGroup // lease messages under way
+	transfers sync.WaitGroup // hand-overs under way
+	calls     sync.WaitGroup // lease messages under way
 
 	reload sync.Mutex // one change of Raft's timeouts at a time
 	detect bool       // notice a silent leader exactly one timeout after it was heard
@@ -207,6 +209,11 @@ func (g *Group) run(ctx context.Context) error {
 			g.fence.revoke(g.raft.CurrentTerm())
 			cancel()
 			tasks.Wait()
+			// Raft does not answer a hand-over that it was asked for before it shut down.
+			g.mu.Lock()
+			g.closing = true
+			g.mu.Unlock()
+			g.transfers.Wait()
 			// Raft closes the transport; it must do so while requests can still be
 			// answered, or its own goroutines wait for them.
 			err := g.raft.Shutdown().Error()
@@ -268,7 +275,7 @@ func (g *Group) assume(ctx context.Context) {
 	for ctx.Err() == nil && g.raft.State() == raft.Leader && g.raft.CurrentTerm() == term {
 		var err error
 		if !g.appliedAll() {
-			err = g.raft.Barrier(time.Second).Error()
+			err = g.barrier(ctx)
 		}
 		if err == nil {
 			if ctx.Err() != nil || g.raft.State() != raft.Leader || g.raft.CurrentTerm() != term {
@@ -328,6 +335,21 @@ func (g *Group) appliedAll() bool {
 		}
 	}
 	return true
+}
+
+// barrier returns when everything committed before is applied here, or when ctx
+// ends. Raft does not answer in every case: one was seen to wait for ever after
+// leadership was lost.
+func (g *Group) barrier(ctx context.Context) error {
+	future := g.raft.Barrier(time.Second)
+	done := make(chan error, 1)
+	go func() { done <- future.Error() }()
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // Standing returns what this node knows of the group now.
@@ -410,16 +432,18 @@ func (g *Group) apply(ctx context.Context, c Command) error {
 // When the hand-over fails the promises are taken back, and the lease with them.
 func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) error {
 	g.mu.Lock()
-	if g.transfer {
+	if g.transfer || g.closing {
 		g.mu.Unlock()
 		return refuse(CodeTransfer, "try again in a moment", "a hand-over is under way already")
 	}
 	g.transfer = true
+	g.transfers.Add(1)
 	g.mu.Unlock()
 	defer func() {
 		g.mu.Lock()
 		g.transfer = false
 		g.mu.Unlock()
+		g.transfers.Done()
 	}()
 
 	term, _ := g.fence.until()
@@ -444,6 +468,9 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	if ago, ok := g.fence.contact(to); !ok || ago > g.length() {
 		return refuse(CodeTransfer, `see "raftvip status"`, "node %s does not answer", to)
 	}
+	if !g.caughtUp(ctx, term, to) {
+		return refuse(CodeTransfer, `see "raftvip status"`, "node %s does not have the newest state yet", to)
+	}
 	release := Release{Group: g.name, Term: term, From: g.self, To: to, Reason: reason, Manual: manual}
 	release.Seq = g.fence.release(term, others)
 	stop, err := g.free(ctx, servers, release, (len(others)+1)/2) // with this node's own, a majority
@@ -456,6 +483,23 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	stop()
 	g.rebind(context.WithoutCancel(ctx), release)
 	return refuse(CodeTransfer, `see "raftvip status"; the owner stays`, "hand over to %s: %s", to, err)
+}
+
+// caughtUp waits a moment until a voter has the whole log. A hand-over to one that
+// has not is slow, and in Raft v1.8.0 the second one to a node that does not answer
+// may never end: the node that asked for it could not commit again.
+func (g *Group) caughtUp(ctx context.Context, term uint64, id string) bool {
+	for end := g.now() + g.length()/2; g.trans.matches(term, id) < g.raft.LastIndex(); {
+		if g.now() >= end {
+			return false
+		}
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // free tells the voters that the lease is released and waits until the target

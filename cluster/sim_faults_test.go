@@ -20,6 +20,7 @@ func (s *sim) fault() {
 		{"loss", 5, s.loseMessages},
 		{"freeze", 12, s.freeze},
 		{"restart", 12, s.restart},
+		{"forgetful", 8, s.forgetful},
 		{"wipe", 2, s.wipe},
 		{"transfer", 14, s.transfer},
 		{"late-transfer", 10, s.lateTransfer},
@@ -124,6 +125,37 @@ func (s *sim) restart(h *simHost) {
 	s.note("kill %s, start after %v", h.name, d)
 	h.kill()
 	s.after(d, func() { s.note("start %s", h.name); h.boot() })
+}
+
+// forgetful restarts voters that a leader, cut off from the rest, depends on.
+func (s *sim) forgetful(*simHost) {
+	h := s.leader()
+	if h == nil {
+		return
+	}
+	d := 2*s.hb + s.span(6)
+	var kept []*simHost
+	for _, i := range s.rng.Perm(len(s.hosts)) {
+		switch o := s.hosts[i]; {
+		case o == h:
+		case len(kept) < len(s.hosts)/2:
+			kept = append(kept, o)
+		default:
+			s.note("cut %s from %s for %v", h.name, o.name, d)
+			s.alter(h, o, d, func(l *simLink) { l.cut(false) })
+		}
+	}
+	for range 3 {
+		s.advance(s.hb/2 + s.span(1))
+		o := kept[s.rng.IntN(len(kept))]
+		late := s.span(1.5)
+		s.alter(h, o, d, func(l *simLink) { l.delay = late })
+		if o.proc != nil {
+			s.note("kill and start %s", o.name)
+			o.kill()
+			o.boot()
+		}
+	}
 }
 
 // wipe loses a disk. The host comes back as a new node, as the product does. More

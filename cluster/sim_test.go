@@ -371,15 +371,39 @@ func (s *sim) keepMembers() {
 			continue
 		}
 		s.mu.Lock()
-		want := maps.Clone(s.want)
+		want, stable := maps.Clone(s.want), s.stable
 		s.mu.Unlock()
+		if stable {
+			continue
+		}
 		if !changeMembers(r, want) || r.Barrier(time.Second).Error() != nil {
 			continue
 		}
+		// A change that some node alone has in its log could meet another one. Two
+		// that are both uncommitted can leave a cluster without a leader for good, as
+		// Raft v1.8.0 lets nobody vote for a node that its own configuration lacks.
+		agreed := true
+		s.net.mu.Lock()
+		for _, p := range s.net.procs {
+			agreed = agreed && configured(p.raft, want)
+		}
+		agreed = agreed && len(s.net.procs) == len(s.hosts)
+		s.net.mu.Unlock()
 		s.mu.Lock()
-		s.stable = maps.Equal(want, s.want)
+		s.stable = agreed && maps.Equal(want, s.want)
 		s.mu.Unlock()
 	}
+}
+
+// configured tells whether a node's newest configuration is the one that is wanted.
+func configured(r *raft.Raft, want map[string]string) bool {
+	servers := r.GetConfiguration().Configuration().Servers
+	for _, server := range servers {
+		if _, ok := want[string(server.ID)]; !ok || server.Suffrage != raft.Voter {
+			return false
+		}
+	}
+	return len(servers) == len(want)
 }
 
 // changeMembers makes the first change that is needed and tells whether none is.
