@@ -3,7 +3,7 @@
 # and fails when any one of them is taken away. README.md explains the rest.
 #
 #   check.sh         what CI runs, under two minutes on one core
-#   check.sh deep    also larger bounds, about ten minutes and 4 GB
+#   check.sh deep    also larger bounds, about twenty minutes and 4 GB
 set -eu
 
 for tool in spin gcc; do
