@@ -188,10 +188,14 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 		}
 		n.existing = true
 	}
+	logs, err := raft.NewLogCache(512, store)
+	if err != nil {
+		return fail(fmt.Errorf("open log: %w", err))
+	}
 	n.group, err = newGroup(groupParts{
 		name: DefaultGroup, self: id.NodeID, log: n.log, now: boottime.Now, heartbeat: heartbeat,
 		sink: n.opts.Sink(DefaultGroup), inner: advertised{inner, raft.ServerAddress(n.opts.Advertise)},
-		logs: store, stable: votes, snapshots: snapshots, peers: n.client, changed: n.changed, raftLog: n.opts.RaftLog,
+		logs: logs, stable: votes, snapshots: snapshots, peers: n.client, changed: n.changed, raftLog: n.opts.RaftLog,
 		order: n.order(),
 	})
 	if err != nil {

@@ -264,10 +264,13 @@ func TestNetnsLeftovers(t *testing.T) {
 	l := newLab(t)
 	link, err := netlink.LinkByName("v0")
 	l.must(err)
+	change := func(kind vip.ChangeKind, link int, a vip.KernelAddress) error {
+		return errors.Join(l.host.Change([]vip.Change{{Kind: kind, Link: link, Address: a}})...)
+	}
 	for _, p := range []string{"10.0.0.5/32", "fd00::5/128", "10.7.0.5/24"} {
 		prefix := netip.MustParsePrefix(p)
-		l.must(l.host.AddAddress(link.Attrs().Index, vip.KernelAddress{Prefix: prefix, Protocol: vip.AddrProtocol}))
-		if err := l.host.AddAddress(link.Attrs().Index, vip.KernelAddress{Prefix: prefix}); !errors.Is(err, vip.ErrExists) {
+		l.must(change(vip.AddAddress, link.Attrs().Index, vip.KernelAddress{Prefix: prefix, Protocol: vip.AddrProtocol}))
+		if err := change(vip.AddAddress, link.Attrs().Index, vip.KernelAddress{Prefix: prefix}); !errors.Is(err, vip.ErrExists) {
 			t.Errorf("added twice: %v", err)
 		}
 	}
@@ -282,16 +285,16 @@ func TestNetnsLeftovers(t *testing.T) {
 		}
 	}
 	gone := vip.KernelAddress{Prefix: netip.MustParsePrefix("10.0.0.5/32")}
-	if err := l.host.DeleteAddress(link.Attrs().Index, gone); !errors.Is(err, vip.ErrGone) {
+	if err := change(vip.DeleteAddress, link.Attrs().Index, gone); !errors.Is(err, vip.ErrGone) {
 		t.Errorf("delete of what is not there: %v", err)
 	}
 	gone.Prefix = netip.MustParsePrefix("fd00::5/128")
 	for _, index := range []int{link.Attrs().Index, 12345} {
-		if err := l.host.DeleteAddress(index, gone); !errors.Is(err, vip.ErrGone) {
+		if err := change(vip.DeleteAddress, index, gone); !errors.Is(err, vip.ErrGone) {
 			t.Errorf("delete of what is not there on %d: %v", index, err)
 		}
 	}
-	if err := l.host.AddAddress(12345, gone); !errors.Is(err, vip.ErrGone) {
+	if err := change(vip.AddAddress, 12345, gone); !errors.Is(err, vip.ErrGone) {
 		t.Errorf("add to no link: %v", err)
 	}
 }

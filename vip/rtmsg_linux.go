@@ -37,20 +37,43 @@ func familyOf(a netip.Addr) int {
 	return unix.AF_INET6
 }
 
-// addAddrMessage fills req with a. With identity only, the message holds what the
-// kernel compares for RTM_DELADDR.
-func addAddrMessage(req *nl.NetlinkRequest, link int, a KernelAddress, identity bool) {
-	ip := a.Prefix.Addr()
-	msg := nl.NewIfAddrmsg(familyOf(ip))
-	msg.Prefixlen = uint8(a.Prefix.Bits())
-	msg.Index = uint32(link)
-	msg.Scope = a.Scope
-	req.AddData(msg)
-	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, ip.AsSlice()))
-	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, ip.AsSlice()))
-	if identity {
-		return
+// appendChange appends the message of c. For RTM_DELADDR it holds what the kernel
+// compares.
+func appendChange(b []byte, c Change, seq uint32, ack bool) []byte {
+	msgType, flags := uint16(unix.RTM_NEWADDR), uint16(unix.NLM_F_REQUEST)
+	switch c.Kind {
+	case AddAddress:
+		flags |= unix.NLM_F_CREATE | unix.NLM_F_EXCL
+	case RefreshAddress:
+		flags |= unix.NLM_F_CREATE | unix.NLM_F_REPLACE
+	case DeleteAddress:
+		msgType = unix.RTM_DELADDR
+	default:
+		panic(fmt.Sprintf("vip: change of kind %d", c.Kind))
 	}
+	if ack {
+		flags |= unix.NLM_F_ACK
+	}
+	a, start := c.Address, len(b)
+	ip := a.Prefix.Addr()
+	b = append(b, 0, 0, 0, 0) // the length, at the end
+	b = binary.NativeEndian.AppendUint16(b, msgType)
+	b = binary.NativeEndian.AppendUint16(b, flags)
+	b = binary.NativeEndian.AppendUint32(b, seq)
+	b = append(b, 0, 0, 0, 0)
+	b = append(b, uint8(familyOf(ip)), uint8(a.Prefix.Bits()), 0, a.Scope)
+	b = binary.NativeEndian.AppendUint32(b, uint32(c.Link))
+	b = appendIP(b, unix.IFA_LOCAL, ip)
+	b = appendIP(b, unix.IFA_ADDRESS, ip)
+	if c.Kind != DeleteAddress {
+		b = appendProperties(b, a)
+	}
+	binary.NativeEndian.PutUint32(b[start:], uint32(len(b)-start))
+	return b
+}
+
+// appendProperties appends what an address has besides its identity.
+func appendProperties(b []byte, a KernelAddress) []byte {
 	var flags uint32
 	if a.NoPrefixRoute {
 		flags |= unix.IFA_F_NOPREFIXROUTE
@@ -59,21 +82,41 @@ func addAddrMessage(req *nl.NetlinkRequest, link int, a KernelAddress, identity 
 		flags |= unix.IFA_F_NODAD
 	}
 	if flags != 0 {
-		req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(flags)))
+		b = binary.NativeEndian.AppendUint32(appendAttr(b, unix.IFA_FLAGS, 4), flags)
 	}
 	if a.Protocol != 0 {
-		req.AddData(nl.NewRtAttr(ifaProto, nl.Uint8Attr(a.Protocol)))
+		b = append(appendAttr(b, ifaProto, 1), a.Protocol, 0, 0, 0)
 	}
 	if a.Broadcast.Is4() {
-		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, a.Broadcast.AsSlice()))
+		b = appendIP(b, unix.IFA_BROADCAST, a.Broadcast)
 	}
 	if a.Label != "" {
-		req.AddData(nl.NewRtAttr(unix.IFA_LABEL, nl.ZeroTerminated(a.Label)))
+		b = append(append(appendAttr(b, unix.IFA_LABEL, len(a.Label)+1), a.Label...), 0)
+		for len(b)%unix.NLMSG_ALIGNTO != 0 { // every message starts aligned
+			b = append(b, 0)
+		}
 	}
 	if valid, preferred := lifetimes(a); valid != forever || preferred != forever {
-		ci := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: valid, Prefered: preferred}}
-		req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, ci.Serialize()))
+		b = binary.NativeEndian.AppendUint32(appendAttr(b, unix.IFA_CACHEINFO, unix.SizeofIfaCacheinfo), preferred)
+		b = binary.NativeEndian.AppendUint32(b, valid)
+		b = append(b, 0, 0, 0, 0, 0, 0, 0, 0) // when it was made and changed
 	}
+	return b
+}
+
+// appendAttr appends the header of an attribute of n bytes.
+func appendAttr(b []byte, attrType uint16, n int) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+n))
+	return binary.NativeEndian.AppendUint16(b, attrType)
+}
+
+func appendIP(b []byte, attrType uint16, ip netip.Addr) []byte {
+	if ip.Is4() {
+		v := ip.As4()
+		return append(appendAttr(b, attrType, len(v)), v[:]...)
+	}
+	v := ip.As16()
+	return append(appendAttr(b, attrType, len(v)), v[:]...)
 }
 
 // lifetimes returns valid and preferred lifetime in seconds, rounded up.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -28,6 +29,8 @@ type Node struct {
 	// User, if not 0, is the user that the daemon and its commands run as. The
 	// node's directory is made theirs.
 	User uint32
+	// RunArgs are further arguments of run.
+	RunArgs []string
 	// OwnPIDs: the daemon and its scripts see only the processes of the host.
 	OwnPIDs bool
 
@@ -50,7 +53,7 @@ func (n *Node) args(args ...string) []string {
 // Start starts the daemon.
 func (n *Node) Start(args ...string) error {
 	p, err := n.Host.Start(testnet.Cmd{
-		Name: n.Name, Args: n.args(append([]string{"run"}, args...)...), Env: noEnv, OwnPIDs: n.OwnPIDs, User: n.User,
+		Name: n.Name, Args: n.args(slices.Concat([]string{"run"}, n.RunArgs, args)...), Env: noEnv, OwnPIDs: n.OwnPIDs, User: n.User,
 	})
 	if err != nil {
 		return err
@@ -212,4 +215,9 @@ func Arithmetic(st api.Status, node string) string {
 		}
 	}
 	return ""
+}
+
+// CommandLine is how a person runs a command on the node.
+func (n *Node) CommandLine(args ...string) string {
+	return strings.Join(append([]string{"ip", "netns", "exec", n.Host.Namespace()}, n.args(args...)...), " ")
 }
