@@ -16,9 +16,11 @@ type gap struct {
 	Gap       trial.Summary `json:"gap"`
 	// Times is the gap in units of Detection: its median and worst.
 	Times [2]float64 `json:"gap_by_detection"`
-	// Overlap is how long two nodes answered during the fault. Where it is not 0,
-	// the client was answered by a node that should not, and the gap means little.
+	// Overlap is how long two nodes answered during the fault.
 	Overlap trial.Summary `json:"overlap"`
+	// Hidden: the client was answered by a node that should not have, so that the
+	// gap means little.
+	Hidden bool `json:"gap_hidden_by_overlap"`
 	// Stall is the longest time in which the machine stood still.
 	Stall    time.Duration  `json:"machine_stall_worst_ns"`
 	Problems int            `json:"problems"`
@@ -95,6 +97,7 @@ func gapOf(p trial.Product, f trial.Fault, rs []trial.Result) gap {
 	}
 	g.Gap = trial.Of(good, func(r trial.Result) time.Duration { return r.Gap })
 	g.Overlap = trial.Of(good, func(r trial.Result) time.Duration { return r.FaultOverlap })
+	g.Hidden = g.Overlap.Median > 0 && !f.CutsClient
 	g.Stall = trial.Of(good, func(r trial.Result) time.Duration { return r.Stall }).Worst
 	for _, r := range good {
 		g.Detection = r.Detection
@@ -104,6 +107,9 @@ func gapOf(p trial.Product, f trial.Fault, rs []trial.Result) gap {
 	}
 	return g
 }
+
+// comparableWithin is by what factor detection times may differ for gaps to be compared.
+const comparableWithin = 2
 
 // compare pairs each raftvip with the keepalived whose detection time is nearest.
 func (r *report) compare() {
@@ -116,6 +122,9 @@ func (r *report) compare() {
 			if isRaftvip(k.Product) || k.Fault != g.Fault || k.Gap.N == 0 {
 				continue
 			}
+			if apart(k, g) > comparableWithin {
+				continue
+			}
 			if best == nil || apart(k, g) < apart(*best, g) {
 				best = &r.Gaps[i]
 			}
@@ -124,7 +133,7 @@ func (r *report) compare() {
 			continue
 		}
 		x := ratio{Fault: g.Fault, Raftvip: g.Product, Keepalived: best.Product}
-		if best.Overlap.Median == 0 && g.Gap.Median > 0 {
+		if !best.Hidden && g.Gap.Median > 0 {
 			x.Ratio = float64(best.Gap.Median) / float64(g.Gap.Median)
 		}
 		r.Ratios = append(r.Ratios, x)

@@ -75,7 +75,8 @@ func pair(s trial.Summary) string { return trial.Millis(s.Median) + " / " + tria
 func (r *report) printGaps(w io.Writer) {
 	fmt.Fprintf(w, `
 Gap seen by a client, ms, median / worst, n = %d. "two N": two nodes answered, for
-N ms (median), as long as the fault lasted; a gap beside it means little.
+N ms (median), as long as the fault lasted; where the client reached both, as on
+kill -9 and SIGSTOP, the gap beside it means little.
 detection: ms after which an owner is taken for dead. stall: the longest time, ms,
 in which the machine itself stood still during a trial.
 
@@ -139,8 +140,8 @@ func (r *report) stall(product string) string {
 
 func (r *report) printRatios(w io.Writer) {
 	fmt.Fprint(w, `
-Median gap of keepalived by that of raftvip, where detection times are nearest;
-over 1: raftvip is faster; "-": two keepalived nodes answered, or nothing to divide.
+Median gap of keepalived by that of raftvip, where detection times are comparable;
+over 1: raftvip is faster; "-": two keepalived nodes answered the client.
 
 `)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

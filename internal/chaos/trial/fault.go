@@ -19,6 +19,9 @@ type Fault struct {
 	PeerNetwork bool
 	// Thaws: the old owner's daemon goes on where it stood when it is healed.
 	Thaws bool
+	// CutsClient: clients cannot reach the old owner either, so that they see the
+	// gap even if it goes on answering.
+	CutsClient bool
 	// MayRefuse: a planned move under such conditions may be declined.
 	MayRefuse bool
 	// Planned: nothing is broken, so there is nothing to wait for.
@@ -42,10 +45,10 @@ const (
 func Faults() []Fault {
 	return []Fault{
 		{Name: "kill", Title: "kill -9", Moves: true, inject: kill},
-		{Name: "power", Title: "power loss", Moves: true, inject: power},
+		{Name: "power", Title: "power loss", Moves: true, CutsClient: true, inject: power},
 		{Name: "freeze", Title: "SIGSTOP, then SIGCONT", Moves: true, Thaws: true, inject: freeze},
 		{Name: "starve", Title: "CPU quota 0.1 %, then lifted", Moves: true, Thaws: true, inject: starve},
-		{Name: "isolate", Title: "full partition", Moves: true, inject: isolate},
+		{Name: "isolate", Title: "full partition", Moves: true, CutsClient: true, inject: isolate},
 		{Name: "cut-out", Title: "owner to others cut", Moves: true, inject: cutOut},
 		{Name: "cut-in", Title: "others to owner cut", Moves: true, inject: cutIn},
 		{Name: "cut-peers", Title: "peer links cut, clients reach all", Moves: true, PeerNetwork: true, inject: cutPeers},

@@ -72,12 +72,13 @@ func open(t *testing.T, p Product, s Setup) *Rig {
 // TestFaults is the short form of the fault matrix: the faults that found the
 // most, for each guard that silences a dead daemon.
 func TestFaults(t *testing.T) {
-	for _, guard := range []string{"bpf-tcx", "bpf-clsact", "nft"} {
+	// The two one-way cuts take turns, to keep this short.
+	for guard, oneWay := range map[string]string{"bpf-tcx": "cut-out", "bpf-clsact": "cut-in", "nft": "cut-out"} {
 		t.Run(guard, func(t *testing.T) {
 			path, pins := setup(t)
 			t.Parallel()
 			r := open(t, Raftvip{Binary: path, Guard: guard, PinDir: pins}, Setup{})
-			faults, err := Find("kill", "freeze", "isolate", "cut-out", "cut-in", "slow-transfer")
+			faults, err := Find("kill", "freeze", "isolate", oneWay, "slow-transfer")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -150,6 +150,11 @@ func (r *Rig) quiet() time.Duration {
 func (r *Rig) settleWithin() time.Duration {
 	d := 60 * time.Second
 	if r.System != nil {
+		// One that cannot settle, as adverts of 10 ms on a busy machine, is only a
+		// finding; waiting longer for it finds nothing more.
+		if !r.System.Strict() {
+			d = 20 * time.Second
+		}
 		d += 8 * r.System.Detection()
 	}
 	return d
