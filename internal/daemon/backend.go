@@ -166,10 +166,51 @@ func (d *Daemon) nodeRemove(ctx context.Context, in api.NodeRequest) (api.Done, 
 		}
 		return api.Done{}, cluster.Refuse(cluster.CodeLastVoter, `move the group first: raftvip transfer`, "%s leads the cluster now", n.Name)
 	}
+	if silent, ok := quorumWithout(d.voters(s), n.Name); !ok {
+		return api.Done{}, cluster.Refuse(cluster.CodeLastVoter, "bring these back, or remove them first: raftvip node remove "+silent[0],
+			"without %s no majority of the voters would answer: %s silent", n.Name, strings.Join(silent, ", "))
+	}
 	if err := d.node.Apply(ctx, cluster.Command{RemoveNode: &n.ID}); err != nil {
 		return api.Done{}, err
 	}
 	return api.Done{Message: fmt.Sprintf("%s is no member any more", n.Name)}, nil
+}
+
+// voters tells of each voter, by name, whether it answers this leader.
+func (d *Daemon) voters(s *cluster.State) map[string]bool {
+	out := make(map[string]bool)
+	for id, suffrage := range d.node.Suffrages() {
+		if suffrage != cluster.SuffrageVoter {
+			continue
+		}
+		name := s.Nodes[id].Name
+		if name == "" {
+			name = id // Raft has not removed it yet
+		}
+		ago, ok := d.node.Group(cluster.DefaultGroup).Contact(id)
+		out[name] = id == d.node.Self().NodeID || ok && ago < max(s.Heartbeat.Current, time.Second)
+	}
+	return out
+}
+
+// quorumWithout tells whether the voters that answer are a majority of those that
+// are left when one is removed, and who is silent. Raft acts on a membership from
+// the moment it is proposed: without that majority nobody could ever confirm it.
+func quorumWithout(voters map[string]bool, removed string) (silent []string, ok bool) {
+	left, answering := 0, 0
+	for name, answers := range voters {
+		switch {
+		case name == removed:
+			continue
+		case answers:
+			answering++
+		default:
+			silent = append(silent, name)
+		}
+		left++
+	}
+	slices.Sort(silent)
+	return silent, 2*answering > left
 }
 
 func (d *Daemon) nodePromote(ctx context.Context, in api.NodeRequest) (api.Done, error) {
@@ -180,6 +221,10 @@ func (d *Daemon) nodePromote(ctx context.Context, in api.NodeRequest) (api.Done,
 	}
 	if d.node.Suffrages()[n.ID] == cluster.SuffrageVoter {
 		return api.Done{Message: n.Name + " is a voter already"}, nil
+	}
+	if !slices.ContainsFunc(d.node.Reports(), func(r cluster.SeenReport) bool { return r.NodeID == n.ID && r.Age < aliveAge }) {
+		return api.Done{}, cluster.Refuse(cluster.CodeNotReady, "start its daemon; it votes by itself once it has caught up",
+			"%s does not answer, and a silent voter can cost the cluster its majority", n.Name)
 	}
 	if err := d.node.Promote(n); err != nil {
 		return api.Done{}, err
