@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/internal/api"
@@ -249,20 +250,47 @@ func (d *Daemon) leaveCluster(ctx context.Context) (api.Done, error) {
 	return done, nil
 }
 
+// configure takes over the cluster-wide part of a node's file.
 func (d *Daemon) configure(ctx context.Context, c cluster.Configuration) (api.Done, error) {
-	if !d.node.Group(cluster.DefaultGroup).Standing().Leading {
-		return askLeader(ctx, d, api.PathConfig, c, d.configure)
+	s := d.node.State()
+	c.Instances = proposal(s.Instances, c.Instances)
+	for _, in := range c.Instances {
+		for _, a := range in.Addresses {
+			if err := notANodes(s, a.Prefix.Addr()); err != nil {
+				return api.Done{}, err
+			}
+		}
 	}
-	c.Instances = proposal(d.node.State().Instances, c.Instances)
 	return api.Done{}, d.node.Apply(ctx, cluster.Command{Configure: &c})
 }
+
+// notANodes refuses a virtual address at which a member is reached: its owner would
+// cut that member off.
+func notANodes(s *cluster.State, ip netip.Addr) error {
+	for _, n := range s.SortedNodes() {
+		if at, err := netip.ParseAddrPort(n.Address); err == nil && at.Addr().Unmap() == ip {
+			return cluster.Refuse(cluster.CodeAddressInUse, "choose an address that no machine has of its own",
+				"address %s is that of node %s", ip, n.Name)
+		}
+	}
+	return nil
+}
+
+// maxInstanceName is the longest name of an instance that vip add makes.
+const maxInstanceName = 64
 
 // vipAdd adds an address, after asking the network whether somebody has it.
 func (d *Daemon) vipAdd(ctx context.Context, in api.VIPRequest) (api.Done, error) {
 	if in.Instance == "" {
 		in.Instance = "default"
 	}
+	if len(in.Instance) > maxInstanceName || strings.ContainsFunc(in.Instance, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
+		return api.Done{}, cluster.Refuse(cluster.CodeBadRequest, "", "instance %.80q: must be at most %d characters and no blanks", in.Instance, maxInstanceName)
+	}
 	s := d.node.State()
+	if err := notANodes(s, in.Prefix.Addr()); err != nil {
+		return api.Done{}, err
+	}
 	if i, a, ok := s.AddressOf(in.Prefix.Addr()); ok {
 		return api.Done{}, cluster.Refuse(cluster.CodeAddressInUse, `see "raftvip vip list"`, "address %s is already in instance %s", a.Prefix, i.Name)
 	}
@@ -287,6 +315,14 @@ func probe(ctx context.Context, links []vip.Link, a cluster.Address, force bool)
 	}
 	if force {
 		return nil
+	}
+	for _, l := range links {
+		for _, k := range l.Addresses {
+			if k.Prefix.Addr() == a.Prefix.Addr() && k.Protocol != vip.AddrProtocol {
+				return cluster.Refuse(cluster.CodeAddressInUse, "choose an address that no machine has of its own, or remove it from there",
+					"address %s is already on %s of this machine", a.Prefix.Addr(), l.Name)
+			}
+		}
 	}
 	mac, found, err := vip.ProbeConflict(ctx, link, a.Prefix.Addr())
 	switch {

@@ -453,7 +453,7 @@ func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
 	heartbeat := d.heartbeatOf(c)
 	result.Changes = difference(s.Instances, instancesOf(c), s.Heartbeat.Configured, heartbeat)
 	if len(result.Changes) > 0 {
-		_, err = d.configure(ctx, cluster.Configuration{Heartbeat: heartbeat, Instances: instancesOf(c)})
+		_, err = askLeader(ctx, d, api.PathConfig, cluster.Configuration{Heartbeat: heartbeat, Instances: instancesOf(c)}, d.configure)
 		if err != nil {
 			result.Drift = result.Changes
 			result.Changes = nil
