@@ -319,7 +319,7 @@ func probe(ctx context.Context, links []vip.Link, a cluster.Address, force bool)
 	for _, l := range links {
 		for _, k := range l.Addresses {
 			if k.Prefix.Addr() == a.Prefix.Addr() && k.Protocol != vip.AddrProtocol {
-				return cluster.Refuse(cluster.CodeAddressInUse, "choose an address that no machine has of its own, or remove it from there",
+				return cluster.Refuse(cluster.CodeAddressInUse, "choose an address that no machine has of its own; if keepalived has it, stop that first, or repeat with --force",
 					"address %s is already on %s of this machine", a.Prefix.Addr(), l.Name)
 			}
 		}

@@ -179,3 +179,16 @@ func TestMinHeartbeatLeavesHalfOfTheLease(t *testing.T) {
 		}
 	}
 }
+
+func TestNeedStart(t *testing.T) {
+	begun := config.Raft{Listen: ":7355", Guard: "auto", HeartbeatTimeout: time.Second}
+	now := begun
+	now.HeartbeatTimeout = 2 * time.Second // the cluster's
+	if got := needStart(begun, now); got != nil {
+		t.Errorf("nothing changed: got %q", got)
+	}
+	now.Guard = "nft"
+	if got := needStart(begun, now); len(got) != 1 || !strings.Contains(got[0], `guard: "nft" takes effect when the daemon is started again`) {
+		t.Errorf("got %q", got)
+	}
+}
