@@ -19,8 +19,8 @@ import (
 
 // Limits of join tokens.
 const (
-	maxTokenTTL  = 30 * 24 * time.Hour
-	maxTokenUses = 100
+	MaxTokenTTL  = 30 * 24 * time.Hour
+	MaxTokenUses = 100
 )
 
 // routes registers the API. The control socket gets all of it, the node port only
@@ -108,12 +108,18 @@ func (d *Daemon) noLeader() *cluster.Refusal {
 		"no quorum: the cluster has %d voters and no leader", voters)
 }
 
+// maxHistoryText is the longest text that a request may add to the history.
+const maxHistoryText = 200
+
 // transfer hands the group to a node.
 func (d *Daemon) transfer(ctx context.Context, in api.TransferRequest) (api.TransferResult, error) {
 	started := time.Now()
 	r := &moveRequest{reason: "requested with raftvip transfer", manual: true, done: make(chan error, 1)}
 	if in.Reason != "" {
 		r.reason = in.Reason
+	}
+	if len(in.Reason) > maxHistoryText {
+		return api.TransferResult{}, cluster.Refuse(cluster.CodeBadRequest, "", "reason: must be at most %d bytes", maxHistoryText)
 	}
 	s := d.node.State()
 	if in.Node != "" {
@@ -361,11 +367,11 @@ func (d *Daemon) vipDel(ctx context.Context, in api.VIPRequest) (api.Done, error
 }
 
 func (d *Daemon) tokenCreate(ctx context.Context, in api.TokenRequest) (api.Token, error) {
-	if in.TTL <= 0 || in.TTL > maxTokenTTL {
-		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "give it with --ttl, such as --ttl 1h", "token lifetime %s: must be over 0 and at most %s", in.TTL, maxTokenTTL)
+	if in.TTL <= 0 || in.TTL > MaxTokenTTL {
+		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "give it with --ttl, such as --ttl 1h", "token lifetime %s: must be over 0 and at most %s", in.TTL, MaxTokenTTL)
 	}
-	if in.Uses < 1 || in.Uses > maxTokenUses {
-		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "give them with --uses", "token uses %d: must be 1 to %d", in.Uses, maxTokenUses)
+	if in.Uses < 1 || in.Uses > MaxTokenUses {
+		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "give them with --uses", "token uses %d: must be 1 to %d", in.Uses, MaxTokenUses)
 	}
 	token, record, err := d.newToken(in)
 	if err != nil {
