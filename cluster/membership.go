@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -18,6 +20,8 @@ const (
 	// maxClockOffset is how far a newcomer's wall clock may be off. Ownership
 	// does not depend on wall clocks; tokens, certificates and the history do.
 	maxClockOffset = 5 * time.Minute
+	// maxAddress is the longest HOST:PORT of a node, 253 being a host name's limit.
+	maxAddress = 253 + len(":65535")
 	// reportFresh is the age up to which a report says that a node is alive.
 	reportFresh = 3 * reportInterval
 )
@@ -247,8 +251,12 @@ func (n *Node) handleJoin(ctx context.Context, req JoinRequest) (any, error) {
 	if err := CheckName(req.Name); err != nil {
 		return nil, refuse(CodeBadRequest, "", "%s", err)
 	}
-	if req.NodeID == "" || req.Address == "" {
-		return nil, refuse(CodeBadRequest, "", "the request names no node or no address")
+	if !nodeID.MatchString(req.NodeID) {
+		return nil, refuse(CodeBadRequest, "", "the request names no node")
+	}
+	host, _, err := net.SplitHostPort(req.Address)
+	if err != nil || host == "" || len(req.Address) > maxAddress {
+		return nil, refuse(CodeBadRequest, "name one with --advertise", "the request names no address as HOST:PORT")
 	}
 	if !trusted && req.TokenID == "" {
 		return nil, refuse(CodeWrongToken, "", "the request has no token")
@@ -267,10 +275,16 @@ func (n *Node) handleJoin(ctx context.Context, req JoinRequest) (any, error) {
 	if err := n.checkToken(s, req, trusted); err != nil {
 		return nil, err
 	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		if _, a, ok := s.AddressOf(ip.Unmap()); ok {
+			return nil, refuse(CodeAddressInUse, "name another one with --advertise",
+				"%s cannot be reached at %s: that is a virtual address of this cluster", req.Name, a.Prefix.Addr())
+		}
+	}
 	if err := n.replace(ctx, s, req); err != nil {
 		return nil, err
 	}
-	err := n.Apply(ctx, Command{Join: &JoinCommand{
+	err = n.Apply(ctx, Command{Join: &JoinCommand{
 		Node:    NodeRecord{ID: req.NodeID, Name: req.Name, Address: req.Address, Witness: req.Witness},
 		TokenID: req.TokenID, Trusted: trusted,
 	}})

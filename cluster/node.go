@@ -294,8 +294,8 @@ func (n *Node) Run(ctx context.Context) error {
 	defer closePort()
 	var ports errgroup.Group
 	ports.Go(func() error { return n.port.run(portCtx) })
-	ports.Go(func() error { return n.serve(portCtx, n.port.api, n.apiHandler()) })
-	ports.Go(func() error { return n.serve(portCtx, n.port.join, n.joinHandler()) })
+	ports.Go(func() error { return n.serve(portCtx, n.port.api, n.apiHandler(), 0) })
+	ports.Go(func() error { return n.serve(portCtx, n.port.join, n.joinHandler(), joinTimeout) })
 
 	tasks, ctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return n.group.run(ctx) })
@@ -312,12 +312,20 @@ func (n *Node) Run(ctx context.Context) error {
 	return errors.Join(err, ports.Wait(), n.store.Close(), n.votes.Close())
 }
 
-// serve answers HTTP requests of one protocol until ctx ends.
-func (n *Node) serve(ctx context.Context, ln net.Listener, h http.Handler) error {
+// joinTimeout bounds a request of somebody who has shown nothing yet, from its
+// first byte to the answer.
+const joinTimeout = 30 * time.Second
+
+// serve answers HTTP requests of one protocol until ctx ends. limit bounds each
+// connection's requests and pauses; 0 is for members.
+func (n *Node) serve(ctx context.Context, ln net.Listener, h http.Handler, limit time.Duration) error {
 	server := &http.Server{
 		Handler: h, ConnContext: connContext,
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 10 * time.Minute,
 		ErrorLog: slog.NewLogLogger(n.opts.RaftLog.Handler(), slog.LevelDebug),
+	}
+	if limit > 0 {
+		server.ReadTimeout, server.WriteTimeout, server.IdleTimeout = limit, limit, limit
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()

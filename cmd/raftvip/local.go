@@ -66,7 +66,7 @@ func checkConfig(w io.Writer, g *globals, path string) error {
 		for _, d := range diags {
 			fmt.Fprintln(w, d)
 		}
-		fmt.Fprintf(w, "%s: %d errors, %d warnings\n", path, len(r.Errors), len(r.Warnings))
+		fmt.Fprintf(w, "%s: %s, %s\n", path, count(len(r.Errors), "error"), count(len(r.Warnings), "warning"))
 		if r.OK {
 			if n := len(c.Raft.Peers); n > 0 && daemon.SurvivalWarning(n) != "" {
 				fmt.Fprintln(w, "warning:", daemon.SurvivalWarning(n))
