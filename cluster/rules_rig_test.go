@@ -117,7 +117,7 @@ func from(id string) raft.RPCHeader {
 }
 
 func entries(term uint64, leader string) *raft.AppendEntriesRequest {
-	return &raft.AppendEntriesRequest{RPCHeader: from(leader), Term: term, Leader: []byte(leader), LeaderCommitIndex: 1}
+	return &raft.AppendEntriesRequest{RPCHeader: from(leader), Term: term, LeaderCommitIndex: 1}
 }
 
 func vote(term uint64, candidate string) *raft.RequestVoteRequest {
