@@ -25,6 +25,7 @@ type Command struct {
 	PutToken   *TokenRecord   `json:"put_token,omitempty"`
 	DropToken  *string        `json:"drop_token,omitempty"` // token ID
 	Move       *Move          `json:"move,omitempty"`
+	Note       *NoteCommand   `json:"note,omitempty"`
 }
 
 // A Founding is the first state of a cluster.
@@ -63,6 +64,13 @@ type VIPCommand struct {
 	Group    string  `json:"group"`
 	Address  Address `json:"address"`
 	GARP     GARP    `json:"garp"`
+}
+
+// A NoteCommand adds a remark to the newest move of a group to a node.
+type NoteCommand struct {
+	Group string `json:"group"`
+	To    string `json:"to"` // node name
+	Note  string `json:"note"`
 }
 
 // apply returns the state after the command, or a refusal and no state. It is
@@ -105,6 +113,8 @@ func (s *State) apply(c Command, index uint64) (*State, error) {
 		delete(n.Tokens, *c.DropToken)
 	case c.Move != nil:
 		n.move(*c.Move, c.At)
+	case c.Note != nil:
+		err = n.note(*c.Note)
 	default:
 		// A newer node in the cluster knows a command that this one does not.
 		err = refuse(CodeNewerState, "run the same raftvip version on all nodes", "unknown command in the log")
@@ -131,8 +141,7 @@ func (s *State) found(f Founding, at time.Time) error {
 
 func (s *State) join(j JoinCommand, at time.Time) error {
 	if r, ok := s.Removed[j.Node.ID]; ok {
-		return refuse(CodeRemoved, "clear its data dir and join again with a new identity",
-			"node %s was removed from the cluster on %s", r.Name, r.At.UTC().Format(time.DateTime))
+		return removedRefusal(r)
 	}
 	if !j.Trusted {
 		t, ok := s.Tokens[j.TokenID]
@@ -160,8 +169,8 @@ func (s *State) join(j JoinCommand, at time.Time) error {
 }
 
 func (s *State) putNode(n NodeRecord) error {
-	if _, ok := s.Removed[n.ID]; ok {
-		return refuse(CodeRemoved, "", "node %s was removed from the cluster", n.Name)
+	if r, ok := s.Removed[n.ID]; ok {
+		return removedRefusal(r)
 	}
 	for _, other := range s.Nodes {
 		if other.ID != n.ID && other.Name == n.Name {
@@ -207,7 +216,7 @@ func (s *State) configure(c Configuration) error {
 				return refuse(CodeBadRequest, "", "instance %s has an invalid address", in.Name)
 			}
 			if other, ok := seen[a.Prefix.Addr()]; ok {
-				return refuse(CodeAddressInUse, "", "address %s is in instance %s and in %s", a.Prefix.Addr(), other, in.Name)
+				return refuse(CodeAddressInUse, `see "raftvip vip list"`, "address %s is in instance %s and in %s", a.Prefix.Addr(), other, in.Name)
 			}
 			seen[a.Prefix.Addr()] = in.Name
 		}
@@ -223,7 +232,7 @@ func (s *State) configure(c Configuration) error {
 // voter may still use, and a second change must not forget it.
 func (s *State) setHeartbeat(d time.Duration) error {
 	if s.Heartbeat.Previous != s.Heartbeat.Current {
-		return refuse(CodeNotReady, "", "an earlier change of heartbeat_timeout has not reached every node yet")
+		return refuse(CodeNotReady, "try again when all nodes run", "an earlier change of heartbeat_timeout has not reached every node yet")
 	}
 	if d <= 0 {
 		return refuse(CodeBadRequest, "", "heartbeat_timeout %s: must be over 0", d)
@@ -237,7 +246,7 @@ func (s *State) addVIP(v VIPCommand) error {
 		return refuse(CodeBadRequest, "", "invalid address")
 	}
 	if in, a, ok := s.AddressOf(v.Address.Prefix.Addr()); ok {
-		return refuse(CodeAddressInUse, "", "address %s is already in instance %s", a.Prefix, in.Name)
+		return refuse(CodeAddressInUse, `see "raftvip vip list"`, "address %s is already in instance %s", a.Prefix, in.Name)
 	}
 	for i := range s.Instances {
 		if s.Instances[i].Name == v.Instance {
@@ -272,6 +281,16 @@ func (s *State) move(m Move, at time.Time) {
 	if len(s.Moves) > maxMoves {
 		s.Moves = slices.Delete(s.Moves, 0, len(s.Moves)-maxMoves)
 	}
+}
+
+func (s *State) note(c NoteCommand) error {
+	for i := len(s.Moves) - 1; i >= 0; i-- {
+		if m := &s.Moves[i]; m.Group == c.Group && m.To == c.To {
+			m.Reason += "; " + c.Note
+			return nil
+		}
+	}
+	return refuse(CodeNotFound, "", "no move of group %s to %s", c.Group, c.To)
 }
 
 // dropExpired forgets tokens that nobody can use any more.

@@ -60,6 +60,7 @@ type Group struct {
 	trans   *leaseTransport
 	machine *stateMachine
 	raft    *raft.Raft
+	logs    raft.LogStore
 	leaders chan bool
 	changed *broadcast
 	peers   peerCaller
@@ -73,6 +74,9 @@ type Group struct {
 
 	transfers sync.WaitGroup // hand-overs under way
 	calls     sync.WaitGroup // lease messages under way
+
+	reload sync.Mutex // one change of Raft's timeouts at a time
+	detect bool       // notice a silent leader exactly one timeout after it was heard
 }
 
 // peerCaller sends the lease messages to another voter.
@@ -94,6 +98,9 @@ type groupParts struct {
 	peers      peerCaller
 	changed    *broadcast
 	raftLog    *slog.Logger
+	// order returns the nodes that may own, best first, without a lost leader; nil
+	// leaves elections to Raft's own timers.
+	order func(lost string) []string
 }
 
 // raftConfig derives every Raft timing from the heartbeat timeout.
@@ -102,9 +109,10 @@ func raftConfig(self string, heartbeat time.Duration) *raft.Config {
 	c.LocalID = raft.ServerID(self)
 	c.HeartbeatTimeout = heartbeat
 	c.ElectionTimeout = heartbeat
-	c.LeaderLeaseTimeout = heartbeat
-	// The log is nearly idle; this is how often followers learn the commit index.
-	c.CommitTimeout = max(heartbeat/5, 5*time.Millisecond)
+	c.LeaderLeaseTimeout = heartbeat - wakeEarly // see expire
+	// The log is nearly idle; this is how often followers learn the commit index
+	// when nothing is written, and each time costs a request to every one.
+	c.CommitTimeout = 500 * time.Millisecond
 	c.SnapshotInterval = 2 * time.Minute
 	c.SnapshotThreshold = 1024
 	c.TrailingLogs = 1024
@@ -120,7 +128,7 @@ func newGroup(p groupParts) (*Group, error) {
 	term, _ := p.stable.GetUint64([]byte("CurrentTerm")) // an error is a store without one
 	f := newFence(p.self, p.now, p.heartbeat.Promise(), lease.Length(p.heartbeat.Counted()), term, p.sink)
 	g := &Group{
-		name: p.name, self: p.self, log: p.log.With("group", p.name), now: p.now, fence: f,
+		name: p.name, self: p.self, logs: p.logs, log: p.log.With("group", p.name), now: p.now, fence: f,
 		machine: newStateMachine(p.changed), leaders: make(chan bool, 16), changed: p.changed, peers: p.peers,
 	}
 	g.trans = newLeaseTransport(p.inner, f, func() time.Duration {
@@ -139,6 +147,9 @@ func newGroup(p groupParts) (*Group, error) {
 	f.mu.Lock()
 	f.voters = g.voters
 	f.mu.Unlock()
+	if p.order != nil {
+		g.trans.steer, g.detect = g.steeringOf(p.order), true
+	}
 	following := func() bool { return r.State() == raft.Follower }
 	g.trans.following.Store(&following)
 	g.trans.start()
@@ -187,6 +198,9 @@ func (g *Group) run(ctx context.Context) error {
 	defer stopBinding()
 	var binder errgroup.Group
 	binder.Go(func() error { g.keepBinding(binding); return nil })
+	if g.detect {
+		binder.Go(func() error { g.keepDetecting(binding); return nil })
+	}
 	cancel := func() {}
 	defer func() { cancel() }()
 	for {
@@ -249,11 +263,20 @@ func (g *Group) length() time.Duration {
 }
 
 // assume makes leadership usable: everything committed before must be applied
-// here first, so that the owner acts on the newest address list.
+// here first, so that the owner acts on the newest address list. A log that is
+// applied to its end has it all; else a barrier is waited for, which costs two
+// writes to the disks of a majority.
 func (g *Group) assume(ctx context.Context) {
 	term := g.raft.CurrentTerm()
+	if g.raft.State() != raft.Leader {
+		return
+	}
+	g.confirm(term)
 	for ctx.Err() == nil && g.raft.State() == raft.Leader && g.raft.CurrentTerm() == term {
-		err := g.barrier(ctx)
+		var err error
+		if !g.appliedAll() {
+			err = g.barrier(ctx)
+		}
 		if err == nil {
 			if ctx.Err() != nil || g.raft.State() != raft.Leader || g.raft.CurrentTerm() != term {
 				return
@@ -272,6 +295,46 @@ func (g *Group) assume(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	}
+}
+
+// confirm asks the voters at once whether they follow: Raft's own first heartbeat
+// comes up to a fifth of the timeout later, or behind a write to its disk. What is
+// sent is just such a heartbeat, of a leader that has won its term.
+func (g *Group) confirm(term uint64) {
+	self := g.trans.EncodePeer(raft.ServerID(g.self), g.trans.LocalAddr())
+	for _, s := range g.raft.GetConfiguration().Configuration().Servers {
+		if s.Suffrage != raft.Voter || string(s.ID) == g.self {
+			continue
+		}
+		g.calls.Go(func() {
+			req := &raft.AppendEntriesRequest{
+				RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.self), Addr: self},
+				Term:      term, Leader: self,
+			}
+			// An error is a voter that does not answer; Raft will go on asking it.
+			_ = g.trans.AppendEntries(s.ID, s.Address, req, &raft.AppendEntriesResponse{})
+		})
+	}
+}
+
+// maxScan bounds how many log entries appliedAll looks at.
+const maxScan = 64
+
+// appliedAll tells whether the log holds no command that is not applied here.
+// What the leaders before have committed is in the log of whoever is elected
+// (Raft thesis, 3.5 Leader Completeness), so nothing is missing then.
+func (g *Group) appliedAll() bool {
+	applied, last := g.machine.applied.Load(), g.raft.LastIndex()
+	if last > applied+maxScan {
+		return false
+	}
+	for i := applied + 1; i <= last; i++ {
+		var entry raft.Log
+		if err := g.logs.GetLog(i, &entry); err != nil || entry.Type == raft.LogCommand {
+			return false
+		}
+	}
+	return true
 }
 
 // barrier returns when everything committed before is applied here, or when ctx
@@ -371,7 +434,7 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	g.mu.Lock()
 	if g.transfer || g.closing {
 		g.mu.Unlock()
-		return refuse(CodeTransfer, "", "a hand-over is under way already")
+		return refuse(CodeTransfer, "try again in a moment", "a hand-over is under way already")
 	}
 	g.transfer = true
 	g.transfers.Add(1)
@@ -419,7 +482,7 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	}
 	stop()
 	g.rebind(context.WithoutCancel(ctx), release)
-	return refuse(CodeTransfer, "", "hand over to %s: %s", to, err)
+	return refuse(CodeTransfer, `see "raftvip status"; the owner stays`, "hand over to %s: %s", to, err)
 }
 
 // caughtUp waits a moment until a voter has the whole log. A hand-over to one that
@@ -548,6 +611,8 @@ func (g *Group) keepBinding(ctx context.Context) {
 // grow shorter while it runs; it is only a second line behind this package's.
 func (g *Group) setTiming(h HeartbeatSetting) {
 	g.fence.setTiming(h.Promise(), lease.Length(h.Counted()))
+	g.reload.Lock()
+	defer g.reload.Unlock()
 	rc := g.raft.ReloadableConfig()
 	if rc.HeartbeatTimeout == h.Current {
 		return

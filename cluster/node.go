@@ -41,6 +41,10 @@ type Options struct {
 	MinHeartbeat time.Duration
 	// Content returns the instances of a new cluster, when this node founds one.
 	Content func() []Instance
+	// Order returns the nodes that may own, best first, without a leader that was
+	// lost (a node ID, or ""): the best one stands for election first. Nil leaves
+	// elections to Raft's own timers.
+	Order func(lost string) []string
 	// Sink returns where the leases of a group go.
 	Sink func(group string) LeaseSink
 	// Handler answers requests of the node API that are not this package's; nil for none.
@@ -58,8 +62,10 @@ type Node struct {
 	client  *peerClient
 	group   *Group
 	store   *raftboltdb.BoltStore
+	votes   *voteStore
 	changed *broadcast
 
+	running atomic.Bool
 	// existing: the log was not empty when the node was opened.
 	existing bool
 	// phase says in words what a node that is not yet a member waits for.
@@ -145,8 +151,13 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 		store.Close()
 		return fmt.Errorf("open snapshots: %w", err)
 	}
-	fail := func(err error) error { store.Close(); return err }
-	n.existing, err = raft.HasExistingState(store, store, snapshots)
+	votes, err := openVotes(dir, store, snapshots)
+	if err != nil {
+		store.Close()
+		return err
+	}
+	fail := func(err error) error { store.Close(); votes.Close(); return err }
+	n.existing, err = raft.HasExistingState(store, votes, snapshots)
 	if err != nil {
 		return fail(fmt.Errorf("read log in %s: %w", dir, err))
 	}
@@ -166,7 +177,7 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 	if id.Origin == OriginInit && !n.existing {
 		config := raftConfig(id.NodeID, heartbeat.Current)
 		config.Logger = newRaftLogger(n.opts.RaftLog)
-		err := raft.BootstrapCluster(config, store, store, snapshots, inner, raft.Configuration{Servers: []raft.Server{{
+		err := raft.BootstrapCluster(config, store, votes, snapshots, inner, raft.Configuration{Servers: []raft.Server{{
 			Suffrage: raft.Voter, ID: raft.ServerID(id.NodeID), Address: raft.ServerAddress(n.opts.Advertise),
 		}}})
 		if err == nil {
@@ -177,16 +188,47 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 		}
 		n.existing = true
 	}
+	logs, err := raft.NewLogCache(512, store)
+	if err != nil {
+		return fail(fmt.Errorf("open log: %w", err))
+	}
 	n.group, err = newGroup(groupParts{
 		name: DefaultGroup, self: id.NodeID, log: n.log, now: boottime.Now, heartbeat: heartbeat,
 		sink: n.opts.Sink(DefaultGroup), inner: advertised{inner, raft.ServerAddress(n.opts.Advertise)},
-		logs: store, stable: store, snapshots: snapshots, peers: n.client, changed: n.changed, raftLog: n.opts.RaftLog,
+		logs: logs, stable: votes, snapshots: snapshots, peers: n.client, changed: n.changed, raftLog: n.opts.RaftLog,
+		order: n.order(),
 	})
 	if err != nil {
 		return fail(err)
 	}
-	n.store = store
+	n.store, n.votes = store, votes
 	return nil
+}
+
+// openVotes opens the term and vote beside the log.
+func openVotes(dir string, logs raft.LogStore, snapshots raft.SnapshotStore) (*voteStore, error) {
+	last, err := logs.LastIndex()
+	if err != nil {
+		return nil, fmt.Errorf("read log in %s: %w", dir, err)
+	}
+	list, err := snapshots.List()
+	if err != nil {
+		return nil, fmt.Errorf("read snapshots in %s: %w", dir, err)
+	}
+	return openVoteStore(filepath.Join(dir, "vote"), last == 0 && len(list) == 0)
+}
+
+// order is Options.Order, from the moment the node runs.
+func (n *Node) order() func(lost string) []string {
+	if n.opts.Order == nil {
+		return nil
+	}
+	return func(lost string) []string {
+		if !n.running.Load() {
+			return nil
+		}
+		return n.opts.Order(lost)
+	}
 }
 
 // openStore opens the log and turns bbolt's panics on damaged pages into errors.
@@ -221,11 +263,9 @@ func (n *Node) authorize(proto, nodeID string) error {
 	if n.group == nil {
 		return refuse(CodeNotReady, "", "starting")
 	}
-	s := n.State()
-	if r, ok := s.Removed[nodeID]; ok {
-		return refuse(CodeRemoved, "", "node %s (%s) was removed from the cluster", r.Name, nodeID)
-	}
-	if proto == pki.ProtoRaft && s.Founded() {
+	// A removed node may connect to the node API, to be told that it was removed:
+	// a refused handshake has no words.
+	if s := n.State(); proto == pki.ProtoRaft && s.Founded() {
 		if _, ok := s.Nodes[nodeID]; !ok {
 			return refuse(CodeNotMember, "", "node %s is not a member", nodeID)
 		}
@@ -248,18 +288,20 @@ func (n *Node) expect(address string) string {
 
 // Run takes part in the cluster until ctx ends.
 func (n *Node) Run(ctx context.Context) error {
+	n.running.Store(true)
 	// Raft is shut down before the port closes, so that its last answers leave.
 	portCtx, closePort := context.WithCancel(context.WithoutCancel(ctx))
 	defer closePort()
 	var ports errgroup.Group
 	ports.Go(func() error { return n.port.run(portCtx) })
-	ports.Go(func() error { return n.serve(portCtx, n.port.api, n.apiHandler()) })
-	ports.Go(func() error { return n.serve(portCtx, n.port.join, n.joinHandler()) })
+	ports.Go(func() error { return n.serve(portCtx, n.port.api, n.apiHandler(), 0) })
+	ports.Go(func() error { return n.serve(portCtx, n.port.join, n.joinHandler(), joinTimeout) })
 
 	tasks, ctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return n.group.run(ctx) })
 	tasks.Go(func() error { n.keepMembership(ctx); return nil })
 	tasks.Go(func() error { n.keepReporting(ctx); return nil })
+	tasks.Go(func() error { n.keepWarm(ctx); return nil })
 	tasks.Go(func() error { n.followState(ctx); return nil })
 	if n.opts.Identity.Origin == OriginPeers && !n.existing {
 		tasks.Go(func() error { n.form(ctx); return nil })
@@ -267,15 +309,23 @@ func (n *Node) Run(ctx context.Context) error {
 	err := tasks.Wait()
 	closePort()
 	n.client.close()
-	return errors.Join(err, ports.Wait(), n.store.Close())
+	return errors.Join(err, ports.Wait(), n.store.Close(), n.votes.Close())
 }
 
-// serve answers HTTP requests of one protocol until ctx ends.
-func (n *Node) serve(ctx context.Context, ln net.Listener, h http.Handler) error {
+// joinTimeout bounds a request of somebody who has shown nothing yet, from its
+// first byte to the answer.
+const joinTimeout = 30 * time.Second
+
+// serve answers HTTP requests of one protocol until ctx ends. limit bounds each
+// connection's requests and pauses; 0 is for members.
+func (n *Node) serve(ctx context.Context, ln net.Listener, h http.Handler, limit time.Duration) error {
 	server := &http.Server{
 		Handler: h, ConnContext: connContext,
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 10 * time.Minute,
 		ErrorLog: slog.NewLogLogger(n.opts.RaftLog.Handler(), slog.LevelDebug),
+	}
+	if limit > 0 {
+		server.ReadTimeout, server.WriteTimeout, server.IdleTimeout = limit, limit, limit
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
@@ -316,7 +366,11 @@ func (n *Node) Phase() string {
 
 func (n *Node) setPhase(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
-	if old := n.phase.Swap(&text); (old == nil || *old != text) && text != "" {
+	old := n.phase.Swap(&text)
+	if old != nil && *old == text || old == nil && text == "" {
+		return
+	}
+	if text != "" {
 		n.log.Info("waiting", "reason", text)
 	}
 	n.changed.notify()
@@ -431,11 +485,6 @@ func (n *Node) followState(ctx context.Context) {
 			n.group.setTiming(s.Heartbeat)
 			if _, err := n.persist(); err != nil {
 				n.log.Error("cannot write the data dir", "error", err)
-			}
-			if n.Phase() != "" {
-				if _, ok := s.Nodes[n.opts.Identity.NodeID]; ok {
-					n.setPhase("")
-				}
 			}
 			for id := range s.Removed {
 				if !cut[id] {

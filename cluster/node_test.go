@@ -247,9 +247,14 @@ func TestInitJoinTransferRestart(t *testing.T) {
 	if leader == lb2 {
 		target = lb3
 	}
-	if err := leader.Group(DefaultGroup).Transfer(context.Background(), target.Self().NodeID, "test", false); err != nil {
-		t.Fatal(err)
-	}
+	// A hand-over may fail on a busy machine; the leader then goes on, and it can
+	// be asked for again.
+	eventually(t, "handed over", func() bool {
+		if leader = leading(all[:]...); leader == nil || leader == target {
+			return leader == target
+		}
+		return leader.Group(DefaultGroup).Transfer(context.Background(), target.Self().NodeID, "test", false) == nil
+	})
 	eventually(t, "target leads with a lease", func() bool {
 		s := target.Group(DefaultGroup).Standing()
 		return s.Leading && s.LeaseUntil > 0
@@ -404,9 +409,9 @@ func TestRemovedNodeIsCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "removed from raft", func() bool { return voters(leader) == 2 })
-	if _, err := gone.hello(context.Background(), leader.Advertise()); err == nil {
-		t.Error("a removed node is still answered")
-	}
+	_, err := gone.hello(context.Background(), leader.Advertise())
+	refusedWith(t, err, CodeRemoved)
+	eventually(t, "the removed node says so", func() bool { return strings.Contains(gone.Phase(), "was removed from the cluster") })
 	eventually(t, "others still agree", func() bool { return stays.Group(DefaultGroup).Standing().LeaderID != "" })
 }
 

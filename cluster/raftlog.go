@@ -10,8 +10,9 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// newRaftLogger gives Raft's own log to slog, one level lower than Raft thinks
-// of it: what an operator has to know is logged by this package.
+// newRaftLogger gives Raft's own log to slog, all of it at the debug level: Raft
+// repeats itself while a peer is away, and what an operator has to know is logged
+// once by this project.
 func newRaftLogger(l *slog.Logger) hclog.Logger {
 	return &raftLogger{log: l}
 }
@@ -23,8 +24,8 @@ type raftLogger struct {
 	implied []any
 }
 
-func (r *raftLogger) emit(level slog.Level, msg string, args []any) {
-	if !r.log.Enabled(context.Background(), level) {
+func (r *raftLogger) emit(msg string, args []any) {
+	if !r.IsDebug() {
 		return
 	}
 	attrs := append(append([]any{}, r.implied...), args...)
@@ -40,16 +41,13 @@ func (r *raftLogger) emit(level slog.Level, msg string, args []any) {
 			attrs[i] = s.String()
 		}
 	}
-	r.log.Log(context.Background(), level, "raft: "+msg, attrs...)
+	r.log.Debug("raft: "+msg, attrs...)
 }
 
 // Log implements hclog.Logger.
 func (r *raftLogger) Log(level hclog.Level, msg string, args ...any) {
-	switch level {
-	case hclog.Error:
-		r.emit(slog.LevelWarn, msg, args)
-	default:
-		r.emit(slog.LevelDebug, msg, args)
+	if level != hclog.Off {
+		r.emit(msg, args)
 	}
 }
 func (r *raftLogger) Trace(msg string, args ...any) { r.Log(hclog.Trace, msg, args...) }
@@ -61,7 +59,7 @@ func (r *raftLogger) IsTrace() bool                 { return false }
 func (r *raftLogger) IsDebug() bool                 { return r.log.Enabled(context.Background(), slog.LevelDebug) }
 func (r *raftLogger) IsInfo() bool                  { return r.IsDebug() }
 func (r *raftLogger) IsWarn() bool                  { return r.IsDebug() }
-func (r *raftLogger) IsError() bool                 { return true }
+func (r *raftLogger) IsError() bool                 { return r.IsDebug() }
 func (r *raftLogger) ImpliedArgs() []any            { return r.implied }
 func (r *raftLogger) Name() string                  { return r.name }
 func (r *raftLogger) SetLevel(hclog.Level)          {}

@@ -14,6 +14,7 @@ import (
 // Errors by which the decorated transport keeps a message from leaving.
 var (
 	errPromised    = errors.New("this voter has promised not to stand for election yet")
+	errUnfit       = errors.New("this node cannot own and lets others stand for election first")
 	errMovedOn     = errors.New("this voter has moved on to a later term")
 	errNotReleased = errors.New("leadership is not handed over before the lease is released")
 )
@@ -34,6 +35,8 @@ type leaseTransport struct {
 	fence *fence
 	// promise is the heartbeat timeout, for how long a vote may be held back.
 	promise func() time.Duration
+	// steer is nil where elections are left to Raft's timers.
+	steer *steering
 	// following tells whether Raft is a follower now; nil until Raft runs.
 	following atomic.Pointer[func() bool]
 	// followed is the leader and term that Raft has accepted through its main
@@ -149,8 +152,8 @@ func (t *leaseTransport) RequestVote(id raft.ServerID, target raft.ServerAddress
 
 // RequestPreVote implements raft.WithPreVote.
 func (t *leaseTransport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
-	if t.fence.bound(t.fence.self) > 0 {
-		return errPromised
+	if err := t.stand(); err != nil {
+		return err
 	}
 	return t.networkTransport.RequestPreVote(id, target, args, resp)
 }
@@ -248,23 +251,25 @@ func (t *leaseTransport) agree(term uint64, r raft.RPCResponse) raft.RPCResponse
 }
 
 // preVote answers a peer that asks whether it could win. A question that comes a
-// little before this voter's promise ends is held until then: a refusal would
-// cost the candidate a whole new random timeout.
+// little before this voter's promise ends is held until then, as a refusal would
+// cost the candidate a whole new random timeout, and a moment longer if this node
+// would do better itself.
 func (t *leaseTransport) preVote(rpc raft.RPC, req *raft.RequestPreVoteRequest) {
-	wait := t.fence.bound(string(req.ID))
-	if wait > 0 && wait <= t.promise()/2 {
-		timer := time.NewTimer(wait)
-		select {
-		case <-timer.C:
-		case <-t.done:
-			timer.Stop()
-			return
-		}
-		wait = t.fence.bound(string(req.ID))
-	}
-	if wait > 0 {
+	candidate := string(req.ID)
+	wait := max(t.fence.bound(candidate), 0)
+	if wait > t.promise()/2 {
 		rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: responseHeader(req.RPCHeader)}, nil)
 		return
+	}
+	if t.steer != nil && t.fence.self != candidate {
+		wait += holdDelay(t.steer.order(), t.fence.self, candidate, t.promise())
+	}
+	if !t.sleep(wait) || t.fence.bound(candidate) > 0 {
+		rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: responseHeader(req.RPCHeader)}, nil)
+		return
+	}
+	if t.steer != nil {
+		t.steer.leaderless()
 	}
 	t.pass(rpc, nil)
 }

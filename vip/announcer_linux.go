@@ -6,16 +6,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"os"
-	"strings"
 	"sync"
-	"time"
+	"syscall"
 
+	"github.com/mdlayher/ethernet"
+	"github.com/mdlayher/packet"
 	"golang.org/x/sys/unix"
 )
-
-// forwardingAge is how long the answer to "does this link forward IPv6" is used.
-const forwardingAge = time.Second
 
 // sendBuffer holds the frames of a burst for a thousand addresses on a slow link.
 const sendBuffer = 4 << 20
@@ -25,23 +22,16 @@ const sendBuffer = 4 << 20
 // comes back under another index needs nothing, and it receives nothing. It must
 // be closed.
 type PacketAnnouncer struct {
-	mu         sync.Mutex
-	fd         int // -1 if not open
-	forwarding map[int]forwarding
-}
-
-type forwarding struct {
-	on bool
-	at time.Time
+	mu   sync.Mutex
+	conn *packet.Conn // nil if not open
+	raw  syscall.RawConn
 }
 
 var _ Announcer = (*PacketAnnouncer)(nil)
 
 // NewAnnouncer returns an announcer that opens its socket when it is needed, or by
 // Prepare.
-func NewAnnouncer() *PacketAnnouncer {
-	return &PacketAnnouncer{fd: -1, forwarding: map[int]forwarding{}}
-}
+func NewAnnouncer() *PacketAnnouncer { return &PacketAnnouncer{} }
 
 // Prepare opens the socket now, which needs CAP_NET_RAW.
 func (p *PacketAnnouncer) Prepare() error {
@@ -57,31 +47,43 @@ func (p *PacketAnnouncer) Close() error {
 	return p.close()
 }
 
+// open is called with mu held.
 func (p *PacketAnnouncer) open() error {
-	if p.fd >= 0 {
+	if p.conn != nil {
 		return nil
 	}
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	// Interface index 0 is none in particular, protocol 0 receives nothing.
+	conn, err := packet.Listen(&net.Interface{}, packet.Raw, 0, nil)
 	if err != nil {
 		if errors.Is(err, unix.EPERM) {
 			return fmt.Errorf("open packet socket: %w (CAP_NET_RAW is needed)", err)
 		}
 		return fmt.Errorf("open packet socket: %w", err)
 	}
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer) != nil {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) {
+			if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer) != nil {
+				_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer)
+			}
+		})
 	}
-	p.fd = fd
+	if err != nil {
+		_ = conn.Close()
+		return fmt.Errorf("open packet socket: %w", err)
+	}
+	p.conn, p.raw = conn, raw
 	return nil
 }
 
+// close is called with mu held.
 func (p *PacketAnnouncer) close() error {
-	if p.fd < 0 {
+	if p.conn == nil {
 		return nil
 	}
-	fd := p.fd
-	p.fd = -1
-	return unix.Close(fd)
+	conn := p.conn
+	p.conn, p.raw = nil, nil
+	return conn.Close()
 }
 
 // Announce sends one gratuitous ARP or unsolicited neighbour advertisement out of
@@ -91,21 +93,24 @@ func (p *PacketAnnouncer) Announce(link Link, addr netip.Addr) error {
 	if len(link.MAC) != 6 {
 		return fmt.Errorf("announce %s: interface %s has no Ethernet address", addr, link.Name)
 	}
+	var frame []byte
+	var err error
+	etherType := ethernet.EtherTypeARP
+	if addr.Is4() {
+		frame, err = gratuitousARP(link.MAC, addr)
+	} else {
+		etherType = ethernet.EtherTypeIPv6
+		frame, err = unsolicitedNA(link.MAC, addr, link.Forwards6)
+	}
+	if err != nil {
+		return fmt.Errorf("announce %s: %w", addr, err)
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var frame []byte
-	var to net.HardwareAddr
-	etherType := uint16(etherTypeARP)
-	if addr.Is4() {
-		frame, to = gratuitousARP(link.MAC, addr), broadcastMAC
-	} else {
-		frame, to = unsolicitedNA(link.MAC, addr, p.forwards(link)), allNodesMAC
-		etherType = etherTypeIPv6
-	}
 	if err := p.open(); err != nil {
 		return fmt.Errorf("announce %s: %w", addr, err)
 	}
-	err := unix.Sendto(p.fd, frame, 0, linkAddr(link.Index, etherType, to))
+	err = p.send(link.Index, etherType, frame)
 	switch {
 	case err == nil:
 		return nil
@@ -119,30 +124,26 @@ func (p *PacketAnnouncer) Announce(link Link, addr netip.Addr) error {
 	return fmt.Errorf("announce %s on %s: %w", addr, link.Name, err)
 }
 
-// linkAddr is the packet(7) address of a frame.
-func linkAddr(link int, etherType uint16, to net.HardwareAddr) *unix.SockaddrLinklayer {
-	sa := &unix.SockaddrLinklayer{Protocol: networkOrder(etherType), Ifindex: link, Halen: 6}
-	copy(sa.Addr[:], to)
-	return sa
-}
-
-// networkOrder is htons.
-func networkOrder(v uint16) uint16 {
-	var b [2]byte
-	binary.BigEndian.PutUint16(b[:], v)
-	return binary.NativeEndian.Uint16(b[:])
-}
-
-// forwards reports whether the link forwards IPv6, which decides about the router
-// flag: a router whose advertisement says otherwise is dropped from its neighbours'
-// default routers (RFC 4861 7.2.5).
-func (p *PacketAnnouncer) forwards(link Link) bool {
-	f, ok := p.forwarding[link.Index]
-	if ok && time.Since(f.at) < forwardingAge {
-		return f.on
+// send hands the frame to the link, or returns EAGAIN. It is called with mu held.
+//
+// packet.Conn.WriteTo cannot take its place. It waits for room in a full queue, so
+// that the frame would leave some time after the gate was read; a write deadline
+// shortens that and does not rule it out, and one that has passed keeps every frame
+// from being sent. And it sends out of the link that its Conn is bound to, so that
+// each link, and each new one of an old name, would need a socket of its own,
+// opened on the way of a takeover.
+func (p *PacketAnnouncer) send(link int, etherType ethernet.EtherType, frame []byte) error {
+	var proto [2]byte // in network order, see packet(7)
+	binary.BigEndian.PutUint16(proto[:], uint16(etherType))
+	to := &unix.SockaddrLinklayer{Protocol: binary.NativeEndian.Uint16(proto[:]), Ifindex: link, Halen: 6}
+	copy(to.Addr[:], frame[:6])
+	var sent error
+	err := p.raw.Write(func(fd uintptr) bool {
+		sent = unix.Sendto(int(fd), frame, 0, to)
+		return true // not again, whatever came of it
+	})
+	if err != nil {
+		return err
 	}
-	b, err := os.ReadFile("/proc/sys/net/ipv6/conf/" + link.Name + "/forwarding")
-	f = forwarding{on: err == nil && strings.TrimSpace(string(b)) != "0", at: time.Now()}
-	p.forwarding[link.Index] = f
-	return f.on
+	return sent
 }

@@ -19,17 +19,33 @@ func (k *Keeper) removeAll(jobs []*job, seq uint64) (stale bool) {
 			k.log.Info("addresses removed", "count", len(gone), "took", k.now()-start)
 		}
 	}()
+	changes := make([]Change, 0, len(jobs))
+	owners := make([]*job, 0, len(jobs)) // of each change
+	failed := map[*job]bool{}
 	for _, j := range jobs {
 		for _, p := range j.step.remove {
-			if k.seq.Load() != seq {
-				return true
-			}
-			k.mu.Lock()
-			k.deletes[p]++
-			k.mu.Unlock()
-			err := k.cfg.Host.DeleteAddress(p.link, KernelAddress{Prefix: p.prefix, Subnet: p.prefix.Masked(), Protocol: AddrProtocol})
-			now := k.now()
-			k.mu.Lock()
+			changes = append(changes, Change{Kind: DeleteAddress, Link: p.link,
+				Address: KernelAddress{Prefix: p.prefix, Subnet: p.prefix.Masked(), Protocol: AddrProtocol}})
+			owners = append(owners, j)
+		}
+	}
+	for size := newBatchSize(deleteBatch); len(changes) > 0; {
+		if k.seq.Load() != seq {
+			return true
+		}
+		n := size.of(len(changes))
+		k.mu.Lock()
+		for _, c := range changes[:n] {
+			k.deletes[placeOf(c)]++
+		}
+		k.mu.Unlock()
+		began := k.now()
+		errs := k.cfg.Host.Change(changes[:n])
+		now := k.now()
+		size.took(n, now-began)
+		k.mu.Lock()
+		for i, c := range changes[:n] {
+			j, p, err := owners[i], placeOf(c), errorOf(errs, i)
 			if err != nil {
 				// No event will follow.
 				if k.deletes[p]--; k.deletes[p] <= 0 {
@@ -40,18 +56,48 @@ func (k *Keeper) removeAll(jobs []*job, seq uint64) (stale bool) {
 				gone = append(gone, p)
 				k.removed(j.e, p, now)
 			} else {
-				err = fmt.Errorf("delete %s: %w", p.prefix, err)
-				k.counters.DeleteFailures++
-				if j.e.failed(err, now) || j.e.backoff == maxBackoff {
-					k.log.Error("ADDRESS NOT REMOVED", "vip", p.prefix, "link", j.e.want.Link, "reason", err, "failures", k.counters.DeleteFailures)
-				}
-				j.e.setState(StateRemoving, "cannot be deleted", now)
-				k.notify()
+				failed[j] = true
+				k.deleteFailed(j.e, p, err, now)
 			}
-			k.mu.Unlock()
+			if last := i+1 == len(changes) || owners[i+1] != j; last && !failed[j] {
+				k.deletable(j.e, "address removed after failures")
+			}
 		}
+		k.mu.Unlock()
+		changes, owners = changes[n:], owners[n:]
 	}
 	return false
+}
+
+func placeOf(c Change) place { return place{link: c.Link, prefix: c.Address.Prefix} }
+
+// deleteFailed notes a failed attempt to delete. It is logged once, however often
+// it is repeated and whatever the kernel says the next time; the status counts. It
+// is called with mu held.
+func (k *Keeper) deleteFailed(e *entry, p place, err error, now time.Duration) {
+	if e.deleteFailures == 0 {
+		e.backoff = 0 // that of an add
+	}
+	err = fmt.Errorf("delete %s: %w", p.prefix, err)
+	e.failed(err, now)
+	e.deleteFailures++
+	k.counters.DeleteFailures++
+	if e.deleteFailures == 1 {
+		k.log.Error("ADDRESS NOT REMOVED", "vip", p.prefix, "link", e.want.Link, "reason", err)
+	}
+	if e.setState(StateRemoving, "cannot be deleted", now) {
+		k.notify()
+	}
+}
+
+// deletable notes that nothing of e fails to be deleted (any more). It is called
+// with mu held.
+func (k *Keeper) deletable(e *entry, how string) {
+	if e.deleteFailures > 0 {
+		k.log.Info(how, "vip", e.ip(), "link", e.want.Link, "failures", e.deleteFailures)
+	}
+	e.deleteFailures = 0
+	e.succeeded()
 }
 
 // removed notes that the place is empty now. It is called with mu held.
@@ -59,7 +105,6 @@ func (k *Keeper) removed(e *entry, p place, now time.Duration) {
 	k.mirror.remove(p.link, p.prefix)
 	k.counters.Removed++
 	k.loop.queue.drop(e)
-	e.succeeded()
 	if e.placed && e.at == p {
 		e.placed, e.lost = false, false
 		e.secondAt, e.refreshAt = 0, 0
@@ -68,10 +113,10 @@ func (k *Keeper) removed(e *entry, p place, now time.Duration) {
 	// The next look sets the state; it follows at once.
 }
 
-// addAll arms, records and adds the addresses of jobs, each announced once as soon
-// as it is there. It reports whether it stopped because Set was called.
-func (k *Keeper) addAll(jobs []*job, seq uint64) (stale bool) {
-	start := k.now()
+// addAll arms, records and adds the addresses of jobs, in batches, each announced
+// once as soon as its batch is there. start is now. It reports whether it stopped because Set was
+// called.
+func (k *Keeper) addAll(jobs []*job, start time.Duration, seq uint64) (stale bool) {
 	if !k.arm(jobs, start) {
 		return false
 	}
@@ -85,37 +130,52 @@ func (k *Keeper) addAll(jobs []*job, seq uint64) (stale bool) {
 	// still ends what a crash leaves behind.
 	k.setErr("address journal", k.cfg.Journal.add(records))
 
+	// What others do about the change, and the log, comes after the last address: they
+	// would take the time, and the lock, of the next one.
 	count := 0
 	defer func() {
+		k.mu.Lock()
+		k.notify()
+		k.mu.Unlock()
 		if count > 0 {
 			k.log.Info("addresses added", "count", count, "took", k.now()-start)
 		}
 	}()
-	for _, j := range jobs {
+	changes := make([]Change, len(jobs))
+	for i, j := range jobs {
+		changes[i] = Change{Kind: AddAddress, Link: j.target.link, Address: j.form}
+		if j.step.adopt {
+			changes[i].Kind = RefreshAddress
+		}
+	}
+	for size := newBatchSize(addBatch); len(changes) > 0; {
+		n := size.of(len(changes))
 		if k.seq.Load() != seq {
 			return true
 		}
-		if !k.cfg.Gate.Valid(k.now()) {
+		began := k.now()
+		if !k.cfg.Gate.Valid(began) {
 			return false
 		}
-		var err error
-		if j.step.adopt {
-			err = k.cfg.Host.RefreshAddress(j.target.link, j.form)
-		} else {
-			err = k.cfg.Host.AddAddress(j.target.link, j.form)
-		}
+		errs := k.cfg.Host.Change(changes[:n])
 		now := k.now()
+		size.took(n, now-began)
+		worked := 0
 		k.mu.Lock()
-		if err == nil {
+		for i, j := range jobs[:n] {
+			if err := errorOf(errs, i); err != nil {
+				k.addFailed(j, err, now)
+				continue
+			}
 			k.placed(j, now)
-			count++
-		} else {
-			k.addFailed(j, err, now)
+			worked++
 		}
 		k.mu.Unlock()
-		if err == nil && k.sendDue(true, seq) {
+		count += worked
+		if worked > 0 && k.sendDue(true, seq) {
 			return true
 		}
+		jobs, changes = jobs[n:], changes[n:]
 	}
 	return false
 }
@@ -145,7 +205,6 @@ func (k *Keeper) placed(j *job, now time.Duration) {
 		k.loop.lifeAt = now + k.cfg.Lifetime/3
 	}
 	e.setState(StatePresent, "", now)
-	k.notify()
 	k.burst(e, now, true)
 }
 
@@ -167,7 +226,6 @@ func (k *Keeper) addFailed(j *job, err error, now time.Duration) {
 		k.log.Error("address not added", "vip", j.form.Prefix, "link", e.want.Link, "reason", err)
 	}
 	e.setState(StateFailed, err.Error(), now)
-	k.notify()
 }
 
 // arm installs the guard entries of the jobs and reports whether all are there.
@@ -265,28 +323,43 @@ func (k *Keeper) refreshLifetimes(seq uint64) (stale bool) {
 		return false
 	}
 	k.loop.lifeAt = now + k.cfg.Lifetime/3
-	for _, j := range jobs {
+	changes := make([]Change, len(jobs))
+	for i, j := range jobs {
+		changes[i] = Change{Kind: RefreshAddress, Link: j.target.link, Address: j.form}
+	}
+	for size := newBatchSize(addBatch); len(changes) > 0; {
+		n := size.of(len(changes))
 		if k.seq.Load() != seq {
 			k.loop.lifeAt = now // the rest at the next pass
 			return true
 		}
-		if !k.cfg.Gate.Valid(k.now()) {
+		began := k.now()
+		if !k.cfg.Gate.Valid(began) {
 			return false
 		}
-		if err := k.cfg.Host.RefreshAddress(j.target.link, j.form); err != nil {
-			k.loop.lifeAt = min(k.loop.lifeAt, now+maxBackoff)
-			k.mu.Lock()
-			err = fmt.Errorf("refresh lifetime of %s: %w", j.form.Prefix, err)
-			if j.e.lastErr == nil {
-				k.log.Error("address lifetime not refreshed", "vip", j.form.Prefix, "reason", err)
-			}
-			j.e.lastErr = err
-			k.mu.Unlock()
-			continue
-		}
+		errs := k.cfg.Host.Change(changes[:n])
+		size.took(n, k.now()-began)
 		k.mu.Lock()
-		j.e.lastErr = nil
+		for i, j := range jobs[:n] {
+			k.refreshed(j, errorOf(errs, i), now)
+		}
 		k.mu.Unlock()
+		jobs, changes = jobs[n:], changes[n:]
 	}
 	return false
+}
+
+// refreshed notes what became of the refresh of a lifetime. It is called with mu
+// held.
+func (k *Keeper) refreshed(j *job, err error, now time.Duration) {
+	if err == nil {
+		j.e.lastErr = nil
+		return
+	}
+	k.loop.lifeAt = min(k.loop.lifeAt, now+maxBackoff)
+	err = fmt.Errorf("refresh lifetime of %s: %w", j.form.Prefix, err)
+	if j.e.lastErr == nil {
+		k.log.Error("address lifetime not refreshed", "vip", j.form.Prefix, "reason", err)
+	}
+	j.e.lastErr = err
 }

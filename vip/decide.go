@@ -23,8 +23,8 @@ const (
 	StateForeign
 	// StateFailed: owned, but adding it fails; it is tried again.
 	StateFailed
-	// StateRemoving: not owned, but still on the kernel; removing is tried again. The
-	// most serious state there is.
+	// StateRemoving: still on the kernel where it must not be, since it is not owned
+	// or has to be elsewhere; removing is tried again. The most serious state there is.
 	StateRemoving
 )
 

@@ -4,126 +4,98 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
+
+	"github.com/mdlayher/arp"
+	"github.com/mdlayher/ethernet"
+	"github.com/mdlayher/ndp"
+	"golang.org/x/net/ipv6"
 )
 
-// Ethernet, ARP (RFC 826), ICMPv6 and neighbour discovery (RFC 4861) numbers.
 const (
-	etherTypeARP  = 0x0806
-	etherTypeIPv6 = 0x86dd
-
 	etherLen    = 14
-	arpFrameLen = etherLen + 28
-	ipv6Len     = 40
-
-	arpRequest = 1
-	arpReply   = 2
-
-	protoICMPv6     = 58
-	icmp6Solicit    = 135
-	icmp6Advertise  = 136
-	ndHopLimit      = 255 // RFC 4861 7.1: anything less is dropped
-	naRouter        = 0x80
-	naOverride      = 0x20
-	optTargetLLAddr = 2
+	protoICMPv6 = 58
+	ndHopLimit  = 255 // RFC 4861 7.1: anything less is dropped
 )
 
-var (
-	broadcastMAC = net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-	allNodesMAC  = net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}
-	allNodes     = netip.MustParseAddr("ff02::1")
-)
+var allNodes = netip.MustParseAddr("ff02::1")
 
 // gratuitousARP returns the frame that announces addr at mac, as keepalived sends
 // it: a broadcast ARP request with sender and target protocol address addr and
 // target hardware address ff:ff:ff:ff:ff:ff.
-func gratuitousARP(mac net.HardwareAddr, addr netip.Addr) []byte {
-	return arpFrame(mac, addr, broadcastMAC, addr)
+func gratuitousARP(mac net.HardwareAddr, addr netip.Addr) ([]byte, error) {
+	return arpRequest(mac, addr, ethernet.Broadcast, addr)
 }
 
 // arpProbe returns the frame that asks whether someone has addr (RFC 5227 2.1.1):
 // sender protocol address 0.0.0.0, so that nobody's cache is changed.
-func arpProbe(mac net.HardwareAddr, addr netip.Addr) []byte {
-	return arpFrame(mac, netip.IPv4Unspecified(), make(net.HardwareAddr, 6), addr)
+func arpProbe(mac net.HardwareAddr, addr netip.Addr) ([]byte, error) {
+	return arpRequest(mac, netip.IPv4Unspecified(), make(net.HardwareAddr, 6), addr)
 }
 
-func arpFrame(sha net.HardwareAddr, spa netip.Addr, tha net.HardwareAddr, tpa netip.Addr) []byte {
-	b := make([]byte, 0, arpFrameLen)
-	b = appendEther(b, broadcastMAC, sha, etherTypeARP)
-	b = append(b,
-		0, 1, // hardware type: Ethernet
-		8, 0, // protocol type: IPv4
-		6, 4, // lengths of hardware and protocol address
-		0, arpRequest)
-	b = append(b, sha...)
-	b = append(b, spa.AsSlice()...)
-	b = append(b, tha...)
-	return append(b, tpa.AsSlice()...)
+func arpRequest(sha net.HardwareAddr, spa netip.Addr, tha net.HardwareAddr, tpa netip.Addr) ([]byte, error) {
+	p, err := arp.NewPacket(arp.OperationRequest, sha, spa, tha, tpa)
+	if err != nil {
+		return nil, err
+	}
+	b, err := p.MarshalBinary()
+	if err != nil {
+		return nil, err
+	}
+	return etherFrame(ethernet.Broadcast, sha, ethernet.EtherTypeARP, b)
 }
 
 // unsolicitedNA returns the neighbour advertisement (RFC 4861 4.4, 7.2.6) that
 // announces addr at mac to all nodes: override set, solicited clear, router only
 // for a node that forwards, and the target link-layer address option.
-func unsolicitedNA(mac net.HardwareAddr, addr netip.Addr, router bool) []byte {
-	icmp := make([]byte, 0, 32)
-	flags := byte(naOverride)
-	if router {
-		flags |= naRouter
-	}
-	icmp = append(icmp, icmp6Advertise, 0, 0, 0, flags, 0, 0, 0)
-	icmp = append(icmp, addr.AsSlice()...)
-	icmp = append(icmp, optTargetLLAddr, 1) // length in units of 8 bytes
-	icmp = append(icmp, mac...)
-	return icmp6Frame(mac, allNodesMAC, addr, allNodes, icmp)
+func unsolicitedNA(mac net.HardwareAddr, addr netip.Addr, router bool) ([]byte, error) {
+	return icmp6Frame(mac, addr, allNodes, &ndp.NeighborAdvertisement{
+		Router:        router,
+		Override:      true,
+		TargetAddress: addr,
+		Options:       []ndp.Option{&ndp.LinkLayerAddress{Direction: ndp.Target, Addr: mac}},
+	})
 }
 
 // dadSolicit returns the neighbour solicitation of duplicate address detection
 // (RFC 4862 5.4.2): from the unspecified address, to the solicited-node group,
 // without a link-layer address option.
-func dadSolicit(mac net.HardwareAddr, addr netip.Addr) []byte {
-	target := addr.As16()
-	group := [16]byte{0: 0xff, 1: 0x02, 11: 1, 12: 0xff, 13: target[13], 14: target[14], 15: target[15]}
-	dst := net.HardwareAddr{0x33, 0x33, 0xff, target[13], target[14], target[15]}
-
-	icmp := make([]byte, 8, 24)
-	icmp[0] = icmp6Solicit
-	icmp = append(icmp, target[:]...)
-	return icmp6Frame(mac, dst, netip.IPv6Unspecified(), netip.AddrFrom16(group), icmp)
+func dadSolicit(mac net.HardwareAddr, addr netip.Addr) ([]byte, error) {
+	group, err := ndp.SolicitedNodeMulticast(addr)
+	if err != nil {
+		return nil, err
+	}
+	return icmp6Frame(mac, netip.IPv6Unspecified(), group, &ndp.NeighborSolicitation{TargetAddress: addr})
 }
 
-// icmp6Frame puts Ethernet and IPv6 headers before icmp and fills in its checksum.
-func icmp6Frame(srcMAC, dstMAC net.HardwareAddr, src, dst netip.Addr, icmp []byte) []byte {
-	s, d := src.As16(), dst.As16()
-	binary.BigEndian.PutUint16(icmp[2:], icmp6Checksum(s, d, icmp))
-
-	b := make([]byte, 0, etherLen+ipv6Len+len(icmp))
-	b = appendEther(b, dstMAC, srcMAC, etherTypeIPv6)
-	b = append(b, 0x60, 0, 0, 0) // version 6, no traffic class, no flow label
+// icmp6Frame returns the frame that carries m to the multicast group. The IPv6
+// header is written here: golang.org/x/net/ipv6 only reads them, and ndp.Conn,
+// which leaves it to the kernel, needs a socket for each source address, and that
+// only once the address is there.
+func icmp6Frame(mac net.HardwareAddr, src, group netip.Addr, m ndp.Message) ([]byte, error) {
+	icmp, err := ndp.MarshalMessageChecksum(m, src, group)
+	if err != nil {
+		return nil, err
+	}
+	s, d := src.As16(), group.As16()
+	b := make([]byte, 0, ipv6.HeaderLen+len(icmp))
+	b = append(b, ipv6.Version<<4, 0, 0, 0) // no traffic class, no flow label
 	b = binary.BigEndian.AppendUint16(b, uint16(len(icmp)))
 	b = append(b, protoICMPv6, ndHopLimit)
 	b = append(b, s[:]...)
 	b = append(b, d[:]...)
-	return append(b, icmp...)
+	b = append(b, icmp...)
+	to := net.HardwareAddr{0x33, 0x33, d[12], d[13], d[14], d[15]} // RFC 2464 7
+	return etherFrame(to, mac, ethernet.EtherTypeIPv6, b)
 }
 
-// icmp6Checksum is the Internet checksum over the pseudo-header (RFC 8200 8.1) and
-// icmp, whose own checksum field must be 0 and whose length must be even.
-func icmp6Checksum(src, dst [16]byte, icmp []byte) uint16 {
-	sum := uint32(len(icmp)) + protoICMPv6
-	for _, part := range [][]byte{src[:], dst[:], icmp} {
-		for i := 0; i+1 < len(part); i += 2 {
-			sum += uint32(part[i])<<8 | uint32(part[i+1])
-		}
+func etherFrame(to, from net.HardwareAddr, etherType ethernet.EtherType, payload []byte) ([]byte, error) {
+	f := ethernet.Frame{Destination: to, Source: from, EtherType: etherType, Payload: payload}
+	b, err := f.MarshalBinary()
+	if err != nil {
+		return nil, err
 	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
-}
-
-func appendEther(b []byte, dst, src net.HardwareAddr, etherType uint16) []byte {
-	b = append(b, dst...)
-	b = append(b, src...)
-	return binary.BigEndian.AppendUint16(b, etherType)
+	// It has been padded to Ethernet's least length, which is the driver's business.
+	return b[:etherLen+len(payload)], nil
 }
 
 // claimant returns the hardware address of the node that claims addr with this
@@ -131,56 +103,57 @@ func appendEther(b []byte, dst, src net.HardwareAddr, etherType uint16) []byte {
 // ARP packet of either kind with sender protocol address addr (RFC 5227 2.1.1), or
 // a neighbour advertisement for addr. Someone else's probe is no claim.
 func claimant(frame []byte, addr netip.Addr) (net.HardwareAddr, bool) {
-	if len(frame) < etherLen {
-		return nil, false
+	var f ethernet.Frame
+	if f.UnmarshalBinary(frame) != nil || f.VLAN != nil {
+		return nil, false // a tagged frame is of another LAN
 	}
-	switch binary.BigEndian.Uint16(frame[12:]) {
-	case etherTypeARP:
-		return arpClaimant(frame[etherLen:], addr)
-	case etherTypeIPv6:
-		src := net.HardwareAddr(frame[6:12])
-		return naClaimant(frame[etherLen:], src, addr)
+	switch f.EtherType {
+	case ethernet.EtherTypeARP:
+		return arpClaimant(f.Payload, addr)
+	case ethernet.EtherTypeIPv6:
+		return naClaimant(f.Payload, f.Source, addr)
 	}
 	return nil, false
 }
 
-func arpClaimant(p []byte, addr netip.Addr) (net.HardwareAddr, bool) {
-	if len(p) < 28 || binary.BigEndian.Uint16(p) != 1 || binary.BigEndian.Uint16(p[2:]) != 0x0800 || p[4] != 6 || p[5] != 4 {
+func arpClaimant(b []byte, addr netip.Addr) (net.HardwareAddr, bool) {
+	var p arp.Packet
+	if p.UnmarshalBinary(b) != nil {
 		return nil, false
 	}
-	if op := binary.BigEndian.Uint16(p[6:]); op != arpRequest && op != arpReply {
+	// The package reads hardware and protocols of any kind.
+	if p.HardwareType != 1 || p.ProtocolType != uint16(ethernet.EtherTypeIPv4) || p.HardwareAddrLength != 6 || p.IPLength != 4 {
 		return nil, false
 	}
-	spa := netip.AddrFrom4([4]byte(p[14:18]))
-	return cloneMAC(p[8:14]), spa == addr
+	if p.Operation != arp.OperationRequest && p.Operation != arp.OperationReply {
+		return nil, false
+	}
+	return p.SenderHardwareAddr, p.SenderIP == addr
 }
 
-func naClaimant(p []byte, src net.HardwareAddr, addr netip.Addr) (net.HardwareAddr, bool) {
-	if len(p) < ipv6Len+24 || p[0]>>4 != 6 || p[6] != protoICMPv6 || p[7] != ndHopLimit {
+func naClaimant(b []byte, src net.HardwareAddr, addr netip.Addr) (net.HardwareAddr, bool) {
+	h, err := ipv6.ParseHeader(b)
+	if err != nil || h.Version != ipv6.Version || h.NextHeader != protoICMPv6 || h.HopLimit != ndHopLimit {
 		return nil, false
 	}
-	icmp := p[ipv6Len:]
-	if n := int(binary.BigEndian.Uint16(p[4:])); n < 24 || n > len(icmp) {
+	icmp := b[ipv6.HeaderLen:]
+	if h.PayloadLen < 2 || h.PayloadLen > len(icmp) || icmp[1] != 0 { // the package does not look at the code
 		return nil, false
-	} else {
-		icmp = icmp[:n]
 	}
-	if icmp[0] != icmp6Advertise || icmp[1] != 0 || netip.AddrFrom16([16]byte(icmp[8:24])) != addr {
+	m, err := ndp.ParseMessage(icmp[:h.PayloadLen])
+	if err != nil {
+		return nil, false
+	}
+	na, ok := m.(*ndp.NeighborAdvertisement)
+	if !ok || na.TargetAddress != addr {
 		return nil, false
 	}
 	// The option names the address that neighbours will use; it may differ from the
 	// sender of the frame.
-	for opt := icmp[24:]; len(opt) >= 8; {
-		n := int(opt[1]) * 8
-		if n == 0 || n > len(opt) {
-			break
+	for _, opt := range na.Options {
+		if lla, ok := opt.(*ndp.LinkLayerAddress); ok && lla.Direction == ndp.Target {
+			return lla.Addr, true
 		}
-		if opt[0] == optTargetLLAddr && n == 8 {
-			return cloneMAC(opt[2:8]), true
-		}
-		opt = opt[n:]
 	}
-	return cloneMAC(src), true
+	return src, true
 }
-
-func cloneMAC(b []byte) net.HardwareAddr { return append(net.HardwareAddr(nil), b...) }

@@ -21,16 +21,10 @@ var (
 type Host interface {
 	// Links returns all links with their addresses.
 	Links() ([]Link, error)
-	// AddAddress puts an address on the link. It returns ErrExists if the same
-	// address with the same length is there, and ErrGone if the link is not.
-	AddAddress(link int, a KernelAddress) error
-	// RefreshAddress starts the lifetime and the mark of an address anew, and adds
-	// the address if it is not there.
-	RefreshAddress(link int, a KernelAddress) error
-	// DeleteAddress removes exactly this address. It returns ErrGone if the address
-	// or its link is not there. Other addresses stay, also where the kernel would
-	// take secondary addresses along.
-	DeleteAddress(link int, a KernelAddress) error
+	// Change makes the changes in order, as one request to the kernel as far as
+	// possible. One that fails does not keep the others from being made. It returns an
+	// error for each change, nil where it worked; or nil alone if all worked.
+	Change(changes []Change) []error
 	// Watch calls sink, one call at a time, with a Snapshot and then with every
 	// change, until ctx ends (it then returns nil) or an error makes further changes
 	// unseen. Lost changes are made up for by another Snapshot.
@@ -38,6 +32,39 @@ type Host interface {
 	// Marks reports whether the kernel keeps KernelAddress.Protocol. If not, the
 	// journal has to remember what is ours.
 	Marks() bool
+}
+
+// A Change is one thing to do to the address of a link.
+type Change struct {
+	Kind    ChangeKind
+	Link    int
+	Address KernelAddress
+}
+
+// ChangeKind says what a Change does.
+type ChangeKind int
+
+// The kinds of changes. The zero value is invalid.
+const (
+	_ ChangeKind = iota
+	// AddAddress puts an address on the link. The error is ErrExists if the same
+	// address with the same length is there, and ErrGone if the link is not.
+	AddAddress
+	// RefreshAddress starts the lifetime and the mark of an address anew, and adds the
+	// address if it is not there.
+	RefreshAddress
+	// DeleteAddress removes exactly this address. The error is ErrGone if the address
+	// or its link is not there. Other addresses stay, also where the kernel would take
+	// secondary addresses along.
+	DeleteAddress
+)
+
+// errorOf returns the error of the i-th of several changes.
+func errorOf(errs []error, i int) error {
+	if errs == nil {
+		return nil
+	}
+	return errs[i]
 }
 
 // A Link is a network interface as last seen.
@@ -51,6 +78,10 @@ type Link struct {
 	Running bool
 	// NoARP is true where neighbours are not resolved (loopback, dummy, tun).
 	NoARP bool
+	// Forwards6: the link forwards IPv6, which makes the node a router. A router whose
+	// advertisement says otherwise is dropped from its neighbours' default routers (RFC
+	// 4861 7.2.5).
+	Forwards6 bool
 	// Addresses are all addresses of the link, ours and others'. A Link in an Event
 	// has none.
 	Addresses []KernelAddress
@@ -64,7 +95,7 @@ type KernelAddress struct {
 	// Prefix is the local address with the length of its subnet.
 	Prefix netip.Prefix
 	// Subnet is what the address says about its link: Prefix masked, or the peer's
-	// subnet on a point-to-point link. AddAddress does not use it.
+	// subnet on a point-to-point link. A Change does not use it.
 	Subnet netip.Prefix
 	// Protocol is the mark, see AddrProtocol; 0 is none.
 	Protocol uint8
@@ -88,8 +119,8 @@ type Event struct {
 	Kind EventKind
 	// Links is the whole state, for Snapshot.
 	Links []Link
-	// Link has the new state of a link for LinkChanged; for the other kinds only
-	// Index is set.
+	// Link has the new state of a link for LinkChanged. For the other kinds only Index
+	// is set, and Forwards6 for ForwardingChanged.
 	Link Link
 	// Address is the address added or removed; only Prefix, Subnet and Protocol are
 	// set.
@@ -105,6 +136,7 @@ const (
 	Snapshot
 	LinkChanged
 	LinkRemoved
+	ForwardingChanged
 	AddressAdded
 	AddressRemoved
 )

@@ -16,8 +16,9 @@ import (
 
 // Netlink is the Host of the process's network namespace. It must be closed.
 type Netlink struct {
-	change, list map[int]*nl.SocketHandle // a listing does not hold up a change
-	marks        bool
+	changes *changeSocket
+	list    map[int]*nl.SocketHandle // a listing does not hold up a change
+	marks   bool
 }
 
 var _ Host = (*Netlink)(nil)
@@ -26,25 +27,26 @@ var _ Host = (*Netlink)(nil)
 // privilege, changes need CAP_NET_ADMIN.
 func OpenHost() (*Netlink, error) {
 	h := &Netlink{marks: kernelMarks()}
-	for _, m := range []*map[int]*nl.SocketHandle{&h.change, &h.list} {
-		s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
-		if err != nil {
-			h.Close()
-			return nil, fmt.Errorf("open route netlink socket: %w", err)
-		}
-		// The kernel's own words about an error; old kernels have none.
-		_ = s.SetExtAck(true)
-		*m = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}
+	var err error
+	if h.changes, err = openChangeSocket(); err != nil {
+		return nil, fmt.Errorf("open route netlink socket: %w", err)
 	}
+	s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
+	if err != nil {
+		h.changes.close()
+		return nil, fmt.Errorf("open route netlink socket: %w", err)
+	}
+	// The kernel's own words about an error; old kernels have none.
+	_ = s.SetExtAck(true)
+	h.list = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: s}}
 	return h, nil
 }
 
 // Close frees the sockets. No method may be called after or during it.
 func (h *Netlink) Close() {
-	for _, m := range []map[int]*nl.SocketHandle{h.change, h.list} {
-		for _, s := range m {
-			s.Close()
-		}
+	h.changes.close()
+	for _, s := range h.list {
+		s.Close()
 	}
 }
 
@@ -128,72 +130,30 @@ func (h *Netlink) dump(what, answer uint16, filter nl.NetlinkRequestData, each f
 	return errors.Join(errs...)
 }
 
-// AddAddress implements Host.
-func (h *Netlink) AddAddress(link int, a KernelAddress) error {
-	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
-	addAddrMessage(req, link, a, false)
-	return h.do(req)
-}
-
-// RefreshAddress implements Host.
-func (h *Netlink) RefreshAddress(link int, a KernelAddress) error {
-	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE|unix.NLM_F_ACK)
-	addAddrMessage(req, link, a, false)
-	return h.do(req)
-}
-
-// DeleteAddress implements Host.
-func (h *Netlink) DeleteAddress(link int, a KernelAddress) error {
-	if a.Prefix.Addr().Is4() && !a.Prefix.IsSingleIP() {
-		// Deleting a primary address takes its secondaries along, which may be the
-		// operator's, unless promote_secondaries is set.
-		defer promoteSecondaries(link)()
-	}
-	req := nl.NewNetlinkRequest(unix.RTM_DELADDR, unix.NLM_F_ACK)
-	addAddrMessage(req, link, a, true)
-	return h.do(req)
-}
-
-// do translates the kernel's errors.
-func (h *Netlink) do(req *nl.NetlinkRequest) error {
-	req.Sockets = h.change
-	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, unix.EEXIST):
-		return fmt.Errorf("%w: %w", ErrExists, err)
-	case errors.Is(err, unix.ENODEV), errors.Is(err, unix.EADDRNOTAVAIL),
-		// A link without any IPv6 address has no IPv6 state to delete one from.
-		req.Type == unix.RTM_DELADDR && errors.Is(err, unix.ENXIO):
-		return fmt.Errorf("%w: %w", ErrGone, err)
-	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("%w (CAP_NET_ADMIN is needed)", err)
-	case errors.Is(err, unix.EACCES):
-		return fmt.Errorf("%w (is net.ipv6.conf.*.disable_ipv6 set for the interface?)", err)
-	}
-	return err
-}
-
 var promoteMu sync.Mutex
 
-// promoteSecondaries makes the link keep secondary addresses when their primary is
-// deleted, and returns what puts the setting back (ip-sysctl: promote_secondaries).
+// promoteSecondaries makes the links keep secondary addresses when their primary is
+// deleted, and returns what puts the settings back (ip-sysctl: promote_secondaries).
 // Where it cannot, as with a read-only /proc/sys, it does nothing: the address has
 // to go, whatever goes with it.
-func promoteSecondaries(link int) (restore func()) {
+func promoteSecondaries(links map[int]bool) (restore func()) {
 	promoteMu.Lock()
-	name, err := linkName(link)
-	if err != nil {
-		return promoteMu.Unlock
-	}
-	path := "/proc/sys/net/ipv4/conf/" + name + "/promote_secondaries"
-	was, err := os.ReadFile(path)
-	if err != nil || strings.TrimSpace(string(was)) != "0" || os.WriteFile(path, []byte("1\n"), 0) != nil {
-		return promoteMu.Unlock
+	were := map[string][]byte{}
+	for link := range links {
+		name, err := linkName(link)
+		if err != nil {
+			continue
+		}
+		path := "/proc/sys/net/ipv4/conf/" + name + "/promote_secondaries"
+		was, err := os.ReadFile(path)
+		if err == nil && strings.TrimSpace(string(was)) == "0" && os.WriteFile(path, []byte("1\n"), 0) == nil {
+			were[path] = was
+		}
 	}
 	return func() {
-		_ = os.WriteFile(path, was, 0)
+		for path, was := range were {
+			_ = os.WriteFile(path, was, 0)
+		}
 		promoteMu.Unlock()
 	}
 }

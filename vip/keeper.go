@@ -97,6 +97,7 @@ type Keeper struct {
 	// be repeated on top of it. A Snapshot ends it.
 	reloading bool
 	missed    []Event
+	behind    bool // the last Snapshot lacks an address that we put
 
 	loop loopState // of the Run goroutine alone
 }
@@ -124,6 +125,9 @@ type entry struct {
 	lastErr error
 	backoff time.Duration
 	retryAt time.Duration // no attempt before
+	// deleteFailures counts the failed attempts to delete since the last that worked;
+	// more than 0 is StateRemoving.
+	deleteFailures int
 
 	secondAt      time.Duration // second burst, 0 for none
 	refreshAt     time.Duration // next refresh, 0 for none

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -50,6 +51,109 @@ func TestFailedDeleteIsRetriedAndStaysArmed(t *testing.T) {
 		if n := b.k.Status().DeleteFailures; n != 5 {
 			t.Errorf("%d failures counted, want 5", n)
 		}
+	})
+}
+
+// An errorLog counts the lines at error level, and the others from info.
+type errorLog struct {
+	slog.Handler
+	errors, rest int
+}
+
+func (l *errorLog) Enabled(context.Context, slog.Level) bool { return true }
+func (l *errorLog) WithAttrs([]slog.Attr) slog.Handler       { return l }
+
+func (l *errorLog) Handle(_ context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelError {
+		l.errors++
+	} else if r.Level >= slog.LevelInfo {
+		l.rest++
+	}
+	return nil
+}
+
+func TestDeleteThatKeepsFailingIsReportedOnce(t *testing.T) {
+	for _, end := range []string{"works", "someone else", "wanted again"} {
+		t.Run(end, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				log, tries := &errorLog{}, 0
+				b := newBench(t, func(_ *bench, c *vip.KeeperConfig) { c.Logger = slog.New(log) })
+				b.own("10.0.0.5/24")
+				b.host.Fail(func(op string, _ int, _ netip.Prefix) error {
+					if op != "delete" {
+						return nil
+					}
+					tries++
+					return fmt.Errorf("rtnl is on fire, try %d", tries) // another text each time
+				})
+				b.gate.Shut()
+				b.k.Set(b.wanted(false, 1, "10.0.0.5/24"))
+				synctest.Wait()
+				*log = errorLog{errors: log.errors}
+				began := b.expectState("10.0.0.5", vip.StateRemoving)
+				changed := b.k.Changed()
+				time.Sleep(10 * time.Second)
+				s := b.expectState("10.0.0.5", vip.StateRemoving)
+				if log.errors != 1 || log.rest != 0 {
+					t.Errorf("%d lines at error level and %d others, want 1 and 0", log.errors, log.rest)
+				}
+				// 10, 20, ... 640 ms, then each second.
+				if tries < 14 || tries > 17 || s.DeleteFailures != tries {
+					t.Errorf("%d tries in 10 s, %d in status", tries, s.DeleteFailures)
+				}
+				if st := b.k.Status(); st.NotRemoved != 1 || st.DeleteFailures != uint64(tries) || s.Err == nil || s.Since != began.Since {
+					t.Errorf("status %+v", st)
+				}
+				select {
+				case <-changed:
+					t.Error("each try was told as a change")
+				default:
+				}
+				want := vip.StateAbsent
+				switch end {
+				case "works":
+					b.host.Fail(nil)
+				case "someone else":
+					b.host.Unconfigure("eth0", "10.0.0.5/32")
+				case "wanted again":
+					b.own("10.0.0.5/24")
+					want = vip.StatePresent
+				}
+				time.Sleep(time.Second)
+				s = b.expectState("10.0.0.5", want)
+				if b.k.Status().NotRemoved != 0 || s.DeleteFailures != 0 || s.Err != nil || log.errors != 1 || log.rest == 0 {
+					t.Errorf("after it: %+v, log %+v", s, log)
+				}
+				b.host.Fail(nil)
+			})
+		})
+	}
+}
+
+// What fails is tried each second; a release does not wait for that.
+func TestReleaseDoesNotWaitForABackoff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.own("10.0.0.5/24")
+		b.host.Fail(func(string, int, netip.Prefix) error { return errors.New("no") })
+		// To another link: neither can the new place be taken nor the old one left.
+		w := b.wanted(true, 1, "10.0.0.5/24")
+		w.Addresses[0].Link = "eth1"
+		b.k.Set(w)
+		time.Sleep(10*time.Second + 300*time.Millisecond)
+		b.expectState("10.0.0.5", vip.StateFailed)
+		if n := b.k.Status().NotRemoved; n != 1 {
+			t.Errorf("%d addresses not removed, want 1", n)
+		}
+		b.host.Fail(nil)
+		start := time.Now()
+		if err := b.k.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if d := time.Since(start); d > 0 {
+			t.Errorf("release took %v", d)
+		}
+		b.expectAddresses()
 	})
 }
 
@@ -223,8 +327,8 @@ func TestListChangesWhileOwning(t *testing.T) {
 		b.trace.Take()
 		b.k.Set(b.wanted(true, 1, "10.0.0.6/24", "10.0.0.7/24"))
 		synctest.Wait()
-		b.expectTrace("delete 10.0.0.5/32 eth0", "disarm 10.0.0.5",
-			"arm 10.0.0.7", "add 10.0.0.7/32 eth0", "announce 10.0.0.7 eth0")
+		b.expectTrace("delete 10.0.0.5/32 eth0",
+			"arm 10.0.0.7", "add 10.0.0.7/32 eth0", "announce 10.0.0.7 eth0", "disarm 10.0.0.5")
 		if n := len(b.k.Status().Addresses); n != 2 {
 			t.Errorf("%d addresses in status, want 2", n)
 		}
@@ -293,6 +397,44 @@ func TestListingFailsAtFirst(t *testing.T) {
 		b.host.Fail(nil)
 		b.own("10.0.0.5/24")
 		b.expectAddresses("10.0.0.5/32")
+	})
+}
+
+// A lateHost delivers a first Snapshot that it took before the test's addresses.
+type lateHost struct {
+	*viptest.Host
+	deliver chan struct{}
+}
+
+func (h lateHost) Watch(ctx context.Context, sink func(vip.Event)) error {
+	links, err := h.Links()
+	if err != nil {
+		return err
+	}
+	<-h.deliver
+	sink(vip.Event{Kind: vip.Snapshot, Links: links})
+	time.Sleep(time.Second)
+	return h.Host.Watch(ctx, sink)
+}
+
+// A listing that another goroutine began before an add says nothing about it.
+func TestSnapshotOlderThanAnAddIsNoLoss(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		deliver := make(chan struct{})
+		b := newBench(t, func(b *bench, c *vip.KeeperConfig) { c.Host = lateHost{b.host, deliver} })
+		b.own("10.0.0.5/24", "fd00::5/64")
+		b.trace.Take()
+		close(deliver)
+		synctest.Wait()
+		b.expectTrace()
+		b.expectState("10.0.0.5", vip.StatePresent)
+		if n := b.k.Status().Readded; n != 0 {
+			t.Errorf("%d addresses lost and put back", n)
+		}
+		time.Sleep(2 * time.Second)
+		b.host.Unconfigure("eth0", "10.0.0.5/32")
+		synctest.Wait()
+		b.expectTrace("add 10.0.0.5/32 eth0", "announce 10.0.0.5 eth0")
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -108,6 +109,18 @@ func TestNetnsRouterFlag(t *testing.T) {
 	l.eventually("announced", func() bool { f, _ := s.announcements("fd00::5"); return len(f) == 1 })
 	if f, _ := s.announcements("fd00::5"); f[0][58] != 0xa0 {
 		t.Errorf("flags %#x, want router and override", f[0][58])
+	}
+	for n, step := range []struct {
+		conf, value string
+		want        byte
+	}{{"v0", "0", 0x20}, {"all", "1", 0xa0}, {"all", "0", 0x20}} {
+		l.must(os.WriteFile("/proc/sys/net/ipv6/conf/"+step.conf+"/forwarding", []byte(step.value), 0))
+		time.Sleep(20 * time.Millisecond) // the kernel's message
+		k.Announce("test")
+		l.eventually("announced", func() bool { f, _ := s.announcements("fd00::5"); return len(f) == n+2 })
+		if f, _ := s.announcements("fd00::5"); f[n+1][58] != step.want {
+			t.Errorf("%s/forwarding %s: flags %#x, want %#x", step.conf, step.value, f[n+1][58], step.want)
+		}
 	}
 }
 
@@ -251,10 +264,13 @@ func TestNetnsLeftovers(t *testing.T) {
 	l := newLab(t)
 	link, err := netlink.LinkByName("v0")
 	l.must(err)
+	change := func(kind vip.ChangeKind, link int, a vip.KernelAddress) error {
+		return errors.Join(l.host.Change([]vip.Change{{Kind: kind, Link: link, Address: a}})...)
+	}
 	for _, p := range []string{"10.0.0.5/32", "fd00::5/128", "10.7.0.5/24"} {
 		prefix := netip.MustParsePrefix(p)
-		l.must(l.host.AddAddress(link.Attrs().Index, vip.KernelAddress{Prefix: prefix, Protocol: vip.AddrProtocol}))
-		if err := l.host.AddAddress(link.Attrs().Index, vip.KernelAddress{Prefix: prefix}); !errors.Is(err, vip.ErrExists) {
+		l.must(change(vip.AddAddress, link.Attrs().Index, vip.KernelAddress{Prefix: prefix, Protocol: vip.AddrProtocol}))
+		if err := change(vip.AddAddress, link.Attrs().Index, vip.KernelAddress{Prefix: prefix}); !errors.Is(err, vip.ErrExists) {
 			t.Errorf("added twice: %v", err)
 		}
 	}
@@ -269,16 +285,16 @@ func TestNetnsLeftovers(t *testing.T) {
 		}
 	}
 	gone := vip.KernelAddress{Prefix: netip.MustParsePrefix("10.0.0.5/32")}
-	if err := l.host.DeleteAddress(link.Attrs().Index, gone); !errors.Is(err, vip.ErrGone) {
+	if err := change(vip.DeleteAddress, link.Attrs().Index, gone); !errors.Is(err, vip.ErrGone) {
 		t.Errorf("delete of what is not there: %v", err)
 	}
 	gone.Prefix = netip.MustParsePrefix("fd00::5/128")
 	for _, index := range []int{link.Attrs().Index, 12345} {
-		if err := l.host.DeleteAddress(index, gone); !errors.Is(err, vip.ErrGone) {
+		if err := change(vip.DeleteAddress, index, gone); !errors.Is(err, vip.ErrGone) {
 			t.Errorf("delete of what is not there on %d: %v", index, err)
 		}
 	}
-	if err := l.host.AddAddress(12345, gone); !errors.Is(err, vip.ErrGone) {
+	if err := change(vip.AddAddress, 12345, gone); !errors.Is(err, vip.ErrGone) {
 		t.Errorf("add to no link: %v", err)
 	}
 }
@@ -375,6 +391,19 @@ func TestNetnsSpeed(t *testing.T) {
 			})
 			k.Set(vip.Wanted{Term: 1, Addresses: addrs, Schedule: quick})
 			l.must(k.WaitReleased(t.Context()))
+			var reader sync.WaitGroup // one that follows every change, as the daemon does
+			reader.Go(func() {
+				for {
+					changed := k.Changed()
+					k.Status()
+					select {
+					case <-changed:
+					case <-t.Context().Done():
+						return
+					}
+				}
+			})
+			t.Cleanup(reader.Wait)
 			var first, last, release []time.Duration
 			for round := range 5 {
 				start := time.Now()
@@ -400,5 +429,92 @@ func TestNetnsSpeed(t *testing.T) {
 			t.Logf("median (worst) of 5: first announcement %v (%v), last %v (%v; the first time %v), released %v (%v)",
 				first[2], first[4], last[2], last[4], fresh, release[2], release[4])
 		})
+	}
+}
+
+// A full queue, a link that is down or made anew is the announcer's daily bread: it
+// never waits, and one and the same goes on.
+func TestNetnsAnnouncer(t *testing.T) {
+	l := newLab(t)
+	ann := vip.NewAnnouncer()
+	l.must(ann.Prepare())
+	defer func() { l.must(ann.Close()) }()
+	v0 := func() vip.Link {
+		links, err := l.host.Links()
+		l.must(err)
+		return links[slices.IndexFunc(links, func(link vip.Link) bool { return link.Name == "v0" })]
+	}
+	first, addr := v0(), netip.MustParseAddr("10.0.0.5")
+	l.must(ann.Announce(first, addr))
+
+	l.ip("link set v0 down")
+	if err := ann.Announce(first, addr); !errors.Is(err, unix.ENETDOWN) || errors.Is(err, vip.ErrBusy) {
+		t.Errorf("link down: %v", err)
+	}
+	l.ip("link set v0 up")
+	l.eventually("up", func() bool { return ann.Announce(first, addr) == nil })
+	l.ip("link del v0")
+	if err := ann.Announce(first, addr); !errors.Is(err, unix.ENXIO) {
+		t.Errorf("link deleted: %v", err)
+	}
+	l.veth()
+	s := l.sniff()
+	again := v0()
+	if again.Index == first.Index {
+		t.Errorf("index %d again: the test is of no use", again.Index)
+	}
+	l.must(ann.Announce(again, addr))
+	l.eventually("received", func() bool { f, _ := s.announcements("10.0.0.5"); return len(f) == 1 })
+
+	// The socket's buffer is full long before this queue, which lets a frame out
+	// every 40 ms.
+	if out, err := exec.Command("tc", strings.Fields("qdisc add dev v0 root tbf rate 8kbit burst 1600 limit 100000000")...).CombinedOutput(); err != nil {
+		t.Skipf("no tbf: %v: %s", err, out)
+	}
+	var err error
+	for range 100_000 {
+		if err = ann.Announce(again, addr); err != nil {
+			break
+		}
+	}
+	if !errors.Is(err, vip.ErrBusy) {
+		t.Fatalf("queue never full: %v", err)
+	}
+	start := time.Now()
+	for range 1000 {
+		if err := ann.Announce(again, addr); err != nil && !errors.Is(err, vip.ErrBusy) {
+			t.Fatal(err)
+		}
+	}
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("1000 attempts at a full queue took %v", took)
+	}
+	l.ip("link set v0 down") // the queue is dropped
+	l.ip("link set v0 up")
+	l.eventually("sending again", func() bool { return ann.Announce(again, addr) == nil })
+}
+
+// It prints figures and judges none.
+func TestNetnsAnnounceCost(t *testing.T) {
+	l := newLab(t)
+	ann := vip.NewAnnouncer()
+	l.must(ann.Prepare())
+	defer func() { l.must(ann.Close()) }()
+	links, err := l.host.Links()
+	l.must(err)
+	at := slices.IndexFunc(links, func(link vip.Link) bool { return link.Name == "v0" })
+	for _, ip := range []string{"10.0.0.5", "fd00::5"} {
+		addr := netip.MustParseAddr(ip)
+		l.must(ann.Announce(links[at], addr))
+		const frames = 2000
+		took := make([]time.Duration, frames)
+		allocs := testing.AllocsPerRun(100, func() { l.must(ann.Announce(links[at], addr)) })
+		for i := range took {
+			start := time.Now()
+			l.must(ann.Announce(links[at], addr))
+			took[i] = time.Since(start)
+		}
+		slices.Sort(took)
+		t.Logf("%s: one frame in %v (median of %d), 99 %% within %v, %v allocations", ip, took[frames/2], frames, took[frames*99/100], allocs)
 	}
 }

@@ -130,8 +130,7 @@ func TestTakeAndReleaseOrder(t *testing.T) {
 		b.expectTrace(
 			"arm 10.0.0.5,10.0.0.6,fd00::5",
 			"add 10.0.0.5/32 eth0", "announce 10.0.0.5 eth0",
-			"add 10.0.0.6/32 eth0", "announce 10.0.0.6 eth0",
-			"add fd00::5/128 eth0", "announce fd00::5 eth0",
+			"add 10.0.0.6/32 eth0", "add fd00::5/128 eth0", "announce 10.0.0.6 eth0", "announce fd00::5 eth0",
 			"announce 10.0.0.5 eth0", "announce fd00::5 eth0", "announce 10.0.0.6 eth0")
 		b.expectState("fd00::5", vip.StatePresent)
 

@@ -46,21 +46,27 @@ func RemoveLeftovers(host Host, journalPath string, logger *slog.Logger) ([]Left
 		}
 	}
 	var removed []Leftover
+	var changes []Change
+	names := map[int]string{}
 	for _, l := range links {
+		names[l.Index] = l.Name
 		for _, a := range l.Addresses {
-			if a.Protocol != AddrProtocol && !recorded[place{link: l.Index, prefix: a.Prefix}] {
-				continue
+			if a.Protocol == AddrProtocol || recorded[place{link: l.Index, prefix: a.Prefix}] {
+				changes = append(changes, Change{Kind: DeleteAddress, Link: l.Index, Address: a})
 			}
-			switch err := deletePersistently(host, l.Index, a); {
-			case err == nil:
-				logger.Info("leftover address removed", "vip", a.Prefix, "link", l.Name)
-				removed = append(removed, Leftover{Link: l.Name, Prefix: a.Prefix})
-			case errors.Is(err, ErrGone):
-			default:
-				err = fmt.Errorf("remove leftover address %s from %s: %w", a.Prefix, l.Name, err)
-				logger.Error("leftover address not removed", "vip", a.Prefix, "link", l.Name, "reason", err)
-				errs = append(errs, err)
-			}
+		}
+	}
+	for i, err := range deletePersistently(host, changes) {
+		link, p := names[changes[i].Link], changes[i].Address.Prefix
+		switch {
+		case err == nil:
+			logger.Info("leftover address removed", "vip", p, "link", link)
+			removed = append(removed, Leftover{Link: link, Prefix: p})
+		case errors.Is(err, ErrGone):
+		default:
+			err = fmt.Errorf("remove leftover address %s from %s: %w", p, link, err)
+			logger.Error("leftover address not removed", "vip", p, "link", link, "reason", err)
+			errs = append(errs, err)
 		}
 	}
 	if journalPath != "" && len(errs) == 0 {
@@ -71,13 +77,28 @@ func RemoveLeftovers(host Host, journalPath string, logger *slog.Logger) ([]Left
 	return removed, errors.Join(errs...)
 }
 
-// deletePersistently tries three times within 30 ms.
-func deletePersistently(host Host, link int, a KernelAddress) (err error) {
-	for try := range 3 {
-		time.Sleep(time.Duration(try) * 10 * time.Millisecond)
-		if err = host.DeleteAddress(link, a); err == nil || errors.Is(err, ErrGone) {
-			return err
-		}
+// deletePersistently tries three times within 30 ms, and returns an error for each.
+func deletePersistently(host Host, changes []Change) []error {
+	errs := make([]error, len(changes))
+	left := make([]int, len(changes)) // indexes of those still to be deleted
+	for i := range left {
+		left[i] = i
 	}
-	return err
+	for try := 0; try < 3 && len(left) > 0; try++ {
+		time.Sleep(time.Duration(try) * 10 * time.Millisecond)
+		part := make([]Change, len(left))
+		for i, at := range left {
+			part[i] = changes[at]
+		}
+		result := host.Change(part)
+		var failed []int
+		for i, at := range left {
+			errs[at] = errorOf(result, i)
+			if errs[at] != nil && !errors.Is(errs[at], ErrGone) {
+				failed = append(failed, at)
+			}
+		}
+		left = failed
+	}
+	return errs
 }

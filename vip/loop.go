@@ -20,6 +20,7 @@ type loopState struct {
 	queue    *burstQueue[*entry]
 	armed    map[netip.Addr]bool
 	armRetry time.Duration
+	own      bool // as looked at last
 	openings uint64
 	term     uint64
 	lifeAt   time.Duration // next refresh of lifetimes
@@ -55,15 +56,16 @@ func (k *Keeper) pass() (next time.Duration) {
 		if k.removeAll(removes, seq) {
 			return now
 		}
+		now = k.now()
 		next = now // what was in the way may have gone
 	}
-	next = min(next, k.disarm(now))
 	if len(adds) > 0 {
-		if k.addAll(adds, seq) {
+		if k.addAll(adds, now, seq) {
 			return now
 		}
 		next = now
 	}
+	next = min(next, k.disarm(now)) // no take waits for that
 	if !own {
 		k.loop.lifeAt = 0
 	}
@@ -88,11 +90,11 @@ func (k *Keeper) pass() (next time.Duration) {
 // and returns how long to wait if nothing is known at all.
 func (k *Keeper) ensureMirror() (wait time.Duration) {
 	k.mu.Lock()
-	if k.mirror != nil && !k.loop.reload {
+	if k.mirror != nil && !k.loop.reload && !k.behind {
 		k.mu.Unlock()
 		return 0
 	}
-	k.reloading, k.missed = true, nil
+	k.reloading, k.missed, k.behind = true, nil, false
 	k.mu.Unlock()
 
 	links, err := k.cfg.Host.Links()
@@ -105,6 +107,9 @@ func (k *Keeper) ensureMirror() (wait time.Duration) {
 	switch {
 	case superseded: // by a Snapshot
 		k.loop.reload = false
+		if k.behind {
+			return time.Millisecond
+		}
 	case err == nil:
 		k.loop.reload = false
 		k.mirror = newMirror(links)
@@ -133,6 +138,12 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 	if changed {
 		k.listEntries()
 		k.applied = seq
+		if own != k.loop.own {
+			k.loop.own = own
+			for _, e := range k.entries {
+				e.retryAt = 0 // a release does not wait for anything
+			}
+		}
 	}
 	valid, openings := k.cfg.Gate.state(now)
 	valid = valid && own
@@ -145,12 +156,14 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 		v, form := k.view(e, valid)
 		s := decide(v)
 		j := job{e: e, step: s, target: v.target, form: form}
+		if e.deleteFailures > 0 && len(s.remove) == 0 {
+			k.deletable(e, "address that could not be removed is gone or wanted again")
+		}
+		stuck := e.deleteFailures > 0
 		if s.add || s.adopt || len(s.remove) > 0 {
-			if e.retryAt > now {
+			// Failed adds do not hold up a removal.
+			if e.retryAt > now && stuck == (len(s.remove) > 0) {
 				next = min(next, e.retryAt)
-				if len(s.remove) > 0 && !v.own {
-					changed = e.setState(StateRemoving, "cannot be deleted", now) || changed
-				}
 				continue
 			}
 			if since := now - e.readdedAt; s.add && e.readdedAt > 0 && since < readdPause {
@@ -163,7 +176,7 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 			}
 			jobs = append(jobs, j)
 		}
-		if !s.add && !s.adopt {
+		if !s.add && !s.adopt && !stuck { // else it stays StateRemoving until that works
 			changed = e.setState(s.state, s.why, now) || changed
 			if s.state != StatePresent && len(s.remove) == 0 {
 				e.succeeded() // there is nothing left to try

@@ -56,6 +56,11 @@ func (m *mirror) apply(e Event) (changed, doubt bool) {
 			}
 		}
 		return true, false
+	case ForwardingChanged:
+		if l := m.links[e.Link.Index]; l != nil {
+			l.Forwards6 = e.Link.Forwards6
+		}
+		return false, false // it matters for the next announcement only
 	case AddressAdded:
 		if l := m.links[e.Link.Index]; l != nil && slices.Contains(l.addrs[e.Address.Prefix.Addr()], e.Address) {
 			return false, false

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"time"
 )
 
 var errNotLinux = errors.New("virtual addresses need Linux")
@@ -38,4 +39,16 @@ func (*PacketAnnouncer) Close() error { return nil }
 // ProbeConflict fails: only Linux is supported.
 func ProbeConflict(context.Context, string, netip.Addr) (net.HardwareAddr, bool, error) {
 	return nil, false, errNotLinux
+}
+
+// An Observation is what one node saw of an address on the network.
+type Observation struct {
+	Asked, Answers int
+	Gaps           []time.Duration
+	Holders        []net.HardwareAddr
+}
+
+// Observe is for Linux only.
+func Observe(context.Context, string, netip.Addr, time.Duration) (Observation, error) {
+	return Observation{}, errNotLinux
 }

@@ -10,6 +10,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mdlayher/ethernet"
+	"github.com/mdlayher/packet"
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,112 +32,105 @@ func ProbeConflict(ctx context.Context, link string, addr netip.Addr) (mac net.H
 		return nil, false, fmt.Errorf("probe for %s on %s: %w", addr, link, err)
 	}
 	addr = addr.Unmap().WithZone("")
-	host, err := OpenHost()
+	q, err := openQuestion(link, addr)
 	if err != nil {
 		return fail(err)
 	}
-	links, err := host.Links()
-	host.Close()
-	if err != nil {
-		return fail(err)
-	}
-	l, err := findLink(links, link)
-	switch {
-	case err != nil:
-		return fail(err)
-	case len(l.MAC) != 6:
-		return fail(errors.New("the interface has no Ethernet address"))
-	case !l.Running:
-		return fail(errors.New("the interface is down"))
-	}
-	frame, etherType := arpProbe(l.MAC, addr), uint16(etherTypeARP)
-	if addr.Is6() {
-		frame, etherType = dadSolicit(l.MAC, addr), etherTypeIPv6
-	}
-	s, err := openProbe(l.Index, etherType)
-	if err != nil {
-		return fail(err)
-	}
-	defer func() { _ = s.file.Close() }()
-
-	own := localMACs(links)
-	to := linkAddr(l.Index, etherType, net.HardwareAddr(frame[:6]))
+	defer func() { _ = q.conn.Close() }()
 	for range probeCount {
-		if err := s.send(frame, to); err != nil {
+		if mac, err := ask(ctx, q.conn, q.frame, q.to, addr, q.own); err != nil {
 			return fail(err)
-		}
-		mac, err := s.listen(ctx, time.Now().Add(probeGap), addr, own)
-		if err != nil {
-			return fail(err)
-		}
-		if mac != nil {
+		} else if mac != nil {
 			return mac, true, nil
 		}
 	}
 	return nil, false, nil
 }
 
-// probeSocket is a packet socket in the runtime's poller.
-type probeSocket struct{ file *os.File }
-
-func openProbe(link int, etherType uint16) (*probeSocket, error) {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open packet socket: %w", err)
-	}
-	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: networkOrder(etherType), Ifindex: link}); err != nil {
-		_ = unix.Close(fd)
-		return nil, fmt.Errorf("bind packet socket: %w", err)
-	}
-	return &probeSocket{file: os.NewFile(uintptr(fd), "packet")}, nil
+// A question is a socket on a link and the frame that asks there for an address.
+type question struct {
+	conn  *packet.Conn
+	frame []byte
+	to    net.Addr
+	own   []string // hardware addresses of this node
 }
 
-func (s *probeSocket) send(frame []byte, to unix.Sockaddr) error {
-	c, err := s.file.SyscallConn()
+// openQuestion prepares to ask on the link who has addr.
+func openQuestion(link string, addr netip.Addr) (question, error) {
+	host, err := OpenHost()
 	if err != nil {
-		return err
+		return question{}, err
 	}
-	var sendErr error
-	err = c.Write(func(fd uintptr) bool {
-		sendErr = unix.Sendto(int(fd), frame, 0, to)
-		return !errors.Is(sendErr, unix.EAGAIN)
-	})
-	return errors.Join(err, sendErr)
+	links, err := host.Links()
+	host.Close()
+	if err != nil {
+		return question{}, err
+	}
+	l, err := findLink(links, link)
+	switch {
+	case err != nil:
+		return question{}, err
+	case len(l.MAC) != 6:
+		return question{}, errors.New("the interface has no Ethernet address")
+	case !l.Running:
+		return question{}, errors.New("the interface is down")
+	}
+	frame, err := arpProbe(l.MAC, addr)
+	etherType := ethernet.EtherTypeARP
+	if addr.Is6() {
+		frame, err = dadSolicit(l.MAC, addr)
+		etherType = ethernet.EtherTypeIPv6
+	}
+	if err != nil {
+		return question{}, err
+	}
+	conn, err := packet.Listen(&net.Interface{Index: l.Index}, packet.Raw, int(etherType), &packet.Config{Filter: forThisNode})
+	if err != nil {
+		return question{}, fmt.Errorf("open packet socket: %w", err)
+	}
+	return question{conn: conn, frame: frame, to: &packet.Addr{HardwareAddr: frame[:6]}, own: localMACs(links)}, nil
 }
 
-// listen returns the first claimant of addr that is not one of own, or nil at the
-// deadline.
-func (s *probeSocket) listen(ctx context.Context, deadline time.Time, addr netip.Addr, own []string) (net.HardwareAddr, error) {
-	if err := s.file.SetReadDeadline(deadline); err != nil {
+// forThisNode lets in what is for this node's own LAN. The rest, of a VLAN without
+// a device here, arrives as a packet for another host, which packet.Addr does not
+// tell.
+var forThisNode = mustAssemble(
+	bpf.LoadExtension{Num: bpf.ExtType},
+	bpf.JumpIf{Cond: bpf.JumpLessThan, Val: unix.PACKET_OTHERHOST, SkipFalse: 1},
+	bpf.RetConstant{Val: 1 << 18}, // all of it
+	bpf.RetConstant{Val: 0},
+)
+
+func mustAssemble(program ...bpf.Instruction) []bpf.RawInstruction {
+	raw, err := bpf.Assemble(program)
+	if err != nil {
+		panic("vip: " + err.Error()) // a constant program
+	}
+	return raw
+}
+
+// ask sends the frame and returns the first claimant of addr that is not one of
+// own, or nil if there is none within probeGap.
+func ask(ctx context.Context, conn *packet.Conn, frame []byte, to net.Addr, addr netip.Addr, own []string) (net.HardwareAddr, error) {
+	if err := conn.SetDeadline(time.Now().Add(probeGap)); err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = s.file.SetReadDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	c, err := s.file.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
+	_, err := conn.WriteTo(frame, to)
 	buf := make([]byte, 2048)
 	for {
 		var n int
-		var from unix.Sockaddr
-		var recvErr error
-		err := c.Read(func(fd uintptr) bool {
-			n, from, recvErr = unix.Recvfrom(int(fd), buf, 0)
-			return !errors.Is(recvErr, unix.EAGAIN)
-		})
+		if err == nil {
+			n, _, err = conn.ReadFrom(buf)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil, nil
-		case errors.Join(err, recvErr) != nil:
-			return nil, errors.Join(err, recvErr)
-		}
-		// What is not for this node's own LAN (a VLAN without a device here) arrives
-		// as a packet for another host.
-		if ll, ok := from.(*unix.SockaddrLinklayer); !ok || ll.Pkttype == unix.PACKET_OTHERHOST || ll.Pkttype == unix.PACKET_OUTGOING {
-			continue
+		case err != nil:
+			return nil, err
 		}
 		if mac, ok := claimant(buf[:n], addr); ok && !slices.Contains(own, mac.String()) {
 			return mac, nil

@@ -19,6 +19,14 @@ import (
 // ifaProto is IFA_PROTO of linux/if_addr.h.
 const ifaProto = 11
 
+// From linux/ipv6.h and linux/netconf.h.
+const (
+	devconfForwarding = 0 // index into IFLA_INET6_CONF
+	netconfIfindex    = 1
+	netconfForwarding = 2
+	sizeofNetconfmsg  = 4 // with padding
+)
+
 // forever is INFINITY_LIFE_TIME.
 const forever = math.MaxUint32
 
@@ -29,20 +37,43 @@ func familyOf(a netip.Addr) int {
 	return unix.AF_INET6
 }
 
-// addAddrMessage fills req with a. With identity only, the message holds what the
-// kernel compares for RTM_DELADDR.
-func addAddrMessage(req *nl.NetlinkRequest, link int, a KernelAddress, identity bool) {
-	ip := a.Prefix.Addr()
-	msg := nl.NewIfAddrmsg(familyOf(ip))
-	msg.Prefixlen = uint8(a.Prefix.Bits())
-	msg.Index = uint32(link)
-	msg.Scope = a.Scope
-	req.AddData(msg)
-	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, ip.AsSlice()))
-	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, ip.AsSlice()))
-	if identity {
-		return
+// appendChange appends the message of c. For RTM_DELADDR it holds what the kernel
+// compares.
+func appendChange(b []byte, c Change, seq uint32, ack bool) []byte {
+	msgType, flags := uint16(unix.RTM_NEWADDR), uint16(unix.NLM_F_REQUEST)
+	switch c.Kind {
+	case AddAddress:
+		flags |= unix.NLM_F_CREATE | unix.NLM_F_EXCL
+	case RefreshAddress:
+		flags |= unix.NLM_F_CREATE | unix.NLM_F_REPLACE
+	case DeleteAddress:
+		msgType = unix.RTM_DELADDR
+	default:
+		panic(fmt.Sprintf("vip: change of kind %d", c.Kind))
 	}
+	if ack {
+		flags |= unix.NLM_F_ACK
+	}
+	a, start := c.Address, len(b)
+	ip := a.Prefix.Addr()
+	b = append(b, 0, 0, 0, 0) // the length, at the end
+	b = binary.NativeEndian.AppendUint16(b, msgType)
+	b = binary.NativeEndian.AppendUint16(b, flags)
+	b = binary.NativeEndian.AppendUint32(b, seq)
+	b = append(b, 0, 0, 0, 0)
+	b = append(b, uint8(familyOf(ip)), uint8(a.Prefix.Bits()), 0, a.Scope)
+	b = binary.NativeEndian.AppendUint32(b, uint32(c.Link))
+	b = appendIP(b, unix.IFA_LOCAL, ip)
+	b = appendIP(b, unix.IFA_ADDRESS, ip)
+	if c.Kind != DeleteAddress {
+		b = appendProperties(b, a)
+	}
+	binary.NativeEndian.PutUint32(b[start:], uint32(len(b)-start))
+	return b
+}
+
+// appendProperties appends what an address has besides its identity.
+func appendProperties(b []byte, a KernelAddress) []byte {
 	var flags uint32
 	if a.NoPrefixRoute {
 		flags |= unix.IFA_F_NOPREFIXROUTE
@@ -51,21 +82,41 @@ func addAddrMessage(req *nl.NetlinkRequest, link int, a KernelAddress, identity 
 		flags |= unix.IFA_F_NODAD
 	}
 	if flags != 0 {
-		req.AddData(nl.NewRtAttr(unix.IFA_FLAGS, nl.Uint32Attr(flags)))
+		b = binary.NativeEndian.AppendUint32(appendAttr(b, unix.IFA_FLAGS, 4), flags)
 	}
 	if a.Protocol != 0 {
-		req.AddData(nl.NewRtAttr(ifaProto, nl.Uint8Attr(a.Protocol)))
+		b = append(appendAttr(b, ifaProto, 1), a.Protocol, 0, 0, 0)
 	}
 	if a.Broadcast.Is4() {
-		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, a.Broadcast.AsSlice()))
+		b = appendIP(b, unix.IFA_BROADCAST, a.Broadcast)
 	}
 	if a.Label != "" {
-		req.AddData(nl.NewRtAttr(unix.IFA_LABEL, nl.ZeroTerminated(a.Label)))
+		b = append(append(appendAttr(b, unix.IFA_LABEL, len(a.Label)+1), a.Label...), 0)
+		for len(b)%unix.NLMSG_ALIGNTO != 0 { // every message starts aligned
+			b = append(b, 0)
+		}
 	}
 	if valid, preferred := lifetimes(a); valid != forever || preferred != forever {
-		ci := nl.IfaCacheInfo{IfaCacheinfo: unix.IfaCacheinfo{Valid: valid, Prefered: preferred}}
-		req.AddData(nl.NewRtAttr(unix.IFA_CACHEINFO, ci.Serialize()))
+		b = binary.NativeEndian.AppendUint32(appendAttr(b, unix.IFA_CACHEINFO, unix.SizeofIfaCacheinfo), preferred)
+		b = binary.NativeEndian.AppendUint32(b, valid)
+		b = append(b, 0, 0, 0, 0, 0, 0, 0, 0) // when it was made and changed
 	}
+	return b
+}
+
+// appendAttr appends the header of an attribute of n bytes.
+func appendAttr(b []byte, attrType uint16, n int) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofRtAttr+n))
+	return binary.NativeEndian.AppendUint16(b, attrType)
+}
+
+func appendIP(b []byte, attrType uint16, ip netip.Addr) []byte {
+	if ip.Is4() {
+		v := ip.As4()
+		return append(appendAttr(b, attrType, len(v)), v[:]...)
+	}
+	v := ip.As16()
+	return append(appendAttr(b, attrType, len(v)), v[:]...)
 }
 
 // lifetimes returns valid and preferred lifetime in seconds, rounded up.
@@ -147,7 +198,48 @@ func parseLinkMessage(b []byte) (l Link, ok bool, err error) {
 			if hwType == unix.ARPHRD_ETHER && len(at.Value) == 6 {
 				l.MAC = append(net.HardwareAddr(nil), at.Value...)
 			}
+		case unix.IFLA_AF_SPEC:
+			l.Forwards6 = forwards6(at.Value)
 		}
 	}
 	return l, l.Name != "", nil
+}
+
+// forwards6 reads IFLA_AF_SPEC, which has IFLA_INET6_CONF for a link with IPv6.
+func forwards6(spec []byte) bool {
+	inet6 := attribute(spec, unix.AF_INET6)
+	conf := attribute(inet6, unix.IFLA_INET6_CONF)
+	const at = 4 * devconfForwarding
+	return len(conf) >= at+4 && binary.NativeEndian.Uint32(conf[at:]) != 0
+}
+
+// attribute returns the value of the attribute of that type, or nil.
+func attribute(b []byte, attrType uint16) []byte {
+	attrs, err := nl.ParseRouteAttr(b)
+	if err != nil {
+		return nil
+	}
+	for _, at := range attrs {
+		if at.Attr.Type&^unix.NLA_F_NESTED == attrType {
+			return at.Value
+		}
+	}
+	return nil
+}
+
+// parseNetconfMessage reads the payload of RTM_NEWNETCONF. ok is false for one that
+// is not about a link forwarding IPv6.
+func parseNetconfMessage(b []byte) (l Link, ok bool) {
+	if len(b) < sizeofNetconfmsg || b[0] != unix.AF_INET6 {
+		return l, false
+	}
+	index := attribute(b[sizeofNetconfmsg:], netconfIfindex)
+	forwarding := attribute(b[sizeofNetconfmsg:], netconfForwarding)
+	if len(index) != 4 || len(forwarding) != 4 {
+		return l, false
+	}
+	// Negative indexes are settings for all links and for new ones.
+	l.Index = int(int32(binary.NativeEndian.Uint32(index)))
+	l.Forwards6 = binary.NativeEndian.Uint32(forwarding) != 0
+	return l, l.Index > 0
 }

@@ -170,6 +170,9 @@ func (l *lab) keeper(lifetime time.Duration, tune ...func(*vip.KeeperConfig)) (*
 	done := make(chan error)
 	go func() { done <- k.Run(ctx) }()
 	l.t.Cleanup(func() {
+		if l.t.Failed() {
+			l.t.Logf("at the end: %+v", k.Status())
+		}
 		cancel()
 		if err := <-done; err != nil {
 			l.t.Error(err)

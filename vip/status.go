@@ -15,6 +15,10 @@ type Status struct {
 	// Addresses are the wanted ones in their order, then those that are no longer
 	// wanted but still on the kernel.
 	Addresses []AddressStatus
+	// NotRemoved counts the addresses that have to go from the kernel and cannot be
+	// deleted: something to wake people up for. It is retried until it works, at
+	// least once a second.
+	NotRemoved int
 	// Err is what is wrong with the Keeper as a whole: the kernel cannot be watched,
 	// the guard refuses entries, the journal cannot be written.
 	Err error
@@ -57,6 +61,9 @@ type AddressStatus struct {
 	Readded uint64
 	// Why explains State where all is not well.
 	Why string
+	// DeleteFailures counts the failed attempts to delete it in a row, 0 if none is
+	// outstanding.
+	DeleteFailures int
 	// Err is the last error of adding, refreshing or deleting; nil once it succeeds.
 	Err error
 	// AnnounceErr is the error of the last announcement; nil once one was sent.
@@ -77,18 +84,22 @@ func (k *Keeper) Status() Status {
 	}
 	s.Addresses = make([]AddressStatus, 0, len(k.entries))
 	for _, e := range k.entries {
+		if e.deleteFailures > 0 {
+			s.NotRemoved++
+		}
 		s.Addresses = append(s.Addresses, AddressStatus{
-			Address:       e.want,
-			Wanted:        e.listed,
-			State:         e.state,
-			Present:       e.placed,
-			Since:         e.since,
-			Announced:     e.announced,
-			LastAnnounced: e.lastAnnounced,
-			Readded:       e.readded,
-			Why:           e.why,
-			Err:           e.lastErr,
-			AnnounceErr:   e.announceErr,
+			Address:        e.want,
+			Wanted:         e.listed,
+			State:          e.state,
+			Present:        e.placed,
+			Since:          e.since,
+			Announced:      e.announced,
+			LastAnnounced:  e.lastAnnounced,
+			Readded:        e.readded,
+			Why:            e.why,
+			DeleteFailures: e.deleteFailures,
+			Err:            e.lastErr,
+			AnnounceErr:    e.announceErr,
 		})
 	}
 	return s

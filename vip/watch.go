@@ -3,6 +3,7 @@ package vip
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -40,6 +41,9 @@ func (k *Keeper) observe(ev Event) {
 			}
 		}
 		k.mirror = next
+		// It may be older than what we did while it was taken. Before that is called a
+		// loss, the loop looks for itself, when it is doing nothing else.
+		k.behind = slices.ContainsFunc(k.entries, func(e *entry) bool { return e.placed && !next.has(e.at.link, e.at.prefix) })
 		clear(k.deletes)
 		k.reloading, k.missed = false, nil
 		k.wake()

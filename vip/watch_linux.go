@@ -17,7 +17,7 @@ const watchBuffer = 4 << 20
 // order is the kernel's.
 func (h *Netlink) Watch(ctx context.Context, sink func(Event)) error {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE,
-		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_NETCONF)
 	if err != nil {
 		return fmt.Errorf("watch addresses: %w", err)
 	}
@@ -79,6 +79,9 @@ func parseEvent(msgType uint16, data []byte) (Event, bool) {
 			return Event{Kind: LinkRemoved, Link: Link{Index: l.Index}}, true
 		}
 		return Event{Kind: LinkChanged, Link: l}, true
+	case unix.RTM_NEWNETCONF:
+		l, ok := parseNetconfMessage(data)
+		return Event{Kind: ForwardingChanged, Link: l}, ok
 	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		index, a, err := parseAddrMessage(data)
 		if err != nil {

@@ -28,6 +28,8 @@ const (
 	PathReload   = "/v1/reload"
 	PathLeave    = "/v1/leave"
 	PathTokens   = "/v1/tokens"
+	PathDrill    = "/v1/drill"
+	PathObserve  = "/v1/observe"
 	PathLeader   = "/v1/leader/"
 	PathTransfer = PathLeader + "transfer"
 	PathDrain    = PathLeader + "drain"
@@ -38,6 +40,7 @@ const (
 	PathToken    = PathLeader + "token-create"
 	PathRevoke   = PathLeader + "token-revoke"
 	PathConfig   = PathLeader + "configure"
+	PathNote     = PathLeader + "note"
 )
 
 // Handle registers a typed handler for POST requests.
@@ -61,7 +64,7 @@ func Answer(w http.ResponseWriter, v any, err error) {
 	if err != nil {
 		var r *cluster.Refusal
 		if !errors.As(err, &r) {
-			r = &cluster.Refusal{Code: "error", Message: err.Error()}
+			r = &cluster.Refusal{Code: "error", Message: err.Error(), Hint: HintOf(err)}
 		}
 		w.WriteHeader(http.StatusConflict)
 		v = r

@@ -164,6 +164,14 @@ type VIP struct {
 // TransferRequest asks for a planned move; an empty Node means the best one.
 type TransferRequest struct {
 	Node string `json:"node,omitempty"`
+	// Reason is for the history; empty means that an operator asked.
+	Reason string `json:"reason,omitempty"`
+}
+
+// NoteRequest adds a remark to the newest move to a node.
+type NoteRequest struct {
+	To   string `json:"to"`
+	Note string `json:"note"`
 }
 
 // TransferResult says what a planned move did.
@@ -221,10 +229,43 @@ type ReloadResult struct {
 	// Changes are the changes of the cluster-wide state, one per line.
 	Changes  []string `json:"changes,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`
-	Drift    []string `json:"drift,omitempty"`
 }
 
 // Done is the answer of a request that has no other result.
 type Done struct {
 	Message string `json:"message,omitempty"`
+}
+
+// ObserveRequest asks a node to ask the network, every millisecond, who answers
+// for an address.
+type ObserveRequest struct {
+	Address netip.Addr    `json:"address"`
+	For     time.Duration `json:"for"`
+}
+
+// Observation is what a node saw on the network.
+type Observation struct {
+	// Gaps are the times without an answer, longest first, at most ten.
+	Gaps []float64 `json:"gaps_seconds"`
+	// Holders are the hardware addresses that answered, in order of appearance.
+	Holders []string `json:"holders"`
+	Asked   int      `json:"asked"`
+	Answers int      `json:"answers"`
+}
+
+// DrillResult is what a drill found.
+type DrillResult struct {
+	Address  netip.Addr `json:"address"`
+	Observer string     `json:"observer"` // node name
+	Moves    []DrillLeg `json:"moves"`
+}
+
+// DrillLeg is one move of a drill.
+type DrillLeg struct {
+	From string `json:"from"`
+	To   string `json:"to"`
+	// Gap is the longest time without an answer that the observer saw.
+	Gap float64 `json:"gap_seconds"`
+	// Holders are how many machines answered during the move: 2 is one after the other.
+	Holders int `json:"holders"`
 }

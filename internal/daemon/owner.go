@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -99,6 +100,8 @@ type owner struct {
 	arrived  bool          // the take has been recorded
 	hint     hint          // as last published
 	doubts   doubts
+	ledFrom  time.Duration // when this term's leadership was first seen
+	silentAt []string      // members that did not answer at the last turn as leader
 
 	mu   sync.Mutex
 	view ownerView
@@ -154,7 +157,7 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	standing := o.standing()
 	if standing.Term != o.term || !standing.Leading {
 		o.policy, o.term = policy.State{}, standing.Term
-		o.held = false
+		o.held, o.silentAt, o.ledFrom = false, nil, o.now()
 		if standing.Leading {
 			r, _ := o.group.LastRelease()
 			o.held = r.Manual && r.To == self && r.Term+1 == standing.Term
@@ -164,6 +167,7 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	in := ownInputs{standing: standing, now: now, founded: s.Founded(), was: o.state}
 	next := time.Second
 	if standing.Leading && s.Founded() {
+		o.logSilence(o.silentPeers(s))
 		nodes := o.candidates(s)
 		for _, n := range nodes {
 			if n.Self {
@@ -217,9 +221,27 @@ func (o *owner) candidates(s *cluster.State) []policy.Node {
 	return candidates(s, o.node.Self().NodeID, hints, o.node.Suffrages(), connected, o.held)
 }
 
+// logSilence says once when a member stops or begins to answer this leader.
+func (o *owner) logSilence(silent []string) {
+	for _, name := range silent {
+		if !slices.Contains(o.silentAt, name) {
+			o.log.Warn("member does not answer", "member", name)
+		}
+	}
+	for _, name := range o.silentAt {
+		if !slices.Contains(silent, name) {
+			o.log.Info("member answers", "member", name)
+		}
+	}
+	o.silentAt = silent
+}
+
 // silentPeers are the members that do not answer this leader now.
 func (o *owner) silentPeers(s *cluster.State) []string {
 	var names []string
+	if o.now()-o.ledFrom < time.Second {
+		return nil // a new leader has not heard from everyone yet
+	}
 	for id, n := range s.Nodes {
 		if ago, ok := o.group.Contact(id); id != o.node.Self().NodeID && (!ok || ago > max(s.Heartbeat.Current, time.Second)) {
 			names = append(names, n.Name)
@@ -246,11 +268,12 @@ func (o *owner) becomeOwner(term uint64, why string, addrs []vip.Address, schedu
 		o.gate.Open(term)
 		o.group.RefreshLease()
 	}
+	// Nothing that could wait stands before this: the addresses are down.
+	o.keeper.Set(vip.Wanted{Own: true, Term: term, Addresses: addrs, Schedule: schedule})
 	if o.state != owning {
 		o.state, o.tookAt, o.arrived = owning, o.now(), false
 		o.log.Info("owner", "term", term, "reason", why)
 	}
-	o.keeper.Set(vip.Wanted{Own: true, Term: term, Addresses: addrs, Schedule: schedule})
 	o.arrive(term)
 }
 
@@ -278,15 +301,19 @@ func (o *owner) arrive(term uint64) {
 // over, or that it was not heard any more.
 func (o *owner) explain(s *cluster.State, term uint64) (from, reason string, gap time.Duration) {
 	self := o.node.Self()
+	var vacant time.Duration // since an owner stopped without a successor
 	for i := len(s.Moves) - 1; i >= 0; i-- {
 		if s.Moves[i].Group == o.name {
 			from = s.Moves[i].To
+			if from == "" {
+				vacant = max(time.Since(s.Moves[i].At), 0)
+			}
 			break
 		}
 	}
 	waited := o.now() - o.tookAt
 	if r, ago := o.group.LastRelease(); r.To == self.NodeID && r.Term+1 == term {
-		return from, r.Reason, ago
+		return from, r.Reason, max(ago, vacant)
 	}
 	holder, held, ago := o.group.Holder()
 	switch name := s.Nodes[holder].Name; {
@@ -295,9 +322,9 @@ func (o *owner) explain(s *cluster.State, term uint64) (from, reason string, gap
 	case from == self.Name:
 		return from, "lease regained: this node had stopped owning and nobody else took over", 0
 	case holder != "" && holder != self.NodeID && held < term && name != "":
-		return from, fmt.Sprintf("election: %s was not heard for %s", name, (ago - waited).Round(time.Millisecond)), ago
+		return from, fmt.Sprintf("election: %s was not heard for %s", name, (ago - waited).Round(time.Millisecond)), max(ago, vacant)
 	}
-	return from, "election after a restart", 0
+	return from, "election after a restart", vacant
 }
 
 // becomeStandby silences the addresses at once and has them deleted.
@@ -380,7 +407,7 @@ func chooseTarget(s *cluster.State, nodes []policy.Node, to string) (string, err
 			continue
 		}
 		if n.Self {
-			return "", cluster.Refuse(cluster.CodeTransfer, "", "%s leads already", n.Name)
+			return "", cluster.Refuse(cluster.CodeTransfer, `see "raftvip status"`, "%s leads already", n.Name)
 		}
 		if ok, why := policy.Eligible(n); !ok {
 			return "", cluster.Refuse(cluster.CodeTransfer, `see "raftvip status"`, "%s cannot take over: it %s", n.Name, why)

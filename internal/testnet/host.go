@@ -23,6 +23,7 @@ type Host struct {
 	nsName string
 	ns     netns.NsHandle
 	nl     *netlink.Handle
+	pids   pidSpace
 
 	// Indexed by Network: the host's side and the switch's side of each link.
 	nets  []labNet
@@ -68,6 +69,7 @@ func (h *Host) close() error {
 	if !h.ns.IsOpen() {
 		return nil
 	}
+	h.pids.close()
 	_ = h.ns.Close()
 	return removeNamespace(h.nsName)
 }

@@ -31,6 +31,17 @@ type Cmd struct {
 	// own in which bpffs and cgroups are not mounted. The program is a direct
 	// child either way.
 	Sysfs bool
+
+	// OwnPIDs starts the program in a process namespace of the host, shared by all
+	// that are started so, with a /proc that shows only these. It is a direct child
+	// all the same, and signals reach it by its number out here.
+	OwnPIDs bool
+
+	// User, if not 0, is the user and group number that the program runs as, without
+	// any capability.
+	User uint32
+
+	pidInit bool // make it process 1 of a new process namespace
 }
 
 // Proc is a program running in a host. It is a direct child of this process, so
@@ -40,6 +51,7 @@ type Proc struct {
 	name string
 	host *Host
 	cmd  *exec.Cmd
+	pids int // process namespace to start it in, or -1
 	out  string
 	done chan struct{}
 	err  error // set before done is closed
@@ -68,8 +80,18 @@ func (h *Host) Start(c Cmd) (*Proc, error) {
 	if c.Sysfs {
 		args = append([]string{"ip", "netns", "exec", h.nsName}, args...)
 	}
+	pids := -1
+	if c.OwnPIDs {
+		var err error
+		if pids, err = h.pids.open(h); err != nil {
+			return nil, fmt.Errorf("start %s in %s: %w", c.Name, h.name, err)
+		}
+	}
+	if c.OwnPIDs || c.pidInit {
+		args = mountProc(args)
+	}
 	p := &Proc{
-		name: c.Name, host: h, done: make(chan struct{}),
+		name: c.Name, host: h, pids: pids, done: make(chan struct{}),
 		cmd: exec.Command(args[0], args[1:]...),
 		out: filepath.Join(l.dir, fmt.Sprintf("%s-%s-%d.log", h.name, c.Name, seq)),
 	}
@@ -84,6 +106,20 @@ func (h *Host) Start(c Cmd) (*Proc, error) {
 		p.cmd.Env = append(os.Environ(), c.Env...)
 	}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if c.User != 0 {
+		p.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: c.User, Gid: c.User}
+	}
+	if c.pidInit {
+		p.cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWPID
+	}
+	if c.OwnPIDs {
+		// Its end comes with that of process 1. Package syscall cannot set the signal
+		// in another process namespace: it takes a parent outside for a dead one.
+		p.cmd.SysProcAttr.Pdeathsig = 0
+	}
+	if c.OwnPIDs || c.pidInit {
+		p.cmd.SysProcAttr.Unshareflags |= syscall.CLONE_NEWNS
+	}
 
 	started := make(chan error, 1)
 	go p.run(started)
@@ -114,10 +150,15 @@ func (p *Proc) run(started chan<- error) {
 		started <- err
 		return
 	}
+	restored := true
 	if err = netns.Set(p.host.ns); err == nil {
-		err = p.cmd.Start()
+		if p.pids < 0 {
+			err = p.cmd.Start()
+		} else {
+			restored, err = startIn(p.pids, p.cmd.Start)
+		}
 	}
-	restored := netns.Set(orig) == nil
+	restored = netns.Set(orig) == nil && restored
 	_ = orig.Close()
 	started <- err
 	if err == nil {

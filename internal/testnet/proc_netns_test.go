@@ -74,6 +74,53 @@ func TestProcSignals(t *testing.T) {
 	}
 }
 
+func TestProcOwnPIDs(t *testing.T) {
+	l := ForTest(t, Options{Nodes: 2})
+	named := filepath.Join(l.Dir(), "rvt-named")
+	if err := os.Symlink("/bin/sleep", named); err != nil {
+		t.Fatal(err)
+	}
+	sees := func(h *Host) bool {
+		p, err := h.Start(Cmd{Args: []string{"pkill", "-0", "rvt-named"}, OwnPIDs: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		code, err := p.Wait(5 * time.Second)
+		if code != 0 && code != 1 {
+			t.Fatalf("pkill: exit %d, %v: %s", code, err, p.Output())
+		}
+		return code == 0
+	}
+	p, err := l.Node(0).Start(Cmd{Args: []string{named, "600"}, OwnPIDs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ppid := procStat(p.Pid()); ppid != os.Getpid() {
+		t.Errorf("parent is %d, not this process", ppid)
+	}
+	MustWait(t, 5*time.Second, "the node to see its own process", func() error {
+		if !sees(l.Node(0)) {
+			return errors.New("not seen")
+		}
+		return nil
+	})
+	if sees(l.Node(1)) {
+		t.Error("the other node sees it too")
+	}
+	if err := p.Stop(); err != nil {
+		t.Error(err)
+	}
+	if err := p.Kill(); err != nil {
+		t.Error(err)
+	}
+	if _, err := p.Wait(5 * time.Second); errors.Is(err, ErrStillRunning) {
+		t.Error(err)
+	}
+	if sees(l.Node(0)) {
+		t.Error("seen after its end")
+	}
+}
+
 func TestThrottle(t *testing.T) {
 	l := ForTest(t, Options{Nodes: 1})
 	p, err := l.Node(0).Start(Cmd{Args: []string{"bash", "-c", "while :; do :; done"}})

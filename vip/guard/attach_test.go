@@ -134,6 +134,25 @@ func TestCloseLeavesNothing(t *testing.T) {
 	})
 }
 
+func TestNoLocal(t *testing.T) {
+	forKinds(t, func(t *testing.T, opts Options) {
+		ns := newNS(t)
+		opts.NoLocal = true
+		g := open(t, ns, opts)
+		for range 2 {
+			if err := g.Check(); err != nil {
+				t.Fatal(err)
+			}
+			if n := len(g.Status().Interfaces); n != 0 {
+				t.Errorf("%d interfaces attached", n)
+			}
+			if out := leftovers(t, ns, ""); strings.Contains(out, "lo: ") || strings.Contains(out, "\"lo\"") {
+				t.Errorf("attached to the loopback:\n%s", out)
+			}
+		}
+	})
+}
+
 // A clsact qdisc of somebody else, and its filters, stay.
 func TestForeignQdiscStays(t *testing.T) {
 	needKernel(t)

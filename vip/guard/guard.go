@@ -298,6 +298,7 @@ func (g *Guard) Close() error {
 	err := g.backend.close()
 	if len(g.old) > 0 {
 		err = errors.Join(err, g.removeOthers(g.Kind()))
+		g.old = nil
 	}
 	g.release()
 	if err != nil {

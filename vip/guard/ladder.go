@@ -185,8 +185,10 @@ func (g *Guard) describe() {
 		g.warn(w)
 	}
 	switch k {
-	case NFT, Lifetime:
-		g.warn(fmt.Sprintf("guard %s is weaker than eBPF", k))
+	case NFT:
+		g.warn("guard nft is weaker than eBPF: whoever flushes the ruleset opens it, and on a busy machine a lease below 1 s may lapse although the owner is well")
+	case Lifetime:
+		g.warn("guard lifetime is weaker than eBPF: after a lease two nodes may answer for seconds")
 	case Off:
 		g.warn("guard off: a stopped or dead daemon leaves its addresses answering, and two nodes may answer")
 	}

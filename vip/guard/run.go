@@ -82,6 +82,11 @@ func drain(events <-chan netlink.LinkUpdate) {
 
 // subscribe returns link events until ctx ends, nil if there are none to be had.
 func (g *Guard) subscribe(ctx context.Context) <-chan netlink.LinkUpdate {
+	g.attaching.Lock() // Close must not take the namespace away.
+	defer g.attaching.Unlock()
+	if g.isClosed() {
+		return nil
+	}
 	ch := make(chan netlink.LinkUpdate, 64)
 	err := g.ns.do(func() error {
 		return netlink.LinkSubscribeWithOptions(ch, ctx.Done(), netlink.LinkSubscribeOptions{

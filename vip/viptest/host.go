@@ -22,6 +22,9 @@ type Host struct {
 	NoMarks bool
 	// Delay is how long each change takes. Set it before use.
 	Delay time.Duration
+	// BeforeBatch, if not nil, is called with what each Change is about to do. Set it
+	// before use.
+	BeforeBatch func([]vip.Change)
 
 	mu       sync.Mutex
 	links    []vip.Link
@@ -161,7 +164,7 @@ func (h *Host) Fail(f func(op string, link int, p netip.Prefix) error) {
 	h.fail = f
 }
 
-// BeforeAdd puts an address on the link at the moment of the next AddAddress, so
+// BeforeAdd puts an address on the link at the moment of the next add, so
 // that the caller of that has had no chance to hear of it.
 func (h *Host) BeforeAdd(link, prefix string, protocol uint8) {
 	h.mu.Lock()
@@ -195,9 +198,42 @@ func (h *Host) snapshot() []vip.Link {
 	return links
 }
 
-// AddAddress implements vip.Host.
-func (h *Host) AddAddress(link int, a vip.KernelAddress) error {
-	return h.change("add", link, a, func(l *vip.Link) error {
+// Change implements vip.Host.
+func (h *Host) Change(changes []vip.Change) []error {
+	if h.BeforeBatch != nil {
+		h.BeforeBatch(changes)
+	}
+	var errs []error
+	for i, c := range changes {
+		if err := h.change(c); err != nil {
+			if errs == nil {
+				errs = make([]error, len(changes))
+			}
+			errs[i] = err
+		}
+	}
+	return errs
+}
+
+var verbs = map[vip.ChangeKind]string{vip.AddAddress: "add", vip.RefreshAddress: "refresh", vip.DeleteAddress: "delete"}
+
+func (h *Host) change(c vip.Change) error {
+	if h.Delay > 0 {
+		time.Sleep(h.Delay)
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	op, a := verbs[c.Kind], c.Address
+	if err := h.asked(op, c.Link, a.Prefix); err != nil {
+		return err
+	}
+	i := slices.IndexFunc(h.links, func(l vip.Link) bool { return l.Index == c.Link })
+	if i < 0 {
+		return fmt.Errorf("%s %s: %w", op, a.Prefix, vip.ErrGone)
+	}
+	l := &h.links[i]
+	switch c.Kind {
+	case vip.AddAddress:
 		if h.sneak != nil {
 			h.sneak()
 			h.sneak = nil
@@ -206,45 +242,16 @@ func (h *Host) AddAddress(link int, a vip.KernelAddress) error {
 			return fmt.Errorf("add %s: %w", a.Prefix, vip.ErrExists)
 		}
 		h.put(l, a)
-		return nil
-	})
-}
-
-// RefreshAddress implements vip.Host.
-func (h *Host) RefreshAddress(link int, a vip.KernelAddress) error {
-	return h.change("refresh", link, a, func(l *vip.Link) error {
+	case vip.RefreshAddress:
 		h.put(l, a)
-		return nil
-	})
-}
-
-// DeleteAddress implements vip.Host.
-func (h *Host) DeleteAddress(link int, a vip.KernelAddress) error {
-	return h.change("delete", link, a, func(l *vip.Link) error {
+	case vip.DeleteAddress:
 		if !h.remove(l, a.Prefix) {
 			return fmt.Errorf("delete %s: %w", a.Prefix, vip.ErrGone)
 		}
-		return nil
-	})
-}
-
-func (h *Host) change(op string, link int, a vip.KernelAddress, do func(*vip.Link) error) error {
-	if h.Delay > 0 {
-		time.Sleep(h.Delay)
+	default:
+		panic(fmt.Sprintf("change of kind %d", c.Kind))
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if err := h.asked(op, link, a.Prefix); err != nil {
-		return err
-	}
-	i := slices.IndexFunc(h.links, func(l vip.Link) bool { return l.Index == link })
-	if i < 0 {
-		return fmt.Errorf("%s %s: %w", op, a.Prefix, vip.ErrGone)
-	}
-	if err := do(&h.links[i]); err != nil {
-		return err
-	}
-	h.Trace.Addf("%s %s %s", op, a.Prefix, h.links[i].Name)
+	h.Trace.Addf("%s %s %s", op, a.Prefix, l.Name)
 	return nil
 }
 

@@ -1,0 +1,248 @@
+package cluster
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// A voteStore keeps Raft's term and vote (raft.StableStore): three small values
+// that are written several times in each election, with the address down. One
+// record and one fdatasync take a fraction of what a B+tree's commit does.
+//
+// The file has two slots, so that a write that is cut off leaves the one before it. The log itself is in raft-boltdb.
+type voteStore struct {
+	mu      sync.Mutex
+	file    *os.File
+	seq     uint64
+	synced  int64 // slot whose content is on disk
+	current voteRecord
+}
+
+// voteRecord is Raft's state that must survive a crash (Raft thesis, figure 3.1).
+type voteRecord struct {
+	term      uint64
+	voteTerm  uint64
+	candidate []byte
+}
+
+const (
+	voteMagic    = "rvipvote"
+	voteSlot     = 4096          // a slot never shares a disk block with the other one
+	voteHeader   = 8 + 8 + 8 + 2 // sequence, term, term of the vote, length of the candidate
+	maxCandidate = 1024
+)
+
+// The keys that Raft uses (hashicorp/raft raft.go).
+const (
+	keyCurrentTerm  = "CurrentTerm"
+	keyLastVoteTerm = "LastVoteTerm"
+	keyLastVoteCand = "LastVoteCand"
+)
+
+// errNotFound has the text that Raft expects of a store without the key.
+var errNotFound = errors.New("not found")
+
+// openVoteStore opens the file, or makes it if fresh says that there is no log
+// either. A file that is missing beside a log is a lost vote.
+func openVoteStore(path string, fresh bool) (*voteStore, error) {
+	f, err := os.OpenFile(path, os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrNotExist) {
+		if !fresh {
+			return nil, fmt.Errorf("open %s: %w", path, ErrLogLost)
+		}
+		return makeVoteStore(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open vote: %w", err)
+	}
+	s := &voteStore{file: f}
+	if err := s.load(); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return s, nil
+}
+
+func makeVoteStore(path string) (*voteStore, error) {
+	// Made complete under another name first, so that a crash never leaves a file
+	// without a valid slot. Its full length lets later writes change no metadata.
+	f, err := os.OpenFile(path+".new", os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("make vote: %w", err)
+	}
+	s := &voteStore{file: f}
+	_, err = f.WriteAt(make([]byte, 2*voteSlot), 0)
+	if err == nil {
+		err = s.write(true)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("make vote: %w", err)
+	}
+	return s, nil
+}
+
+// load takes the newest valid slot.
+func (s *voteStore) load() error {
+	found := false
+	buf := make([]byte, voteSlot)
+	for slot := range int64(2) {
+		if _, err := s.file.ReadAt(buf, slot*voteSlot); err != nil {
+			return fmt.Errorf("%w: %w", ErrLogLost, err)
+		}
+		seq, r, ok := decodeVote(buf)
+		if ok && (!found || seq > s.seq) {
+			s.seq, s.current, s.synced, found = seq, r, slot, true
+		}
+	}
+	if !found {
+		return fmt.Errorf("%w: no valid record of the vote", ErrLogLost)
+	}
+	if err := unix.Fdatasync(int(s.file.Fd())); err != nil { // it may be in memory only
+		return fmt.Errorf("write vote: %w", err)
+	}
+	return nil
+}
+
+func encodeVote(seq uint64, r voteRecord) []byte {
+	b := make([]byte, 0, len(voteMagic)+voteHeader+len(r.candidate)+4)
+	b = append(b, voteMagic...)
+	b = binary.BigEndian.AppendUint64(b, seq)
+	b = binary.BigEndian.AppendUint64(b, r.term)
+	b = binary.BigEndian.AppendUint64(b, r.voteTerm)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(r.candidate)))
+	b = append(b, r.candidate...)
+	return binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
+}
+
+func decodeVote(b []byte) (seq uint64, r voteRecord, ok bool) {
+	const fixed = len(voteMagic) + voteHeader
+	if len(b) < fixed+4 || string(b[:len(voteMagic)]) != voteMagic {
+		return 0, r, false
+	}
+	n := int(binary.BigEndian.Uint16(b[fixed-2:]))
+	if n > maxCandidate || len(b) < fixed+n+4 {
+		return 0, r, false
+	}
+	if crc32.ChecksumIEEE(b[:fixed+n]) != binary.BigEndian.Uint32(b[fixed+n:]) {
+		return 0, r, false
+	}
+	at := len(voteMagic)
+	seq = binary.BigEndian.Uint64(b[at:])
+	r.term = binary.BigEndian.Uint64(b[at+8:])
+	r.voteTerm = binary.BigEndian.Uint64(b[at+16:])
+	r.candidate = append([]byte(nil), b[fixed:fixed+n]...)
+	return seq, r, true
+}
+
+// write stores the current record: so that it survives the process, and with sync
+// also the machine.
+func (s *voteStore) write(sync bool) error {
+	// The slot that is known to be on disk is left alone until the other one is.
+	slot := 1 - s.synced
+	if _, err := s.file.WriteAt(encodeVote(s.seq+1, s.current), slot*voteSlot); err != nil {
+		return fmt.Errorf("write vote: %w", err)
+	}
+	s.seq++
+	if sync {
+		if err := unix.Fdatasync(int(s.file.Fd())); err != nil {
+			return fmt.Errorf("write vote: %w", err)
+		}
+		s.synced = slot
+	}
+	return nil
+}
+
+// change writes a changed record; on an error the old one stays in force.
+func (s *voteStore) change(sync bool, f func(*voteRecord)) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.current
+	f(&s.current)
+	if err := s.write(sync); err != nil {
+		s.current = old
+		return err
+	}
+	return nil
+}
+
+// Set implements raft.StableStore.
+func (s *voteStore) Set(key, val []byte) error {
+	if string(key) != keyLastVoteCand {
+		return fmt.Errorf("write vote: unknown key %q", key)
+	}
+	if len(val) > maxCandidate {
+		return fmt.Errorf("write vote: candidate of %d bytes; must be at most %d", len(val), maxCandidate)
+	}
+	return s.change(true, func(r *voteRecord) { r.candidate = append([]byte(nil), val...) })
+}
+
+// Get implements raft.StableStore.
+func (s *voteStore) Get(key []byte) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if string(key) != keyLastVoteCand || len(s.current.candidate) == 0 {
+		return nil, errNotFound
+	}
+	return append([]byte(nil), s.current.candidate...), nil
+}
+
+// SetUint64 implements raft.StableStore. Neither value waits for the disk.
+//
+// The term of a vote is followed by its candidate before the vote leaves, so it is
+// only kept in memory until then: a crash in between forgets a vote nobody got.
+//
+// A term without a vote is written, so that it survives the death of the process,
+// but not synced. The crash of the machine may lose it, and then: this node cannot
+// vote twice in a term, as votes are synced with theirs; no candidate of that term
+// or an older one can win with its help, as a majority's votes of that term are on
+// disk and refuse it; and the promise of a started process, which the term is for
+// as well, has long ended when a machine has booted.
+func (s *voteStore) SetUint64(key []byte, val uint64) error {
+	switch string(key) {
+	case keyCurrentTerm:
+		return s.change(false, func(r *voteRecord) { r.term = val })
+	case keyLastVoteTerm:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if val != s.current.voteTerm {
+			// Without its candidate the old vote must not look like one of the new term.
+			s.current.voteTerm, s.current.candidate = val, nil
+		}
+		return nil
+	}
+	return fmt.Errorf("write vote: unknown key %q", key)
+}
+
+// GetUint64 implements raft.StableStore.
+func (s *voteStore) GetUint64(key []byte) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v := uint64(0)
+	switch string(key) {
+	case keyCurrentTerm:
+		v = s.current.term
+	case keyLastVoteTerm:
+		v = s.current.voteTerm
+	}
+	if v == 0 {
+		return 0, errNotFound
+	}
+	return v, nil
+}
+
+// Close closes the file.
+func (s *voteStore) Close() error { return s.file.Close() }

@@ -1,0 +1,116 @@
+package cluster
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func reopen(t *testing.T, path string, s *voteStore) *voteStore {
+	t.Helper()
+	s.Close()
+	s, err := openVoteStore(path, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func expectVote(t *testing.T, s *voteStore, term, voteTerm uint64, candidate string) {
+	t.Helper()
+	gotTerm, _ := s.GetUint64([]byte(keyCurrentTerm))
+	gotVote, _ := s.GetUint64([]byte(keyLastVoteTerm))
+	gotCand, _ := s.Get([]byte(keyLastVoteCand))
+	if gotTerm != term || gotVote != voteTerm || string(gotCand) != candidate {
+		t.Errorf("got term %d, vote %d %q; want %d, %d %q", gotTerm, gotVote, gotCand, term, voteTerm, candidate)
+	}
+}
+
+func TestVoteStore(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "vote")
+	s, err := openVoteStore(path, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Raft looks for exactly this text.
+	if _, err := s.GetUint64([]byte(keyCurrentTerm)); err == nil || err.Error() != "not found" {
+		t.Errorf("empty store: %v", err)
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(s.SetUint64([]byte(keyCurrentTerm), 7))
+	must(s.SetUint64([]byte(keyLastVoteTerm), 7))
+	must(s.Set([]byte(keyLastVoteCand), []byte("10.0.0.1:7355")))
+	s = reopen(t, path, s)
+	expectVote(t, s, 7, 7, "10.0.0.1:7355")
+
+	// A vote whose candidate was not written yet has not left the node: after a
+	// crash the older vote stands.
+	must(s.SetUint64([]byte(keyLastVoteTerm), 8))
+	s = reopen(t, path, s)
+	expectVote(t, s, 7, 7, "10.0.0.1:7355")
+
+	// A write that is cut off leaves the one before it.
+	must(s.SetUint64([]byte(keyCurrentTerm), 9))
+	newest := (1 - s.synced) * voteSlot
+	s.Close()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(err)
+	_, err = f.WriteAt([]byte("garbage"), newest+10)
+	must(err)
+	f.Close()
+	s, err = openVoteStore(path, false)
+	must(err)
+	expectVote(t, s, 7, 7, "10.0.0.1:7355")
+	s.Close()
+
+	// Any number of writes that were not synced leave the last synced one alone.
+	s, err = openVoteStore(path, false)
+	must(err)
+	must(s.SetUint64([]byte(keyLastVoteTerm), 12))
+	must(s.Set([]byte(keyLastVoteCand), []byte("x")))
+	for term := range uint64(5) {
+		must(s.SetUint64([]byte(keyCurrentTerm), 20+term))
+	}
+	unsynced := (1 - s.synced) * voteSlot
+	s.Close()
+	f, err = os.OpenFile(path, os.O_RDWR, 0)
+	must(err)
+	_, err = f.WriteAt(make([]byte, voteSlot), unsynced)
+	must(err)
+	f.Close()
+	s, err = openVoteStore(path, false)
+	must(err)
+	expectVote(t, s, 7, 12, "x")
+	s.Close()
+
+	// Both damaged, or the file gone beside a log: votes are lost, and that is said.
+	must(os.WriteFile(path, make([]byte, 2*voteSlot), 0o600))
+	if _, err := openVoteStore(path, true); !errors.Is(err, ErrLogLost) {
+		t.Errorf("damaged: %v", err)
+	}
+	must(os.Remove(path))
+	if _, err := openVoteStore(path, false); !errors.Is(err, ErrLogLost) {
+		t.Errorf("missing: %v", err)
+	}
+}
+
+func FuzzDecodeVote(f *testing.F) {
+	f.Add(encodeVote(3, voteRecord{term: 9, voteTerm: 8, candidate: []byte("10.0.0.1:7355")}))
+	f.Add([]byte(voteMagic))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		seq, r, ok := decodeVote(b)
+		if !ok {
+			return
+		}
+		if again := encodeVote(seq, r); string(again) != string(b[:len(again)]) {
+			t.Errorf("%x decodes to something that encodes to %x", b, again)
+		}
+	})
+}

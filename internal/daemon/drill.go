@@ -1,0 +1,197 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/api"
+	"github.com/raftvip/raftvip/internal/policy"
+	"github.com/raftvip/raftvip/vip"
+)
+
+const (
+	// observeEvery is the time between two questions of an observer.
+	observeEvery = time.Millisecond
+	// observeLead is how long an observer asks before a move begins, and observeTail
+	// after it is done.
+	observeLead = 300 * time.Millisecond
+	observeTail = 500 * time.Millisecond
+	// observeMax bounds one observation.
+	observeMax = 30 * time.Second
+	// drillSettle bounds how long a drill waits for a move to be seen by this node.
+	drillSettle = 5 * time.Second
+)
+
+// drill moves the group to the best other node and back, while a third node asks
+// the network who answers.
+func (d *Daemon) drill(ctx context.Context) (api.DrillResult, error) {
+	s := d.node.State()
+	home := d.ownerName(s)
+	if home == "" {
+		return api.DrillResult{}, cluster.Refuse(cluster.CodeNotReady, `see "raftvip status"`, "nobody owns the addresses now")
+	}
+	address, ok := firstAddress(s)
+	if !ok {
+		return api.DrillResult{}, cluster.Refuse(cluster.CodeNotReady, "add one with: raftvip vip add", "there is no virtual address")
+	}
+	target, observer, err := d.drillNodes(s, home)
+	if err != nil {
+		return api.DrillResult{}, err
+	}
+	result := api.DrillResult{Address: address.Prefix.Addr(), Observer: observer.Name}
+	for _, leg := range []struct{ from, to string }{{home, target.Name}, {target.Name, home}} {
+		done, err := d.drillLeg(ctx, observer, address, leg.from, leg.to)
+		if err != nil {
+			return result, err
+		}
+		result.Moves = append(result.Moves, done)
+	}
+	return result, nil
+}
+
+func firstAddress(s *cluster.State) (cluster.Address, bool) {
+	for _, in := range s.Instances {
+		for _, a := range in.Addresses {
+			return a, true
+		}
+	}
+	return cluster.Address{}, false
+}
+
+// drillNodes chooses where to go and who watches: the best eligible node, and one
+// that takes no part in the move and is on the network of the address.
+func (d *Daemon) drillNodes(s *cluster.State, home string) (target, observer cluster.NodeRecord, err error) {
+	hints := readHints(d.node.Reports())
+	connected := func(id string) bool { return hints[id].known && hints[id].age < aliveAge }
+	nodes := candidates(s, d.node.Self().NodeID, hints, d.node.Suffrages(), connected, false)
+	for _, id := range policy.Rank(nodes, "") {
+		if n := s.Nodes[id]; n.Name != home {
+			target = n
+			break
+		}
+	}
+	if target.ID == "" {
+		return target, observer, cluster.Refuse(cluster.CodeTransfer, `see "raftvip status"`, "no other node can take over")
+	}
+	for _, n := range s.SortedNodes() {
+		if n.Name != home && n.ID != target.ID && !n.Witness && connected(n.ID) {
+			return target, n, nil
+		}
+	}
+	return target, observer, cluster.Refuse(cluster.CodeNotReady, "a drill needs a third node that is no witness, to measure from",
+		"no third node can watch the address")
+}
+
+func (d *Daemon) drillLeg(ctx context.Context, observer cluster.NodeRecord, address cluster.Address, from, to string) (api.DrillLeg, error) {
+	leg := api.DrillLeg{From: from, To: to}
+	watching, stop := context.WithTimeout(ctx, observeMax)
+	defer stop()
+	type seen struct {
+		o   api.Observation
+		err error
+	}
+	answers := make(chan seen, 1)
+	go func() {
+		var s seen
+		in := api.ObserveRequest{Address: address.Prefix.Addr(), For: observeLead + drillSettle/2 + observeTail}
+		if observer.ID == d.node.Self().NodeID {
+			s.o, s.err = d.observe(watching, in)
+		} else {
+			s.err = d.node.Call(watching, observer.Address, api.PathObserve, in, &s.o)
+		}
+		answers <- s
+	}()
+	timer := time.NewTimer(observeLead)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case s := <-answers:
+		return leg, fmt.Errorf("watch %s from %s: %w", address.Prefix.Addr(), observer.Name, errors.Join(s.err, errors.New("it ended too soon")))
+	case <-ctx.Done():
+		return leg, ctx.Err()
+	}
+	_, err := askLeader(ctx, d, api.PathTransfer, api.TransferRequest{Node: to, Reason: "drill"}, d.transfer)
+	s := <-answers
+	if err != nil {
+		return leg, fmt.Errorf("move to %s: %w", to, err)
+	}
+	if s.err != nil {
+		return leg, fmt.Errorf("watch %s from %s: %w", address.Prefix.Addr(), observer.Name, s.err)
+	}
+	if len(s.o.Gaps) > 0 {
+		leg.Gap = s.o.Gaps[0]
+	}
+	leg.Holders = len(s.o.Holders)
+	d.noteDrill(ctx, to, leg, observer.Name)
+	return leg, d.waitOwner(ctx, to)
+}
+
+// noteDrill adds the measured gap to the history.
+func (d *Daemon) noteDrill(ctx context.Context, to string, leg api.DrillLeg, observer string) {
+	_, err := askLeader(ctx, d, api.PathNote, api.NoteRequest{
+		To: to, Note: fmt.Sprintf("%s saw a gap of %s", observer, time.Duration(leg.Gap*float64(time.Second)).Round(100*time.Microsecond)),
+	}, d.noteMove)
+	if err != nil {
+		d.log.Warn("cannot record the drill", "error", err)
+	}
+}
+
+func (d *Daemon) noteMove(ctx context.Context, in api.NoteRequest) (api.Done, error) {
+	if len(in.Note) > maxHistoryText {
+		return api.Done{}, cluster.Refuse(cluster.CodeBadRequest, "", "note: must be at most %d bytes", maxHistoryText)
+	}
+	return api.Done{}, d.node.Apply(ctx, cluster.Command{Note: &cluster.NoteCommand{Group: cluster.DefaultGroup, To: in.To, Note: in.Note}})
+}
+
+// waitOwner waits until this node has heard that a node owns.
+func (d *Daemon) waitOwner(ctx context.Context, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, drillSettle)
+	defer cancel()
+	for {
+		changed := d.node.Changed()
+		if d.ownerName(d.node.State()) == name {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%s was not seen to own within %s", name, drillSettle)
+		}
+	}
+}
+
+// observe asks the network who answers for an address.
+func (d *Daemon) observe(ctx context.Context, in api.ObserveRequest) (api.Observation, error) {
+	if d.host == nil {
+		return api.Observation{}, cluster.Refuse(cluster.CodeBadRequest, "", "this node has no network of the addresses")
+	}
+	if in.For <= 0 || in.For > observeMax {
+		return api.Observation{}, cluster.Refuse(cluster.CodeBadRequest, "", "observation of %s: must be over 0 and at most %s", in.For, observeMax)
+	}
+	for _, p := range place(d.node.State().Instances, d.configuration(), d.currentLinks()) {
+		if p.address.Prefix.Addr() != in.Address {
+			continue
+		}
+		if p.err != nil {
+			return api.Observation{}, p.err
+		}
+		ctx, cancel := context.WithTimeout(ctx, in.For)
+		defer cancel()
+		seen, err := vip.Observe(ctx, p.link, in.Address, observeEvery)
+		if err != nil {
+			return api.Observation{}, err
+		}
+		out := api.Observation{Asked: seen.Asked, Answers: seen.Answers}
+		for _, g := range seen.Gaps {
+			out.Gaps = append(out.Gaps, g.Seconds())
+		}
+		for _, mac := range seen.Holders {
+			out.Holders = append(out.Holders, mac.String())
+		}
+		return out, nil
+	}
+	return api.Observation{}, cluster.Refuse(cluster.CodeNotFound, "", "no virtual address %s", in.Address)
+}

@@ -1,0 +1,108 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/raftvip/raftvip/internal/api"
+	"github.com/raftvip/raftvip/internal/testnet"
+)
+
+// TestReload: an invalid file changes nothing and is told everywhere, a node whose
+// file differs follows the cluster and says so, and a reload proposes.
+func TestReload(t *testing.T) {
+	c := newCluster(t, setup{nodes: 3})
+	file := func(lines string) string {
+		return "vrrp_instance v {\n    interface eth0\n    virtual_router_id 51\n    virtual_ipaddress {\n" + lines + "    }\n}\n"
+	}
+	one := fmt.Sprintf("        %v/24\n", vip4)
+	two := one + "        10.99.0.101/24\n"
+	write := func(n *Node, content string) {
+		t.Helper()
+		n.Config = get[string](t)(n.WriteFile("raftvip.conf", content))
+	}
+	for _, n := range c.Nodes {
+		write(n, file(one))
+	}
+	must(t, c.Found(bounded(t, 60*time.Second)))
+	o := owner(t, c, nil)
+	n, third := c.Others(o)[0], c.Others(o)[1]
+	before := status(t, n)
+
+	// An error in the file: line 5.
+	write(n, file("        10.99.0.300/24\n        10.99.0.101/24\n"))
+	at := n.Config + ":5"
+	fails(t, n, 1, []string{at}, "reload")
+	if st := status(t, n); !strings.Contains(st.Config.Error, at) {
+		t.Errorf("status does not tell: %+v", st.Config)
+	}
+	if out := run(t, n, "status"); !strings.Contains(out, "the last reload changed nothing") || !strings.Contains(out, at) {
+		t.Errorf("status as text does not tell:\n%s", out)
+	}
+	if log := n.Daemon().Output(); !strings.Contains(log, "reload changed nothing") || !strings.Contains(log, at) {
+		t.Errorf("the log does not tell:\n%s", log)
+	}
+	told := func(says string, is func(api.Node) bool) {
+		t.Helper()
+		_, err := c.WaitAgreed(bounded(t, 10*time.Second), o.Name, func(st api.Status) error {
+			for _, m := range st.Nodes {
+				if m.Name == n.Name && !is(m) {
+					return fmt.Errorf("%s: %+v", says, m)
+				}
+			}
+			return nil
+		})
+		must(t, err)
+	}
+	told("its file has an error", func(m api.Node) bool { return strings.Contains(m.ConfigError, at) })
+	if st := status(t, third); len(st.Warnings) == 0 || !strings.Contains(strings.Join(st.Warnings, "\n"), n.Name) {
+		t.Errorf("%s does not warn: %v", third.Name, st.Warnings)
+	}
+	if now := status(t, n); now.Cluster.Version != before.Cluster.Version || now.Cluster.Term != before.Cluster.Term {
+		t.Errorf("something has changed: %+v, was %+v", now.Cluster, before.Cluster)
+	}
+	if r, err := n.Run(t.Context(), "check-config", n.Config); err != nil || r.Code != 1 || !strings.Contains(r.Stdout, at) {
+		t.Errorf("check-config: %v %v", r, err)
+	}
+
+	// A valid file that differs, read at a restart: drift.
+	write(n, file(two))
+	_, err := n.Stop()
+	must(t, err)
+	must(t, n.Start())
+	must(t, n.WaitServing(t.Context()))
+	told("its file differs", func(m api.Node) bool {
+		return m.ConfigError == "" && len(m.Drift) == 1 && strings.Contains(m.Drift[0], "10.99.0.101/24")
+	})
+	if out := run(t, n, "status"); !strings.Contains(out, "drift: instance v: address 10.99.0.101/24 is in the file only") {
+		t.Errorf("status as text does not show the drift:\n%s", out)
+	}
+	added := c.Lab.VIP4(101)
+	if names := get[[]string](t)(c.Holders(added)); len(names) != 0 {
+		t.Errorf("a start has changed the cluster: %v is on %v", added, names)
+	}
+
+	// A reload proposes it: now the others drift.
+	var r api.ReloadResult
+	must(t, n.JSON(t.Context(), &r, "reload"))
+	if len(r.Changes) != 1 {
+		t.Errorf("reload: %+v", r)
+	}
+	must(t, c.WaitHeldBy(bounded(t, 5*time.Second), o, added))
+	told("its file is the cluster's", func(m api.Node) bool { return len(m.Drift) == 0 })
+	testnet.MustWait(t, 10*time.Second, "drift of the others", func() error {
+		for _, m := range status(t, n).Nodes {
+			if m.Name != n.Name && (len(m.Drift) != 1 || !strings.Contains(m.Drift[0], "in the cluster only")) {
+				return fmt.Errorf("%+v", m)
+			}
+		}
+		return nil
+	})
+	write(third, file(two))
+	run(t, third, "reload")
+	if st := status(t, third); len(st.Config.Drift) != 0 {
+		t.Errorf("drift: %v", st.Config.Drift)
+	}
+}
