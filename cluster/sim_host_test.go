@@ -304,8 +304,11 @@ func (h *simHost) kill() {
 	if h.raw {
 		h.setDeadline(0)
 	}
-	p.stop()
 	h.gone.Go(func() {
+		// Raft forgets what it was asked for in the moment of its shutdown, and the
+		// goroutine that waits would be left. A dead leader has stepped down by then.
+		time.Sleep(5 * h.hb)
+		p.stop()
 		if err := <-p.ended; err != nil {
 			h.t.Errorf("%s: %v", h.name, err)
 		}
