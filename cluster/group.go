@@ -301,7 +301,7 @@ func (g *Group) confirm(term uint64) {
 		g.calls.Go(func() {
 			req := &raft.AppendEntriesRequest{
 				RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.self), Addr: self},
-				Term:      term, Leader: self,
+				Term:      term,
 			}
 			// An error is a voter that does not answer; Raft will go on asking it.
 			_ = g.trans.AppendEntries(s.ID, s.Address, req, &raft.AppendEntriesResponse{})
