@@ -96,8 +96,8 @@ func hostOf(a net.Addr) string {
 }
 
 const (
-	// refusalQuiet is how long the same refusal of the same peer is not logged again:
-	// a node that was removed goes on trying several times a second.
+	// refusalQuiet is how long the same refusal is not logged again: a node that was
+	// removed goes on trying several times a second.
 	refusalQuiet = time.Minute
 	// maxRefusals bounds what is remembered of them.
 	maxRefusals = 256
