@@ -41,7 +41,7 @@ unit:
 # One package at a time, as they measure and share two cores with the kernel.
 netns:
 	@[ "$$(id -u)" = 0 ] || { echo "error: the namespace tests must run as root" >&2; exit 1; }
-	RAFTVIP_NETNS=1 $(GO) test -count=1 -p 1 -timeout 20m ./vip/... ./internal/testnet/... ./internal/check/... ./internal/e2e/...
+	RAFTVIP_NETNS=1 $(GO) test -count=1 -p 1 -timeout 20m ./vip/... ./internal/testnet/... ./internal/check/... ./internal/e2e/... ./internal/chaos/...
 
 fuzz:
 	@for pkg in $$($(GO) list ./...); do \
@@ -61,6 +61,15 @@ sim:
 # demo shows the main job in namespaces; KEEP=1 leaves the cluster up.
 demo: setup
 	KEEP=$(KEEP) $(GO) run ./internal/demo
+
+# chaos runs the fault matrix against raftvip with each guard and against keepalived;
+# ARGS are its flags, such as "-guards nft -trials 3".
+chaos: setup
+	$(GO) run ./internal/chaos $(ARGS)
+
+# bench measures beside keepalived in the same run; ARGS are its flags.
+bench: setup
+	$(GO) run ./internal/bench $(ARGS)
 
 clean:
 	rm -rf bin

@@ -141,8 +141,7 @@ func (s *State) found(f Founding, at time.Time) error {
 
 func (s *State) join(j JoinCommand, at time.Time) error {
 	if r, ok := s.Removed[j.Node.ID]; ok {
-		return refuse(CodeRemoved, "clear its data dir and join again with a new identity",
-			"node %s was removed from the cluster on %s", r.Name, r.At.UTC().Format(time.DateTime))
+		return removedRefusal(r)
 	}
 	if !j.Trusted {
 		t, ok := s.Tokens[j.TokenID]
@@ -170,8 +169,8 @@ func (s *State) join(j JoinCommand, at time.Time) error {
 }
 
 func (s *State) putNode(n NodeRecord) error {
-	if _, ok := s.Removed[n.ID]; ok {
-		return refuse(CodeRemoved, "", "node %s was removed from the cluster", n.Name)
+	if r, ok := s.Removed[n.ID]; ok {
+		return removedRefusal(r)
 	}
 	for _, other := range s.Nodes {
 		if other.ID != n.ID && other.Name == n.Name {

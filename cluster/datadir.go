@@ -68,6 +68,9 @@ const identityFormat = 1
 // and log lines.
 var nodeName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62})$`)
 
+// nodeID is a name and what NewNodeID adds to it.
+var nodeID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,80}$`)
+
 // CheckName tells whether name can be a node's name.
 func CheckName(name string) error {
 	if !nodeName.MatchString(name) {

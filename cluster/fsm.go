@@ -12,7 +12,9 @@ import (
 
 // A stateMachine applies the log to the replicated state (raft.FSM).
 type stateMachine struct {
-	state   atomic.Pointer[State]
+	state atomic.Pointer[State]
+	// applied is the index of the newest command applied, or less.
+	applied atomic.Uint64
 	changed *broadcast
 }
 
@@ -25,6 +27,7 @@ func newStateMachine(changed *broadcast) *stateMachine {
 // Apply implements raft.FSM. It returns nil or the error by which the command was
 // refused; a refused command leaves the state as it was, on every node.
 func (m *stateMachine) Apply(entry *raft.Log) any {
+	defer m.applied.Store(entry.Index)
 	var c Command
 	if err := json.Unmarshal(entry.Data, &c); err != nil {
 		return fmt.Errorf("log entry %d: %w", entry.Index, err)
@@ -54,6 +57,7 @@ func (m *stateMachine) Restore(r io.ReadCloser) error {
 		return fmt.Errorf("read snapshot of the replicated state: it has format %d, this version of raftvip knows up to %d", s.Format, StateFormat)
 	}
 	m.state.Store(s)
+	m.applied.Store(s.Version)
 	m.changed.notify()
 	return nil
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -18,6 +20,8 @@ const (
 	// maxClockOffset is how far a newcomer's wall clock may be off. Ownership
 	// does not depend on wall clocks; tokens, certificates and the history do.
 	maxClockOffset = 5 * time.Minute
+	// maxAddress is the longest HOST:PORT of a node, 253 being a host name's limit.
+	maxAddress = 253 + len(":65535")
 	// reportFresh is the age up to which a report says that a node is alive.
 	reportFresh = 3 * reportInterval
 )
@@ -58,6 +62,37 @@ func (n *Node) keepMembership(ctx context.Context) {
 	}
 }
 
+// warmEvery is how often a leader uses its connection to each member's node API.
+const warmEvery = 30 * time.Second
+
+// keepWarm keeps a connection to every member open while this node leads, so that
+// a hand-over does not begin with a handshake.
+func (n *Node) keepWarm(ctx context.Context) {
+	tick := time.NewTicker(membershipInterval)
+	defer tick.Stop()
+	last := make(map[string]time.Time)
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		if !n.group.Standing().Leading {
+			clear(last)
+			continue
+		}
+		for id, node := range n.State().Nodes {
+			if id == n.opts.Identity.NodeID || time.Since(last[id]) < warmEvery {
+				continue
+			}
+			// A member that does not answer is asked again at the next round.
+			if _, err := n.hello(ctx, node.Address); err == nil {
+				last[id] = time.Now()
+			}
+		}
+	}
+}
+
 // settling remembers from which version on every voter must have the state
 // before a changed heartbeat timeout is the only one.
 type settling struct {
@@ -77,7 +112,7 @@ func (n *Node) reconcile(ctx context.Context, settle *settling) error {
 	}
 	for id, node := range s.Nodes {
 		if r, ok := reports[id]; ok && r.Age < reportFresh && r.Address != "" && r.Address != node.Address {
-			n.log.Info("node has a new address", "node", node.Name, "from", node.Address, "to", r.Address)
+			n.log.Info("node has a new address", "member", node.Name, "from", node.Address, "to", r.Address)
 			node.Address = r.Address
 			if err := n.Apply(ctx, Command{PutNode: &node}); err != nil {
 				return fmt.Errorf("update address of %s: %w", node.Name, err)
@@ -115,7 +150,7 @@ func (n *Node) found(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("found cluster: %w", err)
 	}
-	n.log.Info("cluster founded", "cluster", id.ClusterID, "node", id.Name)
+	n.log.Info("cluster founded", "cluster", id.ClusterID)
 	return n.opts.DataDir.DropSeed()
 }
 
@@ -128,6 +163,14 @@ func (n *Node) reconcileRaft(s *State, reports map[string]SeenReport) error {
 		servers[string(server.ID)] = server
 	}
 	const wait = 2 * time.Second
+	// First those that are gone: Raft knows no two servers at one address, and the
+	// new node of a host that lost its data dir is where the old one was.
+	for id := range servers {
+		if _, ok := s.Nodes[id]; !ok && id != n.opts.Identity.NodeID {
+			n.log.Info("removing node", "id", id)
+			return r.RemoveServer(raft.ServerID(id), 0, wait).Error()
+		}
+	}
 	for _, node := range s.SortedNodes() {
 		id, address := raft.ServerID(node.ID), raft.ServerAddress(node.Address)
 		server, member := servers[node.ID]
@@ -135,7 +178,7 @@ func (n *Node) reconcileRaft(s *State, reports map[string]SeenReport) error {
 		fresh := reported && report.Age < reportFresh
 		switch {
 		case !member && fresh:
-			n.log.Info("adding node", "node", node.Name, "address", node.Address)
+			n.log.Info("adding node", "member", node.Name, "address", node.Address)
 			return r.AddNonvoter(id, address, 0, wait).Error()
 		case !member:
 			// It was admitted but does not run yet.
@@ -146,14 +189,8 @@ func (n *Node) reconcileRaft(s *State, reports map[string]SeenReport) error {
 		case server.Suffrage != raft.Voter && fresh && report.Applied >= s.Version:
 			// It has the whole state and with it the length of a promise, which the
 			// lease of whoever leads depends on from now on.
-			n.log.Info("node has caught up and votes from now on", "node", node.Name)
+			n.log.Info("node has caught up and votes from now on", "member", node.Name)
 			return r.AddVoter(id, address, 0, wait).Error()
-		}
-	}
-	for id := range servers {
-		if _, ok := s.Nodes[id]; !ok && id != n.opts.Identity.NodeID {
-			n.log.Info("removing node", "id", id)
-			return r.RemoveServer(raft.ServerID(id), 0, wait).Error()
 		}
 	}
 	return nil
@@ -214,8 +251,12 @@ func (n *Node) handleJoin(ctx context.Context, req JoinRequest) (any, error) {
 	if err := CheckName(req.Name); err != nil {
 		return nil, refuse(CodeBadRequest, "", "%s", err)
 	}
-	if req.NodeID == "" || req.Address == "" {
-		return nil, refuse(CodeBadRequest, "", "the request names no node or no address")
+	if !nodeID.MatchString(req.NodeID) {
+		return nil, refuse(CodeBadRequest, "", "the request names no node")
+	}
+	host, _, err := net.SplitHostPort(req.Address)
+	if err != nil || host == "" || len(req.Address) > maxAddress {
+		return nil, refuse(CodeBadRequest, "name one with --advertise", "the request names no address as HOST:PORT")
 	}
 	if !trusted && req.TokenID == "" {
 		return nil, refuse(CodeWrongToken, "", "the request has no token")
@@ -234,10 +275,16 @@ func (n *Node) handleJoin(ctx context.Context, req JoinRequest) (any, error) {
 	if err := n.checkToken(s, req, trusted); err != nil {
 		return nil, err
 	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		if _, a, ok := s.AddressOf(ip.Unmap()); ok {
+			return nil, refuse(CodeAddressInUse, "name another one with --advertise",
+				"%s cannot be reached at %s: that is a virtual address of this cluster", req.Name, a.Prefix.Addr())
+		}
+	}
 	if err := n.replace(ctx, s, req); err != nil {
 		return nil, err
 	}
-	err := n.Apply(ctx, Command{Join: &JoinCommand{
+	err = n.Apply(ctx, Command{Join: &JoinCommand{
 		Node:    NodeRecord{ID: req.NodeID, Name: req.Name, Address: req.Address, Witness: req.Witness},
 		TokenID: req.TokenID, Trusted: trusted,
 	}})
@@ -249,7 +296,7 @@ func (n *Node) handleJoin(ctx context.Context, req JoinRequest) (any, error) {
 	if !trusted {
 		got.Secret = n.opts.Secret.Text()
 	}
-	n.log.Info("node admitted", "node", req.Name, "address", req.Address, "token", req.TokenID)
+	n.log.Info("node admitted", "member", req.Name, "address", req.Address, "token", req.TokenID)
 	return got, nil
 }
 
@@ -285,7 +332,7 @@ func (n *Node) replace(ctx context.Context, s *State, req JoinRequest) error {
 				"the name %s is taken by a member at %s, which is alive", old.Name, old.Address)
 		}
 	}
-	n.log.Warn("replacing a lost node", "node", old.Name, "old", old.ID, "new", req.NodeID)
+	n.log.Warn("replacing a lost node", "member", old.Name, "old", old.ID, "new", req.NodeID)
 	if err := n.Apply(ctx, Command{RemoveNode: &old.ID}); err != nil {
 		return err
 	}
@@ -353,7 +400,23 @@ func (n *Node) apiHandler() http.Handler {
 	if n.opts.Handler != nil {
 		mux.Handle("/", n.membersOnly(n.opts.Handler))
 	}
-	return mux
+	return n.tellRemoved(mux)
+}
+
+// tellRemoved answers nodes that were removed with just that.
+func (n *Node) tellRemoved(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if gone, ok := n.State().Removed[PeerFromContext(r.Context())]; ok {
+			answer(w, nil, removedRefusal(gone))
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+func removedRefusal(r RemovedNode) *Refusal {
+	return refuse(CodeRemoved, "stop its daemon, clear its data dir, and join again with a new token",
+		"node %s was removed from the cluster on %s", r.Name, r.At.UTC().Format(time.DateTime))
 }
 
 // membersOnly keeps nodes that are not members from the operator's API.

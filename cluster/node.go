@@ -188,10 +188,14 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 		}
 		n.existing = true
 	}
+	logs, err := raft.NewLogCache(512, store)
+	if err != nil {
+		return fail(fmt.Errorf("open log: %w", err))
+	}
 	n.group, err = newGroup(groupParts{
 		name: DefaultGroup, self: id.NodeID, log: n.log, now: boottime.Now, heartbeat: heartbeat,
 		sink: n.opts.Sink(DefaultGroup), inner: advertised{inner, raft.ServerAddress(n.opts.Advertise)},
-		logs: store, stable: votes, snapshots: snapshots, peers: n.client, changed: n.changed, raftLog: n.opts.RaftLog,
+		logs: logs, stable: votes, snapshots: snapshots, peers: n.client, changed: n.changed, raftLog: n.opts.RaftLog,
 		order: n.order(),
 	})
 	if err != nil {
@@ -259,11 +263,9 @@ func (n *Node) authorize(proto, nodeID string) error {
 	if n.group == nil {
 		return refuse(CodeNotReady, "", "starting")
 	}
-	s := n.State()
-	if r, ok := s.Removed[nodeID]; ok {
-		return refuse(CodeRemoved, "", "node %s (%s) was removed from the cluster", r.Name, nodeID)
-	}
-	if proto == pki.ProtoRaft && s.Founded() {
+	// A removed node may connect to the node API, to be told that it was removed:
+	// a refused handshake has no words.
+	if s := n.State(); proto == pki.ProtoRaft && s.Founded() {
 		if _, ok := s.Nodes[nodeID]; !ok {
 			return refuse(CodeNotMember, "", "node %s is not a member", nodeID)
 		}
@@ -292,13 +294,14 @@ func (n *Node) Run(ctx context.Context) error {
 	defer closePort()
 	var ports errgroup.Group
 	ports.Go(func() error { return n.port.run(portCtx) })
-	ports.Go(func() error { return n.serve(portCtx, n.port.api, n.apiHandler()) })
-	ports.Go(func() error { return n.serve(portCtx, n.port.join, n.joinHandler()) })
+	ports.Go(func() error { return n.serve(portCtx, n.port.api, n.apiHandler(), 0) })
+	ports.Go(func() error { return n.serve(portCtx, n.port.join, n.joinHandler(), joinTimeout) })
 
 	tasks, ctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return n.group.run(ctx) })
 	tasks.Go(func() error { n.keepMembership(ctx); return nil })
 	tasks.Go(func() error { n.keepReporting(ctx); return nil })
+	tasks.Go(func() error { n.keepWarm(ctx); return nil })
 	tasks.Go(func() error { n.followState(ctx); return nil })
 	if n.opts.Identity.Origin == OriginPeers && !n.existing {
 		tasks.Go(func() error { n.form(ctx); return nil })
@@ -309,12 +312,20 @@ func (n *Node) Run(ctx context.Context) error {
 	return errors.Join(err, ports.Wait(), n.store.Close(), n.votes.Close())
 }
 
-// serve answers HTTP requests of one protocol until ctx ends.
-func (n *Node) serve(ctx context.Context, ln net.Listener, h http.Handler) error {
+// joinTimeout bounds a request of somebody who has shown nothing yet, from its
+// first byte to the answer.
+const joinTimeout = 30 * time.Second
+
+// serve answers HTTP requests of one protocol until ctx ends. limit bounds each
+// connection's requests and pauses; 0 is for members.
+func (n *Node) serve(ctx context.Context, ln net.Listener, h http.Handler, limit time.Duration) error {
 	server := &http.Server{
 		Handler: h, ConnContext: connContext,
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 10 * time.Minute,
 		ErrorLog: slog.NewLogLogger(n.opts.RaftLog.Handler(), slog.LevelDebug),
+	}
+	if limit > 0 {
+		server.ReadTimeout, server.WriteTimeout, server.IdleTimeout = limit, limit, limit
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()
@@ -355,7 +366,11 @@ func (n *Node) Phase() string {
 
 func (n *Node) setPhase(format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
-	if old := n.phase.Swap(&text); (old == nil || *old != text) && text != "" {
+	old := n.phase.Swap(&text)
+	if old != nil && *old == text || old == nil && text == "" {
+		return
+	}
+	if text != "" {
 		n.log.Info("waiting", "reason", text)
 	}
 	n.changed.notify()
@@ -470,11 +485,6 @@ func (n *Node) followState(ctx context.Context) {
 			n.group.setTiming(s.Heartbeat)
 			if _, err := n.persist(); err != nil {
 				n.log.Error("cannot write the data dir", "error", err)
-			}
-			if n.Phase() != "" {
-				if _, ok := s.Nodes[n.opts.Identity.NodeID]; ok {
-					n.setPhase("")
-				}
 			}
 			for id := range s.Removed {
 				if !cut[id] {

@@ -409,9 +409,9 @@ func TestRemovedNodeIsCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "removed from raft", func() bool { return voters(leader) == 2 })
-	if _, err := gone.hello(context.Background(), leader.Advertise()); err == nil {
-		t.Error("a removed node is still answered")
-	}
+	_, err := gone.hello(context.Background(), leader.Advertise())
+	refusedWith(t, err, CodeRemoved)
+	eventually(t, "the removed node says so", func() bool { return strings.Contains(gone.Phase(), "was removed from the cluster") })
 	eventually(t, "others still agree", func() bool { return stays.Group(DefaultGroup).Standing().LeaderID != "" })
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"sync"
 	"time"
@@ -32,6 +33,8 @@ type port struct {
 
 	api  *connQueue
 	join *connQueue
+
+	refusals refusals
 
 	mu     sync.Mutex
 	closed bool
@@ -84,6 +87,48 @@ func (p *port) run(ctx context.Context) error {
 	return failure
 }
 
+func hostOf(a net.Addr) string {
+	host, _, err := net.SplitHostPort(a.String())
+	if err != nil {
+		return a.String()
+	}
+	return host
+}
+
+const (
+	// refusalQuiet is how long the same refusal of the same peer is not logged again:
+	// a node that was removed goes on trying several times a second.
+	refusalQuiet = time.Minute
+	// maxRefusals bounds what is remembered of them.
+	maxRefusals = 256
+)
+
+// refusals remembers which ones have been logged.
+type refusals struct {
+	mu   sync.Mutex
+	last map[string]time.Time
+}
+
+// news tells whether a refusal is to be logged.
+func (r *refusals) news(what string, now time.Time) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if at, ok := r.last[what]; ok && now.Sub(at) < refusalQuiet {
+		return false
+	}
+	if len(r.last) >= maxRefusals {
+		maps.DeleteFunc(r.last, func(_ string, at time.Time) bool { return now.Sub(at) >= refusalQuiet })
+		if len(r.last) >= maxRefusals {
+			return false
+		}
+	}
+	if r.last == nil {
+		r.last = make(map[string]time.Time)
+	}
+	r.last[what] = now
+	return true
+}
+
 func (p *port) close() {
 	p.mu.Lock()
 	p.closed = true
@@ -110,7 +155,7 @@ func (p *port) serve(ctx context.Context, conn *tls.Conn) {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		// Port scans and health checks close at once; that is no news.
-		if !errors.Is(err, io.EOF) {
+		if peer := hostOf(conn.RemoteAddr()); !errors.Is(err, io.EOF) && p.refusals.news(peer+" "+err.Error(), time.Now()) {
 			p.log.Warn("refused a connection", "peer", conn.RemoteAddr().String(), "reason", err)
 		}
 		return

@@ -5,8 +5,11 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -138,6 +141,7 @@ func (n *Node) report(ctx context.Context) {
 		n.changed.notify()
 	}
 	if n.group.Standing().Leading {
+		n.setPhase("")
 		n.reconcileSoon()
 		return
 	}
@@ -155,6 +159,7 @@ func (n *Node) report(ctx context.Context) {
 		n.log.Debug("cannot report to the leader", "leader", address, "error", err)
 		return
 	}
+	n.setPhase("")
 	news := false
 	for _, r := range got.Reports {
 		if r.NodeID != n.opts.Identity.NodeID {
@@ -169,11 +174,25 @@ func (n *Node) report(ctx context.Context) {
 // findLeader asks the nodes known from earlier who leads. It is how a node that
 // is in nobody's Raft configuration, or whose address has changed, is heard.
 func (n *Node) findLeader(ctx context.Context) string {
+	var silent []string
 	for _, address := range n.knownAddresses() {
 		h, err := n.hello(ctx, address)
-		if err == nil && h.LeaderAddress != "" && h.ClusterID == n.opts.Identity.ClusterID {
+		var refused *Refusal
+		switch {
+		case errors.As(err, &refused) && refused.Code == CodeRemoved:
+			n.setPhase("%s; %s", refused.Message, refused.Hint)
+			return ""
+		case err != nil:
+			silent = append(silent, fmt.Sprintf("%s (%s)", address, reason(err)))
+		case h.ClusterID == n.opts.Identity.ClusterID && h.LeaderAddress != "":
 			return h.LeaderAddress
+		default:
+			silent = append(silent, fmt.Sprintf("%s (knows no leader)", address))
 		}
+	}
+	// A voter without a leader is a matter of quorum; a newcomer has nobody yet.
+	if _, member := n.Suffrages()[n.opts.Identity.NodeID]; !member && n.opts.Identity.Origin != OriginPeers && len(silent) > 0 {
+		n.setPhase("looking for the cluster: %s", strings.Join(silent, ", "))
 	}
 	return ""
 }

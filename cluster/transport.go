@@ -49,7 +49,13 @@ type leaseTransport struct {
 	mu     sync.Mutex // guards closed and the first Add of wg
 	closed bool
 	wg     sync.WaitGroup
+
+	matchedMu sync.Mutex
+	matched   map[string]matched // by node ID
 }
+
+// matched is the log index up to which a node was found to have its leader's log.
+type matched struct{ term, index uint64 }
 
 type leaderTerm struct {
 	term   uint64
@@ -59,7 +65,7 @@ type leaderTerm struct {
 func newLeaseTransport(inner networkTransport, f *fence, promise func() time.Duration) *leaseTransport {
 	return &leaseTransport{
 		networkTransport: inner, fence: f, promise: promise,
-		consumer: make(chan raft.RPC), done: make(chan struct{}),
+		consumer: make(chan raft.RPC), done: make(chan struct{}), matched: make(map[string]matched),
 	}
 }
 
@@ -107,8 +113,23 @@ func (t *leaseTransport) AppendEntries(id raft.ServerID, target raft.ServerAddre
 	err := t.networkTransport.AppendEntries(id, target, args, resp)
 	if err == nil && resp.Success && resp.Term == args.Term {
 		t.fence.acknowledged(args.Term, string(id), sent)
+		if index := args.PrevLogEntry + uint64(len(args.Entries)); index > 0 { // a heartbeat has 0
+			t.matchedMu.Lock()
+			t.matched[string(id)] = matched{args.Term, index}
+			t.matchedMu.Unlock()
+		}
 	}
 	return err
+}
+
+// matches returns the log index up to which a node has the log of the leader of term.
+func (t *leaseTransport) matches(term uint64, id string) uint64 {
+	t.matchedMu.Lock()
+	defer t.matchedMu.Unlock()
+	if m := t.matched[id]; m.term == term {
+		return m.index
+	}
+	return 0
 }
 
 // InstallSnapshot implements raft.Transport.
@@ -213,10 +234,17 @@ func (t *leaseTransport) receive(rpc raft.RPC) {
 	}()
 }
 
-// agree withholds Raft's answer to the leader of term if this node has helped a
-// later one meanwhile.
+// agree withholds Raft's consent to the leader of term if this node has helped a
+// later one meanwhile. A refusal passes: the leader learns the newer term from it.
 func (t *leaseTransport) agree(term uint64, r raft.RPCResponse) raft.RPCResponse {
-	if r.Error == nil && !t.fence.agrees(term) {
+	consent := false
+	switch resp := r.Response.(type) {
+	case *raft.AppendEntriesResponse:
+		consent = resp.Success
+	case *raft.InstallSnapshotResponse:
+		consent = resp.Success
+	}
+	if consent && r.Error == nil && !t.fence.agrees(term) {
 		return raft.RPCResponse{Error: errMovedOn}
 	}
 	return r

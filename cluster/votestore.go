@@ -16,12 +16,12 @@ import (
 // that are written several times in each election, with the address down. One
 // record and one fdatasync take a fraction of what a B+tree's commit does.
 //
-// The file has two slots, written in turn, so that a write that is cut off leaves
-// the one before it. The log itself is in raft-boltdb.
+// The file has two slots, so that a write that is cut off leaves the one before it. The log itself is in raft-boltdb.
 type voteStore struct {
 	mu      sync.Mutex
 	file    *os.File
 	seq     uint64
+	synced  int64 // slot whose content is on disk
 	current voteRecord
 }
 
@@ -80,7 +80,7 @@ func makeVoteStore(path string) (*voteStore, error) {
 	s := &voteStore{file: f}
 	_, err = f.WriteAt(make([]byte, 2*voteSlot), 0)
 	if err == nil {
-		err = s.write()
+		err = s.write(true)
 	}
 	if err == nil {
 		err = f.Sync()
@@ -105,11 +105,14 @@ func (s *voteStore) load() error {
 		}
 		seq, r, ok := decodeVote(buf)
 		if ok && (!found || seq > s.seq) {
-			s.seq, s.current, found = seq, r, true
+			s.seq, s.current, s.synced, found = seq, r, slot, true
 		}
 	}
 	if !found {
 		return fmt.Errorf("%w: no valid record of the vote", ErrLogLost)
+	}
+	if err := unix.Fdatasync(int(s.file.Fd())); err != nil { // it may be in memory only
+		return fmt.Errorf("write vote: %w", err)
 	}
 	return nil
 }
@@ -145,26 +148,31 @@ func decodeVote(b []byte) (seq uint64, r voteRecord, ok bool) {
 	return seq, r, true
 }
 
-// write stores the current record durably.
-func (s *voteStore) write() error {
-	next := s.seq + 1
-	if _, err := s.file.WriteAt(encodeVote(next, s.current), int64(next%2)*voteSlot); err != nil {
+// write stores the current record: so that it survives the process, and with sync
+// also the machine.
+func (s *voteStore) write(sync bool) error {
+	// The slot that is known to be on disk is left alone until the other one is.
+	slot := 1 - s.synced
+	if _, err := s.file.WriteAt(encodeVote(s.seq+1, s.current), slot*voteSlot); err != nil {
 		return fmt.Errorf("write vote: %w", err)
 	}
-	if err := unix.Fdatasync(int(s.file.Fd())); err != nil {
-		return fmt.Errorf("write vote: %w", err)
+	s.seq++
+	if sync {
+		if err := unix.Fdatasync(int(s.file.Fd())); err != nil {
+			return fmt.Errorf("write vote: %w", err)
+		}
+		s.synced = slot
 	}
-	s.seq = next
 	return nil
 }
 
 // change writes a changed record; on an error the old one stays in force.
-func (s *voteStore) change(f func(*voteRecord)) error {
+func (s *voteStore) change(sync bool, f func(*voteRecord)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old := s.current
 	f(&s.current)
-	if err := s.write(); err != nil {
+	if err := s.write(sync); err != nil {
 		s.current = old
 		return err
 	}
@@ -179,7 +187,7 @@ func (s *voteStore) Set(key, val []byte) error {
 	if len(val) > maxCandidate {
 		return fmt.Errorf("write vote: candidate of %d bytes; must be at most %d", len(val), maxCandidate)
 	}
-	return s.change(func(r *voteRecord) { r.candidate = append([]byte(nil), val...) })
+	return s.change(true, func(r *voteRecord) { r.candidate = append([]byte(nil), val...) })
 }
 
 // Get implements raft.StableStore.
@@ -192,13 +200,21 @@ func (s *voteStore) Get(key []byte) ([]byte, error) {
 	return append([]byte(nil), s.current.candidate...), nil
 }
 
-// SetUint64 implements raft.StableStore. The term of a vote is followed by its
-// candidate before the vote leaves, so it is only kept in memory until then: a
-// crash in between forgets a vote that nobody got.
+// SetUint64 implements raft.StableStore. Neither value waits for the disk.
+//
+// The term of a vote is followed by its candidate before the vote leaves, so it is
+// only kept in memory until then: a crash in between forgets a vote nobody got.
+//
+// A term without a vote is written, so that it survives the death of the process,
+// but not synced. The crash of the machine may lose it, and then: this node cannot
+// vote twice in a term, as votes are synced with theirs; no candidate of that term
+// or an older one can win with its help, as a majority's votes of that term are on
+// disk and refuse it; and the promise of a started process, which the term is for
+// as well, has long ended when a machine has booted.
 func (s *voteStore) SetUint64(key []byte, val uint64) error {
 	switch string(key) {
 	case keyCurrentTerm:
-		return s.change(func(r *voteRecord) { r.term = val })
+		return s.change(false, func(r *voteRecord) { r.term = val })
 	case keyLastVoteTerm:
 		s.mu.Lock()
 		defer s.mu.Unlock()

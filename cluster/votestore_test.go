@@ -58,7 +58,7 @@ func TestVoteStore(t *testing.T) {
 
 	// A write that is cut off leaves the one before it.
 	must(s.SetUint64([]byte(keyCurrentTerm), 9))
-	newest := int64(s.seq%2) * voteSlot
+	newest := (1 - s.synced) * voteSlot
 	s.Close()
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	must(err)
@@ -68,6 +68,26 @@ func TestVoteStore(t *testing.T) {
 	s, err = openVoteStore(path, false)
 	must(err)
 	expectVote(t, s, 7, 7, "10.0.0.1:7355")
+	s.Close()
+
+	// Any number of writes that were not synced leave the last synced one alone.
+	s, err = openVoteStore(path, false)
+	must(err)
+	must(s.SetUint64([]byte(keyLastVoteTerm), 12))
+	must(s.Set([]byte(keyLastVoteCand), []byte("x")))
+	for term := range uint64(5) {
+		must(s.SetUint64([]byte(keyCurrentTerm), 20+term))
+	}
+	unsynced := (1 - s.synced) * voteSlot
+	s.Close()
+	f, err = os.OpenFile(path, os.O_RDWR, 0)
+	must(err)
+	_, err = f.WriteAt(make([]byte, voteSlot), unsynced)
+	must(err)
+	f.Close()
+	s, err = openVoteStore(path, false)
+	must(err)
+	expectVote(t, s, 7, 12, "x")
 	s.Close()
 
 	// Both damaged, or the file gone beside a log: votes are lost, and that is said.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,6 +41,16 @@ func parseVIP(text string) (prefix netip.Prefix, dev string, err error) {
 		return bad()
 	}
 	return prefix, dev, nil
+}
+
+// parseNewVIP reads one that is to be added: no machine may have the first or the
+// last address of an IPv4 subnet.
+func parseNewVIP(text string) (prefix netip.Prefix, dev string, err error) {
+	prefix, dev, err = parseVIP(text)
+	if ip := prefix.Addr(); err == nil && ip.Is4() && prefix.Bits() < 31 && (ip == prefix.Masked().Addr() || !prefix.Contains(ip.Next())) {
+		err = usageError{fmt.Errorf("virtual address %s: it is the first or last address of its subnet, which no machine may have", prefix)}
+	}
+	return prefix, dev, err
 }
 
 // nodeFlags are those that init and join share.
@@ -127,8 +138,8 @@ from --vip and from the configuration file, if there is one.`,
 }
 
 func initCluster(cmd *cobra.Command, g *globals, n *nodeFlags, vips []string, force bool, ttl time.Duration, uses int) error {
-	if ttl <= 0 || uses < 1 {
-		return usageError{errors.New("--token-ttl and --token-uses must be over 0")}
+	if ttl <= 0 || ttl > daemon.MaxTokenTTL || uses < 1 || uses > daemon.MaxTokenUses {
+		return usageError{fmt.Errorf("--token-ttl must be over 0 and at most %s, --token-uses 1 to %d", daemon.MaxTokenTTL, daemon.MaxTokenUses)}
 	}
 	seed, addrs, err := seedOf(vips)
 	if err != nil {
@@ -146,6 +157,9 @@ func initCluster(cmd *cobra.Command, g *globals, n *nodeFlags, vips []string, fo
 			dev := a.Dev
 			if dev == "" {
 				dev = in.Interface
+			}
+			if slices.Contains(addrs, a.Prefix.Addr()) {
+				return usageError{fmt.Errorf("--vip %s: the address is in the configuration file too; leave it out here", a.Prefix.Addr())}
 			}
 			probes = append(probes, cluster.Address{Prefix: a.Prefix, Dev: dev})
 			addrs = append(addrs, a.Prefix.Addr())
@@ -201,7 +215,7 @@ type seedAddresses struct{ addresses []cluster.Address }
 
 func seedOf(vips []string) (seed seedAddresses, addrs []netip.Addr, err error) {
 	for _, text := range vips {
-		prefix, dev, err := parseVIP(text)
+		prefix, dev, err := parseNewVIP(text)
 		if err != nil {
 			return seed, nil, err
 		}

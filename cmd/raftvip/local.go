@@ -66,7 +66,7 @@ func checkConfig(w io.Writer, g *globals, path string) error {
 		for _, d := range diags {
 			fmt.Fprintln(w, d)
 		}
-		fmt.Fprintf(w, "%s: %d errors, %d warnings\n", path, len(r.Errors), len(r.Warnings))
+		fmt.Fprintf(w, "%s: %s, %s\n", path, count(len(r.Errors), "error"), count(len(r.Warnings), "warning"))
 		if r.OK {
 			if n := len(c.Raft.Peers); n > 0 && daemon.SurvivalWarning(n) != "" {
 				fmt.Fprintln(w, "warning:", daemon.SurvivalWarning(n))
@@ -85,7 +85,7 @@ func cleanupCommand(g *globals) *cobra.Command {
 		Short: "Remove the addresses and guards that a dead daemon left",
 		Long: `Remove the addresses and guards that a dead daemon left in this network namespace.
 It needs neither a daemon nor a data directory; addresses that raftvip did not add
-stay. It does nothing while a daemon answers on the control socket.`,
+stay. It does nothing while a daemon runs.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cleanup(cmd, g)
@@ -108,9 +108,18 @@ func cleanup(cmd *cobra.Command, g *globals) error {
 			dir = c.Raft.DataDir
 		}
 	}
+	// Whoever runs holds the guard of this network namespace, whatever its socket is.
+	// Taken as "off" it changes nothing and keeps a daemon from starting meanwhile.
+	lock, err := guard.Open(guard.Options{Kind: guard.Off})
+	if err != nil {
+		if errors.Is(err, guard.ErrInUse) {
+			err = api.WithHint(fmt.Errorf("a daemon is running in this network namespace: %w", err), "stop it first; it cleans up when it ends")
+		}
+		return err
+	}
 	host, err := vip.OpenHost()
 	if err != nil {
-		return err
+		return errors.Join(err, lock.Close())
 	}
 	defer host.Close()
 	removed, err := vip.RemoveLeftovers(host, filepath.Join(dir, daemon.JournalFile), nil)
@@ -119,9 +128,12 @@ func cleanup(cmd *cobra.Command, g *globals) error {
 	}
 	// The guard goes last: until the addresses are gone it keeps them silent.
 	if err != nil {
-		return fmt.Errorf("remove addresses: %w", err)
+		return errors.Join(fmt.Errorf("remove addresses: %w", err), lock.Close())
 	}
-	return errors.Join(guard.Cleanup(guard.Options{}))
+	if err := lock.Close(); err != nil {
+		return err
+	}
+	return guard.Cleanup(guard.Options{})
 }
 
 // noDaemonWait bounds the question whether a daemon runs: one that is frozen takes

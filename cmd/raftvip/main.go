@@ -159,10 +159,25 @@ func rootCommand() *cobra.Command {
 		historyCommand(g), nodeCommand(g), leaveCommand(g),
 		reloadCommand(g), checkConfigCommand(g), cleanupCommand(g), versionCommand(g),
 	)
-	for _, c := range root.Commands() {
-		wrapArgs(c)
-	}
+	wrapArgs(root)
 	return root
+}
+
+// needCommand makes a command of a group, such as vip, usable with one of its own
+// commands only; the alternative is help and exit code 0 for a misspelt one.
+func needCommand(c *cobra.Command) {
+	c.Args = cobra.ArbitraryArgs
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		var names []string
+		for _, sub := range cmd.Commands() {
+			names = append(names, sub.Name())
+		}
+		what := "a command is missing"
+		if len(args) > 0 {
+			what = fmt.Sprintf("unknown command %q", args[0])
+		}
+		return usageError{fmt.Errorf("%s: %s; must be %s", cmd.CommandPath(), what, strings.Join(names, ", "))}
+	}
 }
 
 // wrapArgs makes wrong arguments usage errors.

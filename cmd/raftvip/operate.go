@@ -56,7 +56,7 @@ are printed and recorded in the history.`,
 	return c
 }
 
-// nodeOrSelf is the node named, or the one whose daemon is asked.
+// nodeOrSelf is the name of the node named, or of the one whose daemon is asked.
 func nodeOrSelf(cmd *cobra.Command, g *globals, args []string) (string, error) {
 	if len(args) == 1 {
 		return args[0], nil
@@ -65,7 +65,7 @@ func nodeOrSelf(cmd *cobra.Command, g *globals, args []string) (string, error) {
 	if err := g.client().Call(cmd.Context(), api.PathStatus, struct{}{}, &st); err != nil {
 		return "", err
 	}
-	return st.Node.ID, nil
+	return st.Node.Name, nil
 }
 
 func drainCommand(g *globals) *cobra.Command {
@@ -122,7 +122,7 @@ func vipCommand(g *globals) *cobra.Command {
 		Use: "add ADDRESS[/LENGTH][@INTERFACE]", Short: "Add a virtual address to the cluster", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
-			if in.Prefix, in.Dev, err = parseVIP(args[0]); err != nil {
+			if in.Prefix, in.Dev, err = parseNewVIP(args[0]); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "asking the network whether %s is in use ...\n", in.Prefix.Addr())
@@ -148,6 +148,7 @@ func vipCommand(g *globals) *cobra.Command {
 	}
 	g.jsonFlag(del)
 	c.AddCommand(list, add, del)
+	needCommand(c)
 	return c
 }
 
@@ -181,16 +182,25 @@ func nodeCommand(g *globals) *cobra.Command {
 	c.AddCommand(list,
 		request("remove NODE", "Remove a member, dead or alive; it cannot come back under its old identity", api.PathRemove),
 		request("promote NODE", "Make a non-voter a voter without waiting until it has caught up", api.PathPromote))
+	needCommand(c)
 	return c
 }
 
 func leaveCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use: "leave", Short: "Leave the cluster and stop the daemon", Args: cobra.NoArgs,
+	c := &cobra.Command{
+		Use: "leave", Short: "Leave the cluster and stop the daemon",
+		Long: `Leave the cluster and stop the daemon. Its identity is used up: a daemon that is
+started again, by systemd too, only says so. To join again later, move the data
+directory away first.`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathLeave, struct{}{}, func(d api.Done) string { return d.Message })
+			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathLeave, struct{}{}, func(d api.Done) string {
+				return d.Message + "; under systemd: systemctl disable --now raftvip"
+			})
 		},
 	}
+	g.jsonFlag(c)
+	return c
 }
 
 func tokenCommand(g *globals) *cobra.Command {
@@ -200,7 +210,7 @@ func tokenCommand(g *globals) *cobra.Command {
 		Use: "create", Short: "Make a token with which a node may join", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathToken, in, func(t api.Token) string {
-				return fmt.Sprintf("Good for %d node(s) until %s. On the new node:\n\n    %s\n", t.Uses, t.Expires.Local().Format(time.DateTime), t.Join)
+				return fmt.Sprintf("Good for %s until %s. On the new node:\n\n    %s\n", count(t.Uses, "node"), t.Expires.Local().Format(time.DateTime), t.Join)
 			})
 		},
 	}
@@ -208,7 +218,7 @@ func tokenCommand(g *globals) *cobra.Command {
 	create.Flags().IntVar(&in.Uses, "uses", 1, "for how many nodes it is good")
 	g.jsonFlag(create)
 	list := &cobra.Command{
-		Use: "list", Short: "List the tokens that are still good", Args: cobra.NoArgs,
+		Use: "list", Short: "List the tokens that are not used up", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var tokens []api.Token
 			if err := g.client().Call(cmd.Context(), api.PathTokens, struct{}{}, &tokens); err != nil {
@@ -240,6 +250,7 @@ func tokenCommand(g *globals) *cobra.Command {
 	}
 	g.jsonFlag(revoke)
 	c.AddCommand(create, list, revoke)
+	needCommand(c)
 	return c
 }
 

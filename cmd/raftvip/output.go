@@ -43,3 +43,11 @@ func seconds(s float64) string {
 	}
 	return d.Round(100 * time.Microsecond).String()
 }
+
+// count prints a number of things: "1 voter", "2 voters".
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
+}

@@ -70,8 +70,8 @@ func printStatus(w io.Writer, st api.Status, asJSON bool) error {
 	if leader == "" {
 		leader = "none"
 	}
-	fmt.Fprintf(w, "cluster   %s, leader %s, term %d, %d voters, survives the loss of %d\n",
-		st.Cluster.ID, leader, st.Cluster.Term, st.Cluster.Voters, st.Cluster.Tolerates)
+	fmt.Fprintf(w, "cluster   %s, leader %s, term %d, %s, survives the loss of %d\n",
+		st.Cluster.ID, leader, st.Cluster.Term, count(st.Cluster.Voters, "voter"), st.Cluster.Tolerates)
 	for _, gr := range st.Groups {
 		printGroup(w, gr)
 	}
@@ -168,7 +168,7 @@ func printGuard(w io.Writer, g api.Guard) {
 		}
 	}
 	for _, r := range g.Refused {
-		fmt.Fprintf(w, "          not used: %s\n", r)
+		fmt.Fprintf(w, "          not used: %s\n", strings.ReplaceAll(r, "\n", "; "))
 	}
 }
 
@@ -185,7 +185,7 @@ func printConfig(w io.Writer, c api.Config) {
 		}
 	}
 	if len(c.Warnings) > 0 {
-		fmt.Fprintf(w, "          %d warnings; see them with: raftvip check-config %s\n", len(c.Warnings), c.File)
+		fmt.Fprintf(w, "          %s; see them with: raftvip check-config %s\n", count(len(c.Warnings), "warning"), c.File)
 	}
 	for _, d := range c.Drift {
 		fmt.Fprintf(w, "          drift: %s\n", d)

@@ -62,6 +62,10 @@ typedef Link {			/* from one node to another */
 	unsigned a : 3;		/* an answer to AppendEntries of term led: the ticks it is good for */
 	unsigned b : 3;		/* the same for an answer to rebind */
 	unsigned unbound : 1;	/* not counted before it has agreed to rebind */
+#ifdef SPLIT
+	unsigned h : 3;		/* the same before the answer leaves the voter */
+	unsigned c : 1;		/* and Raft has consented */
+#endif
 	unsigned v : 2;		/* RequestVote of term cur */
 	unsigned r : 2;		/* "released" */
 	unsigned rt : 2;	/*   its term */
@@ -89,7 +93,66 @@ bool restarted[3];
 #define NOTE(x) skip
 #endif
 
-/* The property. Only a lease that begins can break it. */
+/* Nodes differ in nothing but their number, so that of states that are the same
+   but for the numbers one is enough. */
+#ifdef NO_SYMMETRY
+#define ALIKE skip
+#else
+#define ALIKE c_code { in_order(); }
+c_code {
+static void exchange(int a, int b)
+{
+	struct Node node = now.n[a];
+	struct Link link;
+	int i, c = 3 - a - b;
+
+	now.n[a] = now.n[b];
+	now.n[b] = node;
+	for (i = 0; i < 3; i++) {
+		if (now.n[i].vote == a) now.n[i].vote = b;
+		else if (now.n[i].vote == b) now.n[i].vote = a;
+		if (now.n[i].holder == a) now.n[i].holder = b;
+		else if (now.n[i].holder == b) now.n[i].holder = a;
+	}
+#ifdef REACH
+	uchar was = now.restarted[a];
+	now.restarted[a] = now.restarted[b];
+	now.restarted[b] = was;
+	if (now.owner == a) now.owner = b;
+	else if (now.owner == b) now.owner = a;
+#endif
+#define SWAP(x, y) link = now.l[x]; now.l[x] = now.l[y]; now.l[y] = link
+	SWAP(3 * a + b, 3 * b + a);
+	SWAP(3 * a + c, 3 * b + c);
+	SWAP(3 * c + a, 3 * c + b);
+}
+
+/* What sorts nodes must not itself depend on their numbers. Ties stay as they
+   are: a few states too many. */
+static int less_than(int a, int b)
+{
+#define CMP(x) if (now.n[a].x != now.n[b].x) return now.n[a].x < now.n[b].x
+	int c = 3 - a - b;
+	CMP(led); CMP(cur); CMP(prom); CMP(lease); CMP(newest); CMP(cand); CMP(left);
+	CMP(pterm); CMP(freed); CMP(taken); CMP(relno); CMP(back);
+	if ((now.n[a].vote == a) != (now.n[b].vote == b)) return now.n[b].vote == b;
+#define CMPL(f, x, y, X, Y) if (now.l[3 * x + y].f != now.l[3 * X + Y].f) return now.l[3 * x + y].f < now.l[3 * X + Y].f
+	CMPL(a, c, a, c, b); CMPL(r, c, a, c, b); CMPL(v, c, a, c, b);
+	CMPL(unbound, c, a, c, b); CMPL(b, c, a, c, b);
+	CMPL(a, a, c, b, c); CMPL(r, a, c, b, c); CMPL(v, a, c, b, c);
+	return 0;
+}
+
+static void in_order(void)
+{
+	if (less_than(0, 1)) exchange(0, 1);
+	if (less_than(1, 2)) exchange(1, 2);
+	if (less_than(0, 1)) exchange(0, 1);
+}
+}
+#endif
+
+/* The first property. Only a lease that begins can break it. */
 inline exclusive() {
 	assert(!(ANSWERS(0) && ANSWERS(1)) && !(ANSWERS(0) && ANSWERS(2)) && !(ANSWERS(1) && ANSWERS(2)))
 }
@@ -104,7 +167,7 @@ inline raise(x, to) {
 inline renew(i, ticks) {
 	raise(n[i].lease, ticks);
 #if REACH == 1		/* somebody owns */
-	assert(n[i].lease == 0);
+	assert(!(n[i].lease > 0 && owner == NOBODY));
 #elif REACH == 2	/* ownership moves when a lease has run out */
 	assert(!(n[i].lease > 0 && owner != NOBODY && owner != i && ran_out));
 #elif REACH == 3	/* ownership moves while the lease that was released would still run */
@@ -160,7 +223,14 @@ inline heard(j, i, t) {
 	fi
 }
 
+#ifdef SPLIT
+#define NO_ANSWER(i, j) K(i, j).h = 0; K(i, j).c = 0
+#else
+#define NO_ANSWER(i, j) skip
+#endif
+
 inline no_ledger(i) {
+	NO_ANSWER(i, 0); NO_ANSWER(i, 1); NO_ANSWER(i, 2);
 	n[i].led = 0; n[i].relno = 0; n[i].back = 0;
 	K(i, 0).a = 0; K(i, 1).a = 0; K(i, 2).a = 0;
 	K(i, 0).b = 0; K(i, 1).b = 0; K(i, 2).b = 0;
@@ -180,14 +250,46 @@ inline raft_term(j, t) {
 
 /* ---- leader i, voter j: AppendEntries ---- */
 
+inline hear(i, j) {
+	if
+	:: n[i].led >= n[j].newest ->
+		n[j].newest = n[i].led; heard(j, i, n[i].led);
+#ifndef ONLY_EXCLUSIVE	/* the second property: who is freed stays free until rebind */
+		assert(!(n[j].freed == n[i].led && n[j].prom > 0))
+#endif
+	:: else
+	fi
+}
+
+inline consent(i, j) { raft_term(j, n[i].led); no_candidate(j) }
+
+#ifdef NO_AGREES
+#define AGREES(i, j) true
+#else
+#define AGREES(i, j) (n[i].led >= n[j].newest)
+#endif
+
+#ifndef SPLIT
 #define APPEND(i, j) :: d_step { n[i].led > 0 && n[i].led >= n[j].cur -> \
-	if \
-	:: n[i].led >= n[j].newest -> n[j].newest = n[i].led; heard(j, i, n[i].led) \
-	:: else \
-	fi; \
-	raft_term(j, n[i].led); no_candidate(j); \
+	hear(i, j); \
+	consent(i, j); \
 	K(i, j).a = LEASE; \
-	tidy(j) }
+	tidy(j); ALIKE }
+#else	/* the three steps one by one */
+#define APPEND(i, j) \
+	:: d_step { n[i].led > 0 -> hear(i, j); K(i, j).h = LEASE; K(i, j).c = 0; tidy(j); ALIKE } \
+	:: d_step { K(i, j).h > 0 && !K(i, j).c -> \
+		if \
+		:: n[i].led >= n[j].cur -> consent(i, j); K(i, j).c = 1 \
+		:: else -> K(i, j).h = 0 \
+		fi; ALIKE } \
+	:: d_step { K(i, j).c -> \
+		if \
+		:: AGREES(i, j) -> K(i, j).a = K(i, j).h \
+		:: else \
+		fi; \
+		K(i, j).h = 0; K(i, j).c = 0; ALIKE }
+#endif
 
 #ifdef NO_SEND_STAMP
 #define EVIDENCE(e) LEASE
@@ -202,14 +304,14 @@ inline raft_term(j, t) {
 
 #define ACKNOWLEDGED(i, j) :: d_step { K(i, j).a > 0 && COUNTS(i, j) -> \
 	renew(i, EVIDENCE(K(i, j).a)); \
-	K(i, j).a = 0 }
+	K(i, j).a = 0; ALIKE }
 
 /* ---- candidate i, voter j ---- */
 
 /* Raft stands whenever it likes: its timers, pre-votes and TimeoutNow matter for
    liveness only. Its own vote is on disk before it asks. */
 #define STAND(i) :: d_step { n[i].cur < TERMS -> \
-	n[i].cur++; n[i].vote = i; no_candidate(i); n[i].cand = 1 }
+	n[i].cur++; n[i].vote = i; no_candidate(i); n[i].cand = 1; ALIKE }
 
 #ifdef NO_PROMISE_BINDS_SELF
 #define MAY_STAND(i) true
@@ -229,12 +331,12 @@ inline raft_term(j, t) {
 
 #ifdef NO_ATOMIC_STAND
 #define ASK(i, j) \
-	:: d_step { n[i].cand && K(i, j).v == 0 && MAY_STAND(i) -> K(i, j).v = FREE } \
+	:: d_step { n[i].cand && K(i, j).v == 0 && MAY_STAND(i) -> K(i, j).v = FREE; ALIKE } \
 	:: d_step { K(i, j).v == FREE && MAY_VOTE(j, i) -> \
-		raise(n[i].newest, n[i].cur); tidy(i); K(i, j).v = ASKED }
+		raise(n[i].newest, n[i].cur); tidy(i); K(i, j).v = ASKED; ALIKE }
 #else
 #define ASK(i, j) :: d_step { n[i].cand && K(i, j).v == 0 && MAY_STAND(i) && MAY_VOTE(j, i) -> \
-	raise(n[i].newest, n[i].cur); tidy(i); K(i, j).v = ASKED }
+	raise(n[i].newest, n[i].cur); tidy(i); K(i, j).v = ASKED; ALIKE }
 #endif
 
 #ifdef NO_REVOKE_BEFORE_VOTE
@@ -268,7 +370,7 @@ inline raft_term(j, t) {
 		:: else \
 		fi \
 	:: else \
-	fi }
+	fi; ALIKE }
 
 /* ---- planned moves: leader i, voter j ---- */
 
@@ -289,7 +391,7 @@ inline call_release(i, j) {
 	NOTE(ran_out = false); \
 	NOTE(would = (n[j].prom >= n[i].lease && n[k].prom >= n[i].lease -> n[i].lease : 0)); \
 	END_LEASE(i); \
-	call_release(i, j); call_release(i, k) }
+	call_release(i, j); call_release(i, k); ALIKE }
 
 #ifdef NO_RELEASE_NUMBER
 #define TAKEN_BACK(i, j) false
@@ -305,7 +407,7 @@ inline call_release(i, j) {
 
 /* Promise.Release */
 #define RELEASED(i, j) \
-	:: d_step { K(i, j).r == CALLED -> K(i, j).r = SENT } \
+	:: d_step { K(i, j).r == CALLED -> K(i, j).r = SENT; ALIKE } \
 	:: d_step { K(i, j).r == SENT -> \
 		raise(n[j].newest, K(i, j).rt); \
 		if \
@@ -313,7 +415,7 @@ inline call_release(i, j) {
 		:: else -> FREE_VOTER(j, K(i, j).rt) \
 		fi; \
 		no_release(i, j); \
-		tidy(j) }
+		tidy(j); ALIKE }
 
 #ifdef NO_CALLS_ENDED
 #define END_CALL(i, j) skip
@@ -323,7 +425,7 @@ inline call_release(i, j) {
 
 #define TAKE_BACK(i, j, k) :: d_step { n[i].relno > 0 && !n[i].back -> \
 	n[i].back = 1; \
-	END_CALL(i, j); END_CALL(i, k) }
+	END_CALL(i, j); END_CALL(i, k); ALIKE }
 
 #ifdef NO_REBIND_REFUSED
 #define MAY_REBIND(j, t) true
@@ -344,12 +446,12 @@ inline call_release(i, j) {
 		:: else \
 		fi; \
 		K(i, j).b = LEASE; \
-		tidy(j) } \
+		tidy(j); ALIKE } \
 	:: d_step { K(i, j).b > 0 -> \
 		K(i, j).unbound = 0; \
 		NOTE(taken_back = true); \
 		renew(i, EVIDENCE(K(i, j).b)); \
-		K(i, j).b = 0 }
+		K(i, j).b = 0; ALIKE }
 
 /* ---- restart with the disk ---- */
 
@@ -375,7 +477,7 @@ inline cut(i, j) {
 	:: K(i, j).r == CALLED -> no_release(i, j)
 	:: else
 	fi;
-	K(j, i).v = 0;
+	K(j, i).v = 0; NO_ANSWER(j, i);
 	if
 	:: K(j, i).r == SENT -> no_release(j, i)
 	:: else
@@ -392,7 +494,7 @@ inline cut(i, j) {
 	n[i].newest = n[i].cur; \
 	n[i].prom = START_PROMISE; n[i].holder = NOBODY; n[i].pterm = START_TERM(i); \
 	n[i].freed = 0; n[i].taken = 0; \
-	tidy(i) }
+	tidy(i); ALIKE }
 
 /* ---- time ---- */
 
@@ -422,7 +524,19 @@ inline tick_node(i) {
 	less(n[i].prom); tidy(i)
 }
 
-inline tick_link(i, j) { older(K(i, j).a); older(K(i, j).b) }
+inline older_answer(i, j) {
+#ifdef SPLIT
+	older(K(i, j).h);
+	if
+	:: K(i, j).h == 0 -> K(i, j).c = 0
+	:: else
+	fi
+#else
+	skip
+#endif
+}
+
+inline tick_link(i, j) { older(K(i, j).a); older(K(i, j).b); older_answer(i, j) }
 
 #define NODES(X) X(0) X(1) X(2)
 #define PAIRS(X) X(0, 1) X(0, 2) X(1, 0) X(1, 2) X(2, 0) X(2, 1)
@@ -446,16 +560,13 @@ active proctype all() {
 	PAIRS(RELEASED)
 	TRIPLES(TAKE_BACK)
 	PAIRS(REBIND)
-	RESTART(0, 1, 2)
-	RESTART(1, 0, 2)
-#if RESTARTS > 1	/* one restart: 1 and 2 are alike */
-	RESTART(2, 0, 1)
-#endif
+	TRIPLES(RESTART)
 	:: d_step {
 		tick_node(0); tick_node(1); tick_node(2);
 		tick_link(0, 1); tick_link(0, 2); tick_link(1, 0);
 		tick_link(1, 2); tick_link(2, 0); tick_link(2, 1);
-		NOTE(less(would))
+		NOTE(less(would));
+		ALIKE
 	   }
 	od
 }

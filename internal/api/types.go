@@ -229,7 +229,6 @@ type ReloadResult struct {
 	// Changes are the changes of the cluster-wide state, one per line.
 	Changes  []string `json:"changes,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`
-	Drift    []string `json:"drift,omitempty"`
 }
 
 // Done is the answer of a request that has no other result.

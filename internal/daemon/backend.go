@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/internal/api"
@@ -18,8 +19,8 @@ import (
 
 // Limits of join tokens.
 const (
-	maxTokenTTL  = 30 * 24 * time.Hour
-	maxTokenUses = 100
+	MaxTokenTTL  = 30 * 24 * time.Hour
+	MaxTokenUses = 100
 )
 
 // routes registers the API. The control socket gets all of it, the node port only
@@ -107,12 +108,18 @@ func (d *Daemon) noLeader() *cluster.Refusal {
 		"no quorum: the cluster has %d voters and no leader", voters)
 }
 
+// maxHistoryText is the longest text that a request may add to the history.
+const maxHistoryText = 200
+
 // transfer hands the group to a node.
 func (d *Daemon) transfer(ctx context.Context, in api.TransferRequest) (api.TransferResult, error) {
 	started := time.Now()
 	r := &moveRequest{reason: "requested with raftvip transfer", manual: true, done: make(chan error, 1)}
 	if in.Reason != "" {
 		r.reason = in.Reason
+	}
+	if len(in.Reason) > maxHistoryText {
+		return api.TransferResult{}, cluster.Refuse(cluster.CodeBadRequest, "", "reason: must be at most %d bytes", maxHistoryText)
 	}
 	s := d.node.State()
 	if in.Node != "" {
@@ -166,10 +173,51 @@ func (d *Daemon) nodeRemove(ctx context.Context, in api.NodeRequest) (api.Done, 
 		}
 		return api.Done{}, cluster.Refuse(cluster.CodeLastVoter, `move the group first: raftvip transfer`, "%s leads the cluster now", n.Name)
 	}
+	if silent, ok := quorumWithout(d.voters(s), n.Name); !ok {
+		return api.Done{}, cluster.Refuse(cluster.CodeLastVoter, "bring these back, or remove them first: raftvip node remove "+silent[0],
+			"without %s no majority of the voters would answer: %s silent", n.Name, strings.Join(silent, ", "))
+	}
 	if err := d.node.Apply(ctx, cluster.Command{RemoveNode: &n.ID}); err != nil {
 		return api.Done{}, err
 	}
 	return api.Done{Message: fmt.Sprintf("%s is no member any more", n.Name)}, nil
+}
+
+// voters tells of each voter, by name, whether it answers this leader.
+func (d *Daemon) voters(s *cluster.State) map[string]bool {
+	out := make(map[string]bool)
+	for id, suffrage := range d.node.Suffrages() {
+		if suffrage != cluster.SuffrageVoter {
+			continue
+		}
+		name := s.Nodes[id].Name
+		if name == "" {
+			name = id // Raft has not removed it yet
+		}
+		ago, ok := d.node.Group(cluster.DefaultGroup).Contact(id)
+		out[name] = id == d.node.Self().NodeID || ok && ago < max(s.Heartbeat.Current, time.Second)
+	}
+	return out
+}
+
+// quorumWithout tells whether the voters that answer are a majority of those that
+// are left when one is removed, and who is silent. Raft acts on a membership from
+// the moment it is proposed: without that majority nobody could ever confirm it.
+func quorumWithout(voters map[string]bool, removed string) (silent []string, ok bool) {
+	left, answering := 0, 0
+	for name, answers := range voters {
+		switch {
+		case name == removed:
+			continue
+		case answers:
+			answering++
+		default:
+			silent = append(silent, name)
+		}
+		left++
+	}
+	slices.Sort(silent)
+	return silent, 2*answering > left
 }
 
 func (d *Daemon) nodePromote(ctx context.Context, in api.NodeRequest) (api.Done, error) {
@@ -180,6 +228,10 @@ func (d *Daemon) nodePromote(ctx context.Context, in api.NodeRequest) (api.Done,
 	}
 	if d.node.Suffrages()[n.ID] == cluster.SuffrageVoter {
 		return api.Done{Message: n.Name + " is a voter already"}, nil
+	}
+	if !slices.ContainsFunc(d.node.Reports(), func(r cluster.SeenReport) bool { return r.NodeID == n.ID && r.Age < aliveAge }) {
+		return api.Done{}, cluster.Refuse(cluster.CodeNotReady, "start its daemon; it votes by itself once it has caught up",
+			"%s does not answer, and a silent voter can cost the cluster its majority", n.Name)
 	}
 	if err := d.node.Promote(n); err != nil {
 		return api.Done{}, err
@@ -204,20 +256,47 @@ func (d *Daemon) leaveCluster(ctx context.Context) (api.Done, error) {
 	return done, nil
 }
 
+// configure takes over the cluster-wide part of a node's file.
 func (d *Daemon) configure(ctx context.Context, c cluster.Configuration) (api.Done, error) {
-	if !d.node.Group(cluster.DefaultGroup).Standing().Leading {
-		return askLeader(ctx, d, api.PathConfig, c, d.configure)
+	s := d.node.State()
+	c.Instances = proposal(s.Instances, c.Instances)
+	for _, in := range c.Instances {
+		for _, a := range in.Addresses {
+			if err := notANodes(s, a.Prefix.Addr()); err != nil {
+				return api.Done{}, err
+			}
+		}
 	}
-	c.Instances = proposal(d.node.State().Instances, c.Instances)
 	return api.Done{}, d.node.Apply(ctx, cluster.Command{Configure: &c})
 }
+
+// notANodes refuses a virtual address at which a member is reached: its owner would
+// cut that member off.
+func notANodes(s *cluster.State, ip netip.Addr) error {
+	for _, n := range s.SortedNodes() {
+		if at, err := netip.ParseAddrPort(n.Address); err == nil && at.Addr().Unmap() == ip {
+			return cluster.Refuse(cluster.CodeAddressInUse, "choose an address that no machine has of its own",
+				"address %s is that of node %s", ip, n.Name)
+		}
+	}
+	return nil
+}
+
+// maxInstanceName is the longest name of an instance that vip add makes.
+const maxInstanceName = 64
 
 // vipAdd adds an address, after asking the network whether somebody has it.
 func (d *Daemon) vipAdd(ctx context.Context, in api.VIPRequest) (api.Done, error) {
 	if in.Instance == "" {
 		in.Instance = "default"
 	}
+	if len(in.Instance) > maxInstanceName || strings.ContainsFunc(in.Instance, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
+		return api.Done{}, cluster.Refuse(cluster.CodeBadRequest, "", "instance %.80q: must be at most %d characters and no blanks", in.Instance, maxInstanceName)
+	}
 	s := d.node.State()
+	if err := notANodes(s, in.Prefix.Addr()); err != nil {
+		return api.Done{}, err
+	}
 	if i, a, ok := s.AddressOf(in.Prefix.Addr()); ok {
 		return api.Done{}, cluster.Refuse(cluster.CodeAddressInUse, `see "raftvip vip list"`, "address %s is already in instance %s", a.Prefix, i.Name)
 	}
@@ -242,6 +321,14 @@ func probe(ctx context.Context, links []vip.Link, a cluster.Address, force bool)
 	}
 	if force {
 		return nil
+	}
+	for _, l := range links {
+		for _, k := range l.Addresses {
+			if k.Prefix.Addr() == a.Prefix.Addr() && k.Protocol != vip.AddrProtocol {
+				return cluster.Refuse(cluster.CodeAddressInUse, "choose an address that no machine has of its own; if keepalived has it, stop that first, or repeat with --force",
+					"address %s is already on %s of this machine", a.Prefix.Addr(), l.Name)
+			}
+		}
 	}
 	mac, found, err := vip.ProbeConflict(ctx, link, a.Prefix.Addr())
 	switch {
@@ -280,11 +367,11 @@ func (d *Daemon) vipDel(ctx context.Context, in api.VIPRequest) (api.Done, error
 }
 
 func (d *Daemon) tokenCreate(ctx context.Context, in api.TokenRequest) (api.Token, error) {
-	if in.TTL <= 0 || in.TTL > maxTokenTTL {
-		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "give it with --ttl, such as --ttl 1h", "token lifetime %s: must be over 0 and at most %s", in.TTL, maxTokenTTL)
+	if in.TTL <= 0 || in.TTL > MaxTokenTTL {
+		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "give it with --ttl, such as --ttl 1h", "token lifetime %s: must be over 0 and at most %s", in.TTL, MaxTokenTTL)
 	}
-	if in.Uses < 1 || in.Uses > maxTokenUses {
-		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "give them with --uses", "token uses %d: must be 1 to %d", in.Uses, maxTokenUses)
+	if in.Uses < 1 || in.Uses > MaxTokenUses {
+		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "give them with --uses", "token uses %d: must be 1 to %d", in.Uses, MaxTokenUses)
 	}
 	token, record, err := d.newToken(in)
 	if err != nil {

@@ -63,6 +63,13 @@ func difference(have, want []cluster.Instance, heartbeatHave, heartbeatWant time
 		h, ok := find(have, w.Name)
 		if !ok {
 			add("instance %s: the file has it, the cluster does not", w.Name)
+			for _, h := range have {
+				for _, a := range h.Addresses {
+					if !h.FromFile && hasAddress(w, a.Prefix.Addr()) {
+						add("address %s: in instance %s of the file, in %s of the cluster", a.Prefix, w.Name, h.Name)
+					}
+				}
+			}
 			continue
 		}
 		for _, a := range w.Addresses {
@@ -118,15 +125,30 @@ func describeAddress(a cluster.Address) string {
 	return s
 }
 
+func hasAddress(in cluster.Instance, ip netip.Addr) bool {
+	return slices.ContainsFunc(in.Addresses, func(a cluster.Address) bool { return a.Prefix.Addr() == ip })
+}
+
 // proposal is what a reload of this node's file makes of the cluster's instances:
-// those of the file, and those that no file brought in.
+// those of the file, and those that no file brought in. An address that "init --vip"
+// or "vip add" brought in and the file names too is the file's from now on.
 func proposal(have []cluster.Instance, file []cluster.Instance) []cluster.Instance {
 	if len(file) == 0 {
 		return have // a node without instances in its file has no say
 	}
 	out := slices.Clone(file)
 	for _, h := range have {
-		if !h.FromFile && !slices.ContainsFunc(out, func(o cluster.Instance) bool { return o.Name == h.Name }) {
+		if h.FromFile || slices.ContainsFunc(out, func(o cluster.Instance) bool { return o.Name == h.Name }) {
+			continue
+		}
+		var rest []cluster.Address
+		for _, a := range h.Addresses {
+			if !slices.ContainsFunc(file, func(in cluster.Instance) bool { return hasAddress(in, a.Prefix.Addr()) }) {
+				rest = append(rest, a)
+			}
+		}
+		if len(rest) > 0 || len(h.Addresses) == 0 {
+			h.Addresses = rest
 			out = append(out, h)
 		}
 	}

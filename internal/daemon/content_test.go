@@ -44,6 +44,8 @@ func TestDifference(t *testing.T) {
 		{"other length", []cluster.Instance{file("VI", a)}, []cluster.Instance{file("VI", wider)}, []string{"10.0.0.1 is 10.0.0.1/16 in the file, 10.0.0.1/24 in the cluster"}},
 		{"other VRID", []cluster.Instance{file("VI", a)}, []cluster.Instance{other}, []string{"virtual_router_id is 52 in the file, 51 in the cluster"}},
 		{"new instance, old instance", []cluster.Instance{file("old", a)}, []cluster.Instance{file("new", b)}, []string{"instance new: the file has it", "instance old: the cluster has it"}},
+		{"an address of vip add is in the file", []cluster.Instance{byHand}, []cluster.Instance{file("VI", byHand.Addresses[0])},
+			[]string{"instance VI: the file has it", "10.0.0.9/24: in instance VI of the file, in default of the cluster"}},
 		{"added by vip add is no drift", []cluster.Instance{file("VI", a), byHand}, []cluster.Instance{file("VI", a)}, nil},
 		{"a file without instances has no say", []cluster.Instance{file("VI", a)}, nil, nil},
 	} {
@@ -78,6 +80,23 @@ func TestProposalKeepsWhatNoFileBroughtIn(t *testing.T) {
 	}
 	if got := names(proposal([]cluster.Instance{old, byHand}, nil)); !slices.Equal(got, []string{"old", "default"}) {
 		t.Errorf("no file: got %v", got)
+	}
+}
+
+// A cluster that was founded with "init --vip" gets a file that names the same address.
+func TestProposalTakesOverAddresses(t *testing.T) {
+	byHand := cluster.Instance{Name: "default", Addresses: addressesOf("10.0.0.1/24", "10.0.0.9/24")}
+	file := cluster.Instance{Name: "VI", FromFile: true, Addresses: addressesOf("10.0.0.1/24")}
+	got := proposal([]cluster.Instance{byHand}, []cluster.Instance{file})
+	if len(got) != 2 || len(got[1].Addresses) != 1 || got[1].Addresses[0].Prefix.String() != "10.0.0.9/24" {
+		t.Errorf("one of two: got %+v", got)
+	}
+	if len(byHand.Addresses) != 2 {
+		t.Error("the state was changed")
+	}
+	byHand.Addresses = byHand.Addresses[:1]
+	if got := proposal([]cluster.Instance{byHand}, []cluster.Instance{file}); len(got) != 1 || got[0].Name != "VI" {
+		t.Errorf("the only one: got %+v", got)
 	}
 }
 
@@ -158,5 +177,18 @@ func TestMinHeartbeatLeavesHalfOfTheLease(t *testing.T) {
 		if left := time.Duration(0.9*float64(h)) - lateness; left < h*2/5 {
 			t.Errorf("lateness %s: at heartbeat_timeout %s only %s of the lease are left", lateness, h, left)
 		}
+	}
+}
+
+func TestNeedStart(t *testing.T) {
+	begun := config.Raft{Listen: ":7355", Guard: "auto", HeartbeatTimeout: time.Second}
+	now := begun
+	now.HeartbeatTimeout = 2 * time.Second // the cluster's
+	if got := needStart(begun, now); got != nil {
+		t.Errorf("nothing changed: got %q", got)
+	}
+	now.Guard = "nft"
+	if got := needStart(begun, now); len(got) != 1 || !strings.Contains(got[0], `guard: "nft" takes effect when the daemon is started again`) {
+		t.Errorf("got %q", got)
 	}
 }

@@ -41,6 +41,7 @@ type Daemon struct {
 	settings Settings
 	log      *slog.Logger
 	started  time.Time
+	begun    config.Raft // what the daemon was started with
 
 	data   *cluster.DataDir
 	node   *cluster.Node
@@ -53,6 +54,8 @@ type Daemon struct {
 	socket http.Handler
 
 	leave context.CancelFunc
+
+	reloading sync.Mutex // one reload at a time: the last one wins everywhere
 
 	mu       sync.Mutex
 	config   *config.Config
@@ -77,7 +80,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	if d.config, d.path, err = s.LoadConfig(); err != nil {
 		return nil, err
 	}
-	d.loadedAt = time.Now()
+	d.loadedAt, d.begun = time.Now(), d.config.Raft
 	for _, w := range d.config.Warnings {
 		logger.Warn("configuration", "at", w.Pos.String(), "reason", w.Message)
 	}
@@ -297,25 +300,22 @@ func (d *Daemon) announceReady(ctx context.Context, ready func()) {
 	}
 }
 
-// closeParts closes what New opened.
+// closeParts closes what New opened. The fields stay: a request whose connection
+// was cut may still be looking at them, and then gets an error.
 func (d *Daemon) closeParts() {
 	if d.guard != nil {
 		if err := d.guard.Close(); err != nil {
 			d.log.Error("cannot detach the guard", "error", err)
 		}
-		d.guard = nil
 	}
 	if d.sender != nil {
 		d.sender.Close()
-		d.sender = nil
 	}
 	if d.host != nil {
 		d.host.Close()
-		d.host = nil
 	}
 	if d.data != nil {
 		d.data.Close()
-		d.data = nil
 	}
 }
 
@@ -428,6 +428,8 @@ func (d *Daemon) heartbeatOf(c *config.Config) time.Duration {
 // Reload reads the file again. Errors change nothing. What only concerns this
 // node takes effect at once; the cluster-wide part is proposed to the leader.
 func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
+	d.reloading.Lock()
+	defer d.reloading.Unlock()
 	sdNotify(sd.SdNotifyReloading)
 	defer sdNotify(sd.SdNotifyReady)
 	c, path, err := d.settings.LoadConfig()
@@ -444,7 +446,7 @@ func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
 	d.mu.Unlock()
 	d.checks.Reload(c)
 	d.owner.sink.notify()
-	result := api.ReloadResult{File: path, Warnings: diagnosticTexts(c.Warnings)}
+	result := api.ReloadResult{File: path, Warnings: append(diagnosticTexts(c.Warnings), needStart(d.begun, c.Raft)...)}
 	s := d.node.State()
 	if path == "" || len(c.Instances) == 0 || !s.Founded() {
 		d.log.Info("reloaded", "file", path)
@@ -453,15 +455,40 @@ func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
 	heartbeat := d.heartbeatOf(c)
 	result.Changes = difference(s.Instances, instancesOf(c), s.Heartbeat.Configured, heartbeat)
 	if len(result.Changes) > 0 {
-		_, err = d.configure(ctx, cluster.Configuration{Heartbeat: heartbeat, Instances: instancesOf(c)})
+		_, err = askLeader(ctx, d, api.PathConfig, cluster.Configuration{Heartbeat: heartbeat, Instances: instancesOf(c)}, d.configure)
 		if err != nil {
-			result.Drift = result.Changes
-			result.Changes = nil
-			return result, err
+			d.log.Error("reloaded, but the cluster did not take the cluster-wide part", "file", path, "error", err)
+			return api.ReloadResult{}, notTaken(err)
 		}
 	}
 	d.log.Info("reloaded", "file", path, "cluster_changes", len(result.Changes))
 	return result, nil
+}
+
+// notTaken says what a refused proposal means: the node's own part is in effect.
+func notTaken(err error) error {
+	r := cluster.Refusal{Code: "error", Message: err.Error(), Hint: api.HintOf(err)}
+	if refused, ok := errors.AsType[*cluster.Refusal](err); ok {
+		r = *refused
+	}
+	r.Message = "priorities and checks of the file are in effect, but the cluster did not take its addresses and timing: " + r.Message
+	return &r
+}
+
+// needStart lists the settings of the raft block that differ from those that this
+// daemon began with: a reload does not change them.
+func needStart(begun, now config.Raft) (lines []string) {
+	for _, s := range []struct{ name, begun, now string }{
+		{"listen", begun.Listen, now.Listen}, {"advertise", begun.Advertise, now.Advertise},
+		{"guard", begun.Guard, now.Guard}, {"guard_pin_dir", begun.GuardPinDir, now.GuardPinDir},
+		{"data_dir", begun.DataDir, now.DataDir}, {"socket", begun.Socket, now.Socket},
+		{"secret_file", begun.SecretFile, now.SecretFile},
+	} {
+		if s.begun != s.now {
+			lines = append(lines, fmt.Sprintf("%s: %q takes effect when the daemon is started again; now it is %q", s.name, s.now, s.begun))
+		}
+	}
+	return lines
 }
 
 func diagnosticTexts(diags []config.Diagnostic) []string {

@@ -48,7 +48,7 @@ func decide(in ownInputs) (ownership, string) {
 		return standby, in.decision.Reason
 	}
 	if ok, why := policy.Eligible(in.self); !ok && (in.was != owning || in.self.Ready) {
-		return standby, "this node " + why
+		return standby, in.self.Name + " " + why
 	}
 	return owning, in.decision.Reason
 }

@@ -140,6 +140,9 @@ func (d *Daemon) noteDrill(ctx context.Context, to string, leg api.DrillLeg, obs
 }
 
 func (d *Daemon) noteMove(ctx context.Context, in api.NoteRequest) (api.Done, error) {
+	if len(in.Note) > maxHistoryText {
+		return api.Done{}, cluster.Refuse(cluster.CodeBadRequest, "", "note: must be at most %d bytes", maxHistoryText)
+	}
 	return api.Done{}, d.node.Apply(ctx, cluster.Command{Note: &cluster.NoteCommand{Group: cluster.DefaultGroup, To: in.To, Note: in.Note}})
 }
 

@@ -301,15 +301,19 @@ func (o *owner) arrive(term uint64) {
 // over, or that it was not heard any more.
 func (o *owner) explain(s *cluster.State, term uint64) (from, reason string, gap time.Duration) {
 	self := o.node.Self()
+	var vacant time.Duration // since an owner stopped without a successor
 	for i := len(s.Moves) - 1; i >= 0; i-- {
 		if s.Moves[i].Group == o.name {
 			from = s.Moves[i].To
+			if from == "" {
+				vacant = max(time.Since(s.Moves[i].At), 0)
+			}
 			break
 		}
 	}
 	waited := o.now() - o.tookAt
 	if r, ago := o.group.LastRelease(); r.To == self.NodeID && r.Term+1 == term {
-		return from, r.Reason, ago
+		return from, r.Reason, max(ago, vacant)
 	}
 	holder, held, ago := o.group.Holder()
 	switch name := s.Nodes[holder].Name; {
@@ -318,9 +322,9 @@ func (o *owner) explain(s *cluster.State, term uint64) (from, reason string, gap
 	case from == self.Name:
 		return from, "lease regained: this node had stopped owning and nobody else took over", 0
 	case holder != "" && holder != self.NodeID && held < term && name != "":
-		return from, fmt.Sprintf("election: %s was not heard for %s", name, (ago - waited).Round(time.Millisecond)), ago
+		return from, fmt.Sprintf("election: %s was not heard for %s", name, (ago - waited).Round(time.Millisecond)), max(ago, vacant)
 	}
-	return from, "election after a restart", 0
+	return from, "election after a restart", vacant
 }
 
 // becomeStandby silences the addresses at once and has them deleted.

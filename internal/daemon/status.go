@@ -134,6 +134,10 @@ func whyOwner(s *cluster.State, owner string, view ownerView, standing cluster.S
 		case standing.LeaderID == "":
 			return "no quorum: the addresses are silent"
 		}
+		if k := len(s.Moves); k > 0 && s.Moves[k-1].To == "" {
+			m := s.Moves[k-1]
+			return fmt.Sprintf("%s stopped owning: %s (%s)", m.From, m.Reason, m.At.Local().Format(time.DateTime))
+		}
 		return "the leader does not own; ask it for the reason: raftvip status on " + s.Nodes[standing.LeaderID].Name
 	}
 	why := ""
@@ -226,6 +230,9 @@ func (d *Daemon) warnings(st api.Status) []string {
 	if st.Phase == "" && st.Cluster.Leader == "" {
 		add("no quorum: no leader, and no address answers, until a majority of the %d voters is back", st.Cluster.Voters)
 	}
+	if st.Cluster.Leader != "" && len(st.Groups) > 0 && st.Groups[0].Owner == "" && len(st.Groups[0].Addresses) > 0 {
+		add("nobody owns the addresses: %s", st.Groups[0].Why)
+	}
 	if text := SurvivalWarning(st.Cluster.Voters); text != "" && st.Phase == "" {
 		w = append(w, text)
 	}
@@ -234,6 +241,10 @@ func (d *Daemon) warnings(st api.Status) []string {
 		add("%d of %d voters answer: %d more may fail", st.Cluster.Reachable, st.Cluster.Voters, max(left, 0))
 	}
 	for _, n := range st.Nodes {
+		// Without a leader nobody passes reports on, and all others seem silent.
+		if age := time.Duration(n.ReportAge * float64(time.Second)); !n.Alive && age >= 0 && st.Cluster.Leader != "" {
+			add("%s has been silent for %s", n.Name, age.Round(100*time.Millisecond))
+		}
 		if n.ConfigError != "" {
 			add("%s: its last reload changed nothing: %s", n.Name, firstLine(n.ConfigError))
 		}

@@ -48,11 +48,7 @@ func TestAddressDeleted(t *testing.T) {
 			return err
 		})
 		back := boottime.Now()
-		if took := back - gone; took > 100*time.Millisecond+control.Total(gone, back) {
-			t.Errorf("deletion %d: back after %v", i, took)
-		} else {
-			t.Logf("deletion %d: back within %v", i, took)
-		}
+		within(t, fmt.Sprintf("return %d", i), back-gone, 100*time.Millisecond, control.Total(gone, back))
 		testnet.MustWait(t, 5*time.Second, "new announcements", func() error {
 			if n := capture.Count(vip4, o.Host.Name()) - before; n < 1 {
 				return fmt.Errorf("%d", n)
@@ -80,21 +76,19 @@ func TestAddressDeleted(t *testing.T) {
 	}
 }
 
-// TestBursts: five announcements now and five after five seconds, of each family,
-// and neighbours get an answer when they ask.
-func TestBursts(t *testing.T) {
-	c := newCluster(t, setup{nodes: 2, vips: []netip.Addr{vip4, vip6}})
-	capture := get[*testnet.Capture](t)(c.Lab.Client(0).StartCapture(testnet.Front))
-	must(t, c.Found(bounded(t, 30*time.Second), "--vip", vip4.String()+"/24@eth0", "--vip", vip6.String()+"/64@eth0"))
-	o := owner(t, c, nil)
-	must(t, c.WaitHeldBy(bounded(t, 5*time.Second), o, vip6))
-	h := o.Host.Name()
+// bursts adds an address of each family, waits for its announcements and says what
+// is wrong with them.
+func bursts(t *testing.T, c *Cluster, capture *testnet.Capture, o *Node, try int) (problems []string) {
+	t.Helper()
 	kinds := map[netip.Addr][]testnet.Kind{
-		vip4: {testnet.GratuitousReq, testnet.GratuitousReply}, vip6: {testnet.UnsolicitedNA},
+		c.Lab.VIP4(110 + try): {testnet.GratuitousReq, testnet.GratuitousReply}, c.Lab.VIP6(110 + try): {testnet.UnsolicitedNA},
+	}
+	for a := range kinds {
+		run(t, o, "vip", "add", netip.PrefixFrom(a, map[bool]int{true: 24, false: 64}[a.Is4()]).String()+"@eth0")
 	}
 	for a, want := range kinds {
 		var anns []testnet.Announcement
-		testnet.MustWait(t, 15*time.Second, fmt.Sprintf("ten announcements of %v", a), func() error {
+		testnet.MustWait(t, 20*time.Second, fmt.Sprintf("ten announcements of %v", a), func() error {
 			anns = capture.Announcements(a)
 			if len(anns) < 10 {
 				return fmt.Errorf("%d", len(anns))
@@ -103,7 +97,7 @@ func TestBursts(t *testing.T) {
 		})
 		early := 0
 		for _, x := range anns {
-			if x.Holder != h || x.Kind != want[0] && x.Kind != want[len(want)-1] || x.Kind == testnet.UnsolicitedNA && !x.Override {
+			if x.Holder != o.Host.Name() || x.Kind != want[0] && x.Kind != want[len(want)-1] || x.Kind == testnet.UnsolicitedNA && !x.Override {
 				t.Errorf("announcement %+v", x)
 			}
 			if x.At-anns[0].At < 2*time.Second {
@@ -111,9 +105,37 @@ func TestBursts(t *testing.T) {
 			}
 		}
 		if pause := anns[5].At - anns[0].At; early != 5 || pause < 4900*time.Millisecond || pause > 6*time.Second {
-			t.Errorf("%v: %d announcements at once, the next after %v; want 5, 5 s", a, early, pause)
+			problems = append(problems, fmt.Sprintf("%v: %d announcements at once, the next after %v; want 5, 5 s", a, early, pause))
 		}
 	}
+	return problems
+}
+
+// TestBursts: five announcements now and five after five seconds, of each family,
+// and neighbours get an answer when they ask.
+func TestBursts(t *testing.T) {
+	c := newCluster(t, setup{nodes: 2, vips: []netip.Addr{vip4, vip6}})
+	for _, n := range c.Nodes {
+		n.RunArgs = []string{"--log-level", "debug"}
+	}
+	capture := get[*testnet.Capture](t)(c.Lab.Client(0).StartCapture(testnet.Front))
+	must(t, c.Found(bounded(t, 60*time.Second), "--vip", vip4.String()+"/24@eth0", "--vip", vip6.String()+"/64@eth0"))
+	o := owner(t, c, nil)
+	must(t, c.WaitHeldBy(bounded(t, 5*time.Second), o, vip6))
+	for try := 1; ; try++ {
+		// A doubt, such as a peer that was silent for a moment, begins a new burst.
+		doubts := func() int { return strings.Count(o.Daemon().Output(), "announcing all addresses") }
+		before := doubts()
+		problems := bursts(t, c, capture, o, try)
+		if len(problems) == 0 {
+			break
+		}
+		if doubts() == before || try == 4 {
+			t.Fatalf("try %d, %d doubts: %s", try, doubts()-before, strings.Join(problems, "; "))
+		}
+		t.Logf("try %d, %d doubts: %s", try, doubts()-before, strings.Join(problems, "; "))
+	}
+	kinds := []netip.Addr{vip4, vip6}
 	// The prober asks by neighbour solicitation; so does a kernel that sends.
 	_, err := c.Lab.WaitOwner(bounded(t, 5*time.Second), vip6, o.Host)
 	must(t, err)
@@ -132,7 +154,7 @@ func TestBursts(t *testing.T) {
 	}
 	run(t, o, "transfer")
 	next := nextOwner(t, c, o)
-	for a := range kinds {
+	for _, a := range kinds {
 		testnet.MustWait(t, 5*time.Second, fmt.Sprintf("%v to be announced by the new owner", a), func() error {
 			if n := capture.Count(a, next.Host.Name()); n < 5 {
 				return fmt.Errorf("%d times", n)

@@ -22,6 +22,9 @@ func TestCleanup(t *testing.T) {
 				t.Errorf("this test does not see the guard, so it proves nothing:\n%s", before)
 			}
 			fails(t, n, 1, []string{"a daemon is running here"}, "cleanup")
+			elsewhere := *n
+			elsewhere.Socket += ".other" // as with a forgotten --socket
+			fails(t, &elsewhere, 1, []string{"a daemon is running in this network namespace"}, "cleanup")
 			if kernelState(t, n) != before {
 				t.Errorf("the refused cleanup has changed something:\n%s\n%s", before, kernelState(t, n))
 			}

@@ -67,9 +67,7 @@ func TestSIGTERM(t *testing.T) {
 	defer control.Stop()
 	took, err := old.Stop()
 	must(t, err)
-	if took > time.Second+control.Max() {
-		t.Errorf("it took %v to stop", took)
-	}
+	within(t, "stopping", took, time.Second, control.Max())
 	if has := get[bool](t)(old.Host.Has(vip4)); has {
 		t.Error("the address is still there")
 	}

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -24,6 +26,11 @@ type Node struct {
 	Dir, DataDir, Socket string
 	// Config is its configuration file, or "".
 	Config string
+	// User, if not 0, is the user that the daemon and its commands run as. The
+	// node's directory is made theirs.
+	User uint32
+	// RunArgs are further arguments of run.
+	RunArgs []string
 	// OwnPIDs: the daemon and its scripts see only the processes of the host.
 	OwnPIDs bool
 
@@ -46,7 +53,7 @@ func (n *Node) args(args ...string) []string {
 // Start starts the daemon.
 func (n *Node) Start(args ...string) error {
 	p, err := n.Host.Start(testnet.Cmd{
-		Name: n.Name, Args: n.args(append([]string{"run"}, args...)...), Env: noEnv, OwnPIDs: n.OwnPIDs,
+		Name: n.Name, Args: n.args(slices.Concat([]string{"run"}, n.RunArgs, args)...), Env: noEnv, OwnPIDs: n.OwnPIDs, User: n.User,
 	})
 	if err != nil {
 		return err
@@ -119,7 +126,23 @@ func (r Result) String() string {
 
 // Run runs a command on the node to its end. An exit code other than 0 is no error.
 func (n *Node) Run(ctx context.Context, args ...string) (Result, error) {
+	if n.User != 0 {
+		return n.RunAs(ctx, n.User, n.User, args...)
+	}
 	return n.run(ctx, nil, args...)
+}
+
+// GiveTo makes the node's directory a user's, who runs everything of it from now on.
+func (n *Node) GiveTo(user uint32) error {
+	n.User = user
+	if err := os.MkdirAll(n.Dir, 0o700); err != nil {
+		return fmt.Errorf("give %s to user %d: %w", n.Name, user, err)
+	}
+	// The way there must be open too.
+	if err := os.Chmod(filepath.Dir(n.Dir), 0o711); err != nil {
+		return fmt.Errorf("give %s to user %d: %w", n.Name, user, err)
+	}
+	return os.Chown(n.Dir, int(user), int(user))
 }
 
 // RunAs runs a command as another user.
@@ -192,4 +215,9 @@ func Arithmetic(st api.Status, node string) string {
 		}
 	}
 	return ""
+}
+
+// CommandLine is how a person runs a command on the node.
+func (n *Node) CommandLine(args ...string) string {
+	return strings.Join(append([]string{"ip", "netns", "exec", n.Host.Namespace()}, n.args(args...)...), " ")
 }

@@ -62,7 +62,7 @@ func clusterID(t *testing.T, c *Cluster) string {
 func TestPeers(t *testing.T) {
 	c := newPeers(t)
 	startAll(t, c, 2, 0, 1)
-	o := owner(t, c, nil)
+	owner(t, c, nil)
 	id := clusterID(t, c)
 	for _, n := range c.Nodes {
 		_, err := n.Stop()
@@ -71,7 +71,7 @@ func TestPeers(t *testing.T) {
 		must(t, n.WaitServing(t.Context()))
 		must(t, c.WaitFormed(bounded(t, 20*time.Second)))
 	}
-	o = owner(t, c, nil)
+	o := owner(t, c, nil)
 	moves := get[[]api.Move](t)(o.History(t.Context()))
 	for _, n := range c.Nodes {
 		must(t, n.Kill()) // as when the power fails

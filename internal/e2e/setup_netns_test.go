@@ -236,7 +236,22 @@ func arithmetic(node, want string) func(api.Status) error {
 	}
 }
 
-// exec runs any command on a host.
+// within judges how long something took. What the machine stalled is excused; a
+// program with the race detector gets three times as long.
+func within(t *testing.T, what string, took, limit, stalled time.Duration) {
+	t.Helper()
+	allowed := limit
+	if os.Getenv(EnvRace) == "1" {
+		allowed *= 3
+	}
+	if took > allowed+stalled {
+		t.Errorf("%s took %v; must be within %v (stalled for %v)", what, took, limit, stalled)
+	} else {
+		t.Logf("%s took %v", what, took)
+	}
+}
+
+// exec1 runs any command on a host.
 func exec1(t *testing.T, h *testnet.Host, args ...string) string {
 	t.Helper()
 	return get[string](t)(h.Exec(t.Context(), args...))

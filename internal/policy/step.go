@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"maps"
+	"strings"
 	"time"
 )
 
@@ -109,7 +110,7 @@ func Step(s State, now time.Duration, owner string, owning bool, nodes []Node) (
 	var d Decision
 	if why := self.barred(); why != "" {
 		s.better = nil
-		d = leave(ownWords(why), candidates)
+		d = leave(ownWords(self, why), candidates)
 		d.Release = !d.Transfer
 	} else if !self.Ready {
 		s.better = nil
@@ -123,16 +124,13 @@ func Step(s State, now time.Duration, owner string, owning bool, nodes []Node) (
 	return s, d
 }
 
-// ownWords turns the reason of barred into the beginning of a sentence about
-// this node itself.
-func ownWords(why string) string {
-	switch why {
-	case "is a witness":
-		return "this node is a witness"
-	case "is drained":
-		return "this node is drained"
+// ownWords turns the reason of barred into the beginning of a sentence about the
+// leader. It is read on other nodes too, so that it names the leader.
+func ownWords(self Node, why string) string {
+	if strings.HasPrefix(why, "is ") {
+		return self.name() + " " + why
 	}
-	return "own " + why
+	return strings.Replace(why, "fault: ", "fault of "+self.name()+": ", 1)
 }
 
 // leave hands over to the best candidate, if there is one.

@@ -37,6 +37,10 @@ type Cmd struct {
 	// all the same, and signals reach it by its number out here.
 	OwnPIDs bool
 
+	// User, if not 0, is the user and group number that the program runs as, without
+	// any capability.
+	User uint32
+
 	pidInit bool // make it process 1 of a new process namespace
 }
 
@@ -102,6 +106,9 @@ func (h *Host) Start(c Cmd) (*Proc, error) {
 		p.cmd.Env = append(os.Environ(), c.Env...)
 	}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	if c.User != 0 {
+		p.cmd.SysProcAttr.Credential = &syscall.Credential{Uid: c.User, Gid: c.User}
+	}
 	if c.pidInit {
 		p.cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWPID
 	}

@@ -1,0 +1,368 @@
+package cluster
+
+// Ways in which two nodes could own at once, and the tests that fail without the
+// rule that closes each. The first thirteen were seen, or follow, with plain Raft;
+// the others were found in this package's own rules by reading and by simulation.
+//
+//	late replies counted by arrival            TestEvidenceIsStampedBeforeSending
+//	evidence of those who are no voters        lease.TestUntil
+//	restarted voter votes too early            TestRestartedVoterIsSilent
+//	bound voter votes, whatever the flag says  TestBoundVoterHelpsNobodyElse
+//	bound voter stands itself                  TestBoundVoterDoesNotStand
+//	vote leaves before own lease has ended     TestGrantedVoteEndsOwnLeaseFirst
+//	leader heard between grant and sending     TestVoteIsWithheldAfterHearingALeader
+//	hand-over while the old lease runs         TestNoHandOverBeforeRelease, TestTransferWithLateReplies
+//	released term bound again by heartbeats    lease.TestPromiseRelease
+//	late reply revives a revoked term          TestRevokedTermStaysRevoked
+//	failed hand-over, voters still free        TestFailedHandOverComesBackOnlyThroughRebind
+//	leader learnt of from two goroutines       TestHeartbeatFastPath
+//	pipelined requests are not stamped         TestPipelineIsRefused
+//	snapshot does not count as hearing         TestSnapshotCountsAsHearing
+//	changed heartbeat timeout                  TestChangeOfHeartbeat
+//
+//	release that arrives after its rebind      lease.TestPromiseLateRelease
+//	answer to an earlier rebind                lease.TestLedgerBind
+//	older release frees a restarted voter      TestOldReleaseDoesNotFreeARestartedVoter
+//	bound again while asking for votes         TestCandidateIsNotBoundAgain
+//	acknowledgement after helping a later term TestAcknowledgementIsWithheld
+//	lone voter needs nobody's vote             TestLoneVoterKeepsItsPromise
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+func TestEvidenceIsStampedBeforeSending(t *testing.T) {
+	r := newRig(t, 1).awake()
+	r.fence.lead(2)
+	r.net.before = func() { r.pass(60 * time.Millisecond) }
+	sent := r.now()
+	if err := r.send(2); err != nil {
+		t.Fatal(err)
+	}
+	if _, until := r.fence.until(); until != sent+rigLength {
+		t.Errorf("AppendEntries: lease until sent + %v, want + %v", until-sent, rigLength)
+	}
+	r.pass(time.Second)
+	sent = r.now()
+	if err := r.trans.InstallSnapshot("b", "b", &raft.InstallSnapshotRequest{Term: 2}, &raft.InstallSnapshotResponse{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if r.sink.until != sent+rigLength {
+		t.Errorf("InstallSnapshot: lease until sent + %v, want + %v", r.sink.until-sent, rigLength)
+	}
+}
+
+func TestRestartedVoterIsSilent(t *testing.T) {
+	r := newRig(t, 4)
+	r.pass(rigPromise - time.Millisecond)
+	if granted(r.ask(vote(5, "b"))) || r.raftAsked() != 0 {
+		t.Error("a voter that has just started voted")
+	}
+	if err := r.trans.RequestVote("b", "b", vote(5, "a"), &raft.RequestVoteResponse{}); !errors.Is(err, errPromised) {
+		t.Errorf("a voter that has just started stands: %v", err)
+	}
+	r.pass(time.Millisecond)
+	if !granted(r.ask(vote(5, "b"))) {
+		t.Error("no vote after the promise")
+	}
+}
+
+func TestBoundVoterHelpsNobodyElse(t *testing.T) {
+	r := newRig(t, 1).awake()
+	r.ask(entries(2, "b"))
+	before := r.raftAsked()
+	r.pass(rigPromise / 3)
+	asked := vote(3, "c")
+	asked.LeadershipTransfer = true
+	if granted(r.ask(asked)) {
+		t.Error("voted while bound, for a candidate that says it is a hand-over")
+	}
+	if granted(r.ask(&raft.RequestPreVoteRequest{RPCHeader: from("c"), Term: 3})) {
+		t.Error("pre-voted while bound")
+	}
+	if r.raftAsked() != before {
+		t.Error("Raft was asked, and may have changed its term")
+	}
+	if !granted(r.ask(vote(3, "b"))) {
+		t.Error("no vote for the node it is bound to")
+	}
+}
+
+// Raft would refuse until its own randomized timer says that the leader is gone.
+func TestEndOfPromiseDecidesNotRaftsTimer(t *testing.T) {
+	r := newRig(t, 1).awake()
+	r.ask(entries(2, "b"))
+	r.pass(rigPromise)
+	r.ask(vote(3, "c"))
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	req, ok := r.asked[len(r.asked)-1].(*raft.RequestVoteRequest)
+	if !ok || !req.LeadershipTransfer {
+		t.Errorf("Raft was asked %+v, want the flag that ends its own waiting", r.asked[len(r.asked)-1])
+	}
+}
+
+// A refusal would cost the candidate a whole new random timeout.
+func TestPreVoteIsHeldUntilThePromiseEnds(t *testing.T) {
+	r := newRig(t, 1).awake()
+	r.ask(entries(2, "b"))
+	r.pass(rigPromise - 20*time.Millisecond)
+	time.AfterFunc(5*time.Millisecond, func() { r.pass(20 * time.Millisecond) })
+	if !granted(r.ask(&raft.RequestPreVoteRequest{RPCHeader: from("c"), Term: 3})) {
+		t.Error("refused 20 ms before the promise ended")
+	}
+}
+
+func TestBoundVoterDoesNotStand(t *testing.T) {
+	r := newRig(t, 1).awake()
+	r.ask(entries(2, "b"))
+	if err := r.trans.RequestVote("c", "c", vote(3, "a"), &raft.RequestVoteResponse{}); !errors.Is(err, errPromised) {
+		t.Errorf("RequestVote: %v", err)
+	}
+	if err := r.trans.RequestPreVote("c", "c", &raft.RequestPreVoteRequest{Term: 3}, &raft.RequestPreVoteResponse{}); !errors.Is(err, errPromised) {
+		t.Errorf("RequestPreVote: %v", err)
+	}
+	if len(r.net.sent) != 0 {
+		t.Errorf("sent %v", r.net.sent)
+	}
+}
+
+func TestGrantedVoteEndsOwnLeaseFirst(t *testing.T) {
+	r := newRig(t, 1).awake().leads(2)
+	if r.sink.until == 0 {
+		t.Fatal("no lease to end")
+	}
+	if !granted(r.ask(vote(3, "b"))) {
+		t.Fatal("not granted")
+	}
+	if r.sink.revoked < 2 || r.sink.until != 0 {
+		t.Errorf("the vote left, and the lease runs until %v", r.sink.until)
+	}
+	if term, _ := r.fence.until(); term != 0 {
+		t.Errorf("still leads in term %d", term)
+	}
+}
+
+func TestVoteIsWithheldAfterHearingALeader(t *testing.T) {
+	r := newRig(t, 1).awake()
+	inner := r.raft
+	r.raft = func(command any) any {
+		if _, ok := command.(*raft.RequestVoteRequest); ok {
+			r.fence.heard(2, "b") // while Raft writes the vote to disk
+		}
+		return inner(command)
+	}
+	if granted(r.ask(vote(2, "c"))) {
+		t.Error("voted for c, having promised b not to")
+	}
+}
+
+func TestNoHandOverBeforeRelease(t *testing.T) {
+	r := newRig(t, 1).awake().leads(2)
+	timeoutNow := func() error {
+		return r.trans.TimeoutNow("b", "b", &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{})
+	}
+	if err := timeoutNow(); !errors.Is(err, errNotReleased) {
+		t.Errorf("with a lease: %v", err)
+	}
+	seq := r.fence.release(2, []string{"b", "c"})
+	if r.sink.revoked != 2 || r.sink.until != 0 {
+		t.Error("released, and still answering")
+	}
+	if err := timeoutNow(); err != nil {
+		t.Errorf("released: %v", err)
+	}
+	r.fence.bind(2, seq, "c", r.now())
+	if err := timeoutNow(); !errors.Is(err, errNotReleased) {
+		t.Errorf("after the release was taken back: %v", err)
+	}
+}
+
+func TestRevokedTermStaysRevoked(t *testing.T) {
+	r := newRig(t, 1).awake().leads(2)
+	r.net.before = func() { r.fence.revoke(2) } // the reply is under way
+	if err := r.send(2); err != nil {
+		t.Fatal(err)
+	}
+	r.fence.lead(2) // noticed late
+	if _, until := r.fence.until(); until != 0 || r.sink.until != 0 {
+		t.Error("a late reply revived a revoked term")
+	}
+}
+
+func TestFailedHandOverComesBackOnlyThroughRebind(t *testing.T) {
+	r := newRig(t, 1).awake().leads(2)
+	r.sink.revoked = 0
+	seq := r.fence.release(2, []string{"b", "c"})
+	r.sink.revoked = 0 // what follows is about the fence, not about this sink
+	if err := r.send(2); err != nil {
+		t.Fatal(err)
+	}
+	if _, until := r.fence.until(); until != 0 {
+		t.Error("an acknowledgement of a voter that is free gave a lease")
+	}
+	r.fence.bind(2, seq, "c", r.now())
+	if _, until := r.fence.until(); until != r.now()+rigLength {
+		t.Errorf("bound again: lease until %v", until)
+	}
+	r.pass(rigLength / 2)
+	if err := r.send(2); err != nil { // b, which is still free
+		t.Fatal(err)
+	}
+	if _, until := r.fence.until(); until != r.now()+rigLength/2 {
+		t.Errorf("the acknowledgement of a free voter moved the lease to now + %v", until-r.now())
+	}
+}
+
+func TestHeartbeatFastPath(t *testing.T) {
+	r := newRig(t, 1).awake()
+	fast := 0
+	r.trans.SetHeartbeatHandler(func(rpc raft.RPC) {
+		fast++
+		rpc.Respond(&raft.AppendEntriesResponse{Term: rpc.Command.(*raft.AppendEntriesRequest).Term, Success: true}, nil)
+	})
+	beat := func(term uint64, leader string) raft.RPCResponse {
+		answers := make(chan raft.RPCResponse, 1)
+		r.net.heartbeat(raft.RPC{Command: &raft.AppendEntriesRequest{RPCHeader: from(leader), Term: term}, RespChan: answers})
+		return <-answers
+	}
+	for _, step := range []struct {
+		name   string
+		do     func()
+		term   uint64
+		leader string
+		fast   bool
+	}{
+		{"leader that Raft has not accepted", func() {}, 2, "b", false},
+		{"accepted leader", func() {}, 2, "b", true},
+		{"another leader", func() {}, 3, "c", false},
+		{"the one before", func() {}, 2, "b", false},
+		{"candidate", func() { r.following = false }, 3, "c", false},
+	} {
+		step.do()
+		before, asked := fast, r.raftAsked()
+		beat(step.term, step.leader)
+		if got := fast > before; got != step.fast {
+			t.Errorf("%s: fast %v, want %v", step.name, got, step.fast)
+		}
+		if passed := r.raftAsked() > asked; passed == step.fast {
+			t.Errorf("%s: main loop asked: %v", step.name, passed)
+		}
+	}
+	r.following = true
+	beat(4, "b")
+	r.pass(rigPromise - 1)
+	beat(4, "b")
+	r.pass(rigPromise - 1)
+	if r.fence.bound("c") <= 0 {
+		t.Error("a heartbeat on the fast path did not bind")
+	}
+}
+
+func TestPipelineIsRefused(t *testing.T) {
+	r := newRig(t, 1)
+	if _, err := r.trans.AppendEntriesPipeline("b", "b"); !errors.Is(err, raft.ErrPipelineReplicationNotSupported) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestSnapshotCountsAsHearing(t *testing.T) {
+	r := newRig(t, 1).awake()
+	r.ask(&raft.InstallSnapshotRequest{RPCHeader: from("b"), Term: 2})
+	if granted(r.ask(vote(3, "c"))) {
+		t.Error("voted right after a snapshot from the leader")
+	}
+}
+
+func TestChangeOfHeartbeat(t *testing.T) {
+	for _, h := range []HeartbeatSetting{
+		{Current: 100 * time.Millisecond, Previous: 300 * time.Millisecond},
+		{Current: 300 * time.Millisecond, Previous: 100 * time.Millisecond},
+	} {
+		if h.Promise() != 300*time.Millisecond || h.Counted() != 100*time.Millisecond {
+			t.Errorf("%+v: promise %v, counted %v: want the longer and the shorter", h, h.Promise(), h.Counted())
+		}
+	}
+	r := newRig(t, 1).awake()
+	r.fence.setTiming(3*rigPromise, rigLength)
+	r.ask(entries(2, "b"))
+	r.fence.setTiming(rigPromise, rigLength) // settled: the running promise stays
+	r.pass(2 * rigPromise)
+	if granted(r.ask(vote(3, "c"))) {
+		t.Error("a running promise was shortened")
+	}
+}
+
+func TestOldReleaseDoesNotFreeARestartedVoter(t *testing.T) {
+	// It had promised the leader of term 7, and has forgotten it.
+	r := newRig(t, 7)
+	r.fence.freed(6, 1)
+	if granted(r.ask(vote(8, "c"))) {
+		t.Error("freed by a release that is older than the term it knows")
+	}
+	r.fence.freed(7, 1)
+	if !granted(r.ask(vote(8, "c"))) {
+		t.Error("not freed by the release of the term it knows")
+	}
+}
+
+func TestCandidateIsNotBoundAgain(t *testing.T) {
+	r := newRig(t, 1).awake()
+	r.ask(entries(2, "b"))
+	r.fence.freed(2, 1)
+	if err := r.trans.RequestVote("c", "c", vote(3, "a"), &raft.RequestVoteResponse{}); err != nil {
+		t.Fatal(err)
+	}
+	if r.fence.rebind(2, 1, "b") {
+		t.Error("bound to b in term 2, having asked for votes in term 3")
+	}
+}
+
+func TestAcknowledgementIsWithheld(t *testing.T) {
+	r := newRig(t, 1).awake()
+	inner := r.raft
+	r.raft = func(command any) any {
+		r.fence.grants(3, "c") // Raft grants a vote in a later term meanwhile
+		return inner(command)
+	}
+	for _, command := range []any{entries(2, "b"), &raft.InstallSnapshotRequest{RPCHeader: from("b"), Term: 2}} {
+		if a := r.ask(command); !errors.Is(a.Error, errMovedOn) {
+			t.Errorf("%T: answered %+v, %v", command, a.Response, a.Error)
+		}
+	}
+	r.raft = func(any) any { return &raft.AppendEntriesResponse{Term: 3} }
+	if a := r.ask(entries(2, "b")); a.Error != nil {
+		t.Errorf("a refusal was withheld, which tells the leader of the later term: %v", a.Error)
+	}
+	// The same on the fast path.
+	r.raft = inner
+	r.ask(entries(4, "b"))
+	r.trans.SetHeartbeatHandler(func(rpc raft.RPC) {
+		r.fence.heard(5, "c")
+		rpc.Respond(&raft.AppendEntriesResponse{Term: 4, Success: true}, nil)
+	})
+	answers := make(chan raft.RPCResponse, 1)
+	r.net.heartbeat(raft.RPC{Command: &raft.AppendEntriesRequest{RPCHeader: from("b"), Term: 4}, RespChan: answers})
+	if a := <-answers; !errors.Is(a.Error, errMovedOn) {
+		t.Errorf("heartbeat: answered %+v, %v", a.Response, a.Error)
+	}
+}
+
+func TestLoneVoterKeepsItsPromise(t *testing.T) {
+	r := newRig(t, 1).awake()
+	r.ask(entries(2, "b")) // which then takes itself out of the configuration
+	r.peers = []string{"a"}
+	r.fence.lead(3)
+	if _, until := r.fence.until(); until != 0 {
+		t.Error("owns while bound to another node")
+	}
+	r.pass(rigPromise)
+	r.fence.tick()
+	if r.sink.until != r.now()+rigLength {
+		t.Errorf("lease until %v after the promise", r.sink.until)
+	}
+}

@@ -1,0 +1,190 @@
+package trial
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/raftvip/raftvip/internal/testnet"
+)
+
+// A Fault is something that is done to a running product and undone again.
+type Fault struct {
+	// Name is the word for flags; Title is for people.
+	Name, Title string
+	// Moves: another node has to take over while the fault lasts.
+	Moves bool
+	// PeerNetwork: it needs a lab where the nodes have a network of their own.
+	PeerNetwork bool
+	// Thaws: the old owner's daemon goes on where it stood when it is healed.
+	Thaws bool
+	// CutsClient: clients cannot reach the old owner either, so that they see the
+	// gap even if it goes on answering.
+	CutsClient bool
+	// MayRefuse: a planned move under such conditions may be declined.
+	MayRefuse bool
+	// Planned: nothing is broken, so there is nothing to wait for.
+	Planned bool
+
+	inject func(ctx context.Context, r *Rig, owner *testnet.Host) (undo, error)
+}
+
+// undo heals what a fault did; nil if there is nothing to heal.
+type undo func(ctx context.Context) error
+
+// How late messages between the old owner and the voters are in a planned move
+// with delayed replies. There and back is well under the default heartbeat
+// timeout, so that the leader stays the leader; its lease renews late.
+const (
+	requestDelay = 10 * time.Millisecond
+	replyDelay   = 60 * time.Millisecond
+)
+
+// Faults returns all there are, in the order of the table.
+func Faults() []Fault {
+	return []Fault{
+		{Name: "kill", Title: "kill -9", Moves: true, inject: kill},
+		{Name: "power", Title: "power loss", Moves: true, CutsClient: true, inject: power},
+		{Name: "freeze", Title: "SIGSTOP, then SIGCONT", Moves: true, Thaws: true, inject: freeze},
+		{Name: "starve", Title: "CPU quota 0.1 %, then lifted", Moves: true, Thaws: true, inject: starve},
+		{Name: "isolate", Title: "full partition", Moves: true, CutsClient: true, inject: isolate},
+		{Name: "cut-out", Title: "owner to others cut", Moves: true, inject: cutOut},
+		{Name: "cut-in", Title: "others to owner cut", Moves: true, inject: cutIn},
+		{Name: "cut-peers", Title: "peer links cut, clients reach all", Moves: true, PeerNetwork: true, inject: cutPeers},
+		{Name: "restart-voter", Title: "owner cut off, a voter restarts", Moves: true, inject: restartVoter},
+		{Name: "slow-transfer", Title: "planned move, replies delayed", MayRefuse: true, inject: slowMove},
+		{Name: "kill-all", Title: "kill -9 of all, start all", inject: killAll},
+		{Name: "term", Title: "SIGTERM", Moves: true, Planned: true, inject: term},
+		{Name: "transfer", Title: "planned move", Moves: true, Planned: true, inject: move},
+	}
+}
+
+// Find returns the faults of these names.
+func Find(names ...string) ([]Fault, error) {
+	var out []Fault
+	all := Faults()
+next:
+	for _, n := range names {
+		for _, f := range all {
+			if f.Name == n {
+				out = append(out, f)
+				continue next
+			}
+		}
+		var known []string
+		for _, f := range all {
+			known = append(known, f.Name)
+		}
+		return nil, fmt.Errorf("fault %q: must be one of %v", n, known)
+	}
+	return out, nil
+}
+
+func kill(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	return func(context.Context) error { return r.System.Start(o) }, r.System.Kill(o)
+}
+
+// power takes the carrier with the processes, as a machine that is gone does.
+func power(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	return func(context.Context) error {
+		return errors.Join(r.Lab.LinkUp(o), r.System.Start(o))
+	}, errors.Join(r.Lab.LinkDown(o), r.System.Kill(o))
+}
+
+func freeze(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	return func(context.Context) error { return r.System.Thaw(o) }, r.System.Freeze(o)
+}
+
+func starve(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	t, err := r.Lab.Throttle(0.001, r.System.Pids(o)...)
+	if err != nil {
+		return nil, err
+	}
+	return func(context.Context) error { return t.Lift() }, nil
+}
+
+func (r *Rig) heal(context.Context) error { return r.Lab.Heal() }
+
+func isolate(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	return r.heal, r.Lab.Isolate(o)
+}
+
+func cutOut(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	var errs []error
+	for _, h := range r.Others(o) {
+		errs = append(errs, r.Lab.Cut(o, h))
+	}
+	return r.heal, errors.Join(errs...)
+}
+
+func cutIn(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	var errs []error
+	for _, h := range r.Others(o) {
+		errs = append(errs, r.Lab.Cut(h, o))
+	}
+	return r.heal, errors.Join(errs...)
+}
+
+func cutPeers(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	return r.heal, r.Lab.Split([]*testnet.Host{o}, r.Others(o), testnet.Peer)
+}
+
+// restartVoter makes a voter forget that it has heard a leader while that one
+// still has its lease.
+func restartVoter(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	if err := r.Lab.Isolate(o); err != nil {
+		return r.heal, err
+	}
+	v := r.Others(o)[0]
+	if err := r.System.Kill(v); err != nil {
+		return r.heal, err
+	}
+	return r.heal, r.System.Start(v)
+}
+
+func slowMove(ctx context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	for _, h := range r.Others(o) {
+		if err := errors.Join(r.Lab.Delay(o, h, requestDelay), r.Lab.Delay(h, o, replyDelay)); err != nil {
+			return r.heal, err
+		}
+	}
+	// Until what is under way is late too.
+	if err := sleep(ctx, 5*replyDelay); err != nil {
+		return r.heal, err
+	}
+	back, err := r.System.Move(ctx, o)
+	return both(r.heal, back), err
+}
+
+func killAll(_ context.Context, r *Rig, _ *testnet.Host) (undo, error) {
+	each := func(do func(*testnet.Host) error) error {
+		var errs []error
+		for _, h := range r.Lab.Nodes() {
+			errs = append(errs, do(h))
+		}
+		return errors.Join(errs...)
+	}
+	return func(context.Context) error { return each(r.System.Start) }, each(r.System.Kill)
+}
+
+func term(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	return func(context.Context) error { return r.System.Start(o) }, r.System.Term(o)
+}
+
+func move(ctx context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	back, err := r.System.Move(ctx, o)
+	return both(nil, back), err
+}
+
+func both(a, b undo) undo {
+	return func(ctx context.Context) error {
+		var errs []error
+		for _, f := range []undo{a, b} {
+			if f != nil {
+				errs = append(errs, f(ctx))
+			}
+		}
+		return errors.Join(errs...)
+	}
+}

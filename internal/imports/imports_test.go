@@ -1,0 +1,181 @@
+package imports
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/raftvip/raftvip/"
+
+// A pkg is a package of this module. All its files count, whatever system they
+// are for.
+type pkg struct {
+	path  string   // without the module's
+	deps  []string // all packages that it is built of, and what those import of others
+	tests []string // what its tests import directly
+}
+
+// list reads the files itself: a result that came from "go list" would be cached
+// for ever by "go test", which cannot see what another process reads.
+func list(t *testing.T) []pkg {
+	t.Helper()
+	code, tests := make(map[string][]string), make(map[string][]string)
+	root := filepath.Join("..", "..")
+	err := filepath.WalkDir(root, func(file string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && file != root) {
+			return filepath.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(file, ".go") {
+			return nil
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		dir, err := filepath.Rel(root, filepath.Dir(file))
+		if err != nil {
+			return err
+		}
+		of, path := code, filepath.ToSlash(dir)
+		if strings.HasSuffix(file, "_test.go") {
+			of = tests
+		}
+		of[path] = append(of[path], importsOf(t, parsed.Imports)...)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []pkg
+	for _, path := range slices.Sorted(maps.Keys(union(code, tests))) {
+		deps := make(map[string]bool)
+		for todo := slices.Clone(code[path]); len(todo) > 0; {
+			next := todo[0]
+			todo = todo[1:]
+			if !deps[next] {
+				deps[next] = true
+				todo = append(todo, code[strings.TrimPrefix(next, module)]...)
+			}
+		}
+		all = append(all, pkg{path: path, deps: slices.Sorted(maps.Keys(deps)), tests: tests[path]})
+	}
+	return all
+}
+
+func importsOf(t *testing.T, specs []*ast.ImportSpec) []string {
+	t.Helper()
+	var paths []string
+	for _, spec := range specs {
+		path, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, path)
+	}
+	return paths
+}
+
+func union(a, b map[string][]string) map[string][]string {
+	both := maps.Clone(a)
+	maps.Copy(both, b)
+	return both
+}
+
+// within tells whether path is the package or folder root, or below it.
+func within(path, root string) bool {
+	return path == root || strings.HasPrefix(path, root+"/")
+}
+
+// standard tells whether an import path is of the standard library: only there
+// does the first element have no dot.
+func standard(path string) bool {
+	first, _, _ := strings.Cut(path, "/")
+	return !strings.Contains(first, ".")
+}
+
+// using returns those of paths that are in the folder root of this module.
+func using(paths []string, root string) []string {
+	return slices.DeleteFunc(slices.Clone(paths), func(path string) bool {
+		return !within(path, module+root)
+	})
+}
+
+func TestStandardLibraryOnly(t *testing.T) {
+	rules := []struct{ path, reason string }{
+		{"cluster/lease", "the arithmetic that makes ownership exclusive is pure, so that it can be read, modelled and tested without a cluster"},
+		{"internal/policy", "who should own is a pure function of the hints: it has no way to make anybody owner"},
+		{"internal/keepalived", "the language is read without knowing what it is for, so that tools and fuzzers can use it alone"},
+	}
+	all := list(t)
+	for _, rule := range rules {
+		at := slices.IndexFunc(all, func(p pkg) bool { return p.path == rule.path })
+		if at < 0 {
+			t.Errorf("%s is gone: change the rule with it", rule.path)
+			continue
+		}
+		for _, p := range all {
+			if !within(p.path, rule.path) {
+				continue
+			}
+			for _, d := range append(slices.Clone(p.deps), p.tests...) {
+				if !standard(d) && !within(d, module+rule.path) {
+					t.Errorf("%s uses %s, but may use the standard library only: %s", p.path, d, rule.reason)
+				}
+			}
+		}
+	}
+}
+
+func TestClusterAndAddressesApart(t *testing.T) {
+	rules := []struct{ path, not, reason string }{
+		{"vip", "cluster", "what puts an address on an interface is told until when, never by whom or why"},
+		{"cluster", "vip", "the lease is decided without knowing what it is for; it reaches the addresses through internal/daemon alone"},
+		{"internal/testnet", "vip", "the judge of a test must not share code with what it judges"},
+		{"internal/testnet", "cluster", "the judge of a test must not share code with what it judges"},
+	}
+	for _, p := range list(t) {
+		for _, rule := range rules {
+			if !within(p.path, rule.path) {
+				continue
+			}
+			if bad := using(p.deps, rule.not); len(bad) > 0 {
+				t.Errorf("%s uses %s: %s", p.path, strings.Join(bad, ", "), rule.reason)
+			}
+			if bad := using(p.tests, rule.not); len(bad) > 0 {
+				t.Errorf("a test of %s uses %s: %s", p.path, strings.Join(bad, ", "), rule.reason)
+			}
+		}
+	}
+}
+
+func TestOnlyDaemonKnowsBoth(t *testing.T) {
+	const reason = "authority flows one way, from the lease to the addresses, in one place that can be read"
+	exempt := []string{
+		"internal/daemon", // joins them
+		"cmd/raftvip",     // wires the daemon up, and cleans addresses up without it
+		"internal/e2e",    // test code: looks at the whole product
+	}
+	for _, p := range list(t) {
+		if slices.ContainsFunc(exempt, func(root string) bool { return within(p.path, root) }) {
+			continue
+		}
+		both := append(slices.Clone(p.deps), p.tests...)
+		if len(using(both, "vip")) > 0 && len(using(both, "cluster")) > 0 {
+			t.Errorf("%s uses both cluster and vip: %s", p.path, reason)
+		}
+		if len(using(both, "internal/daemon")) > 0 {
+			t.Errorf("%s uses internal/daemon, and so both cluster and vip: %s", p.path, reason)
+		}
+	}
+}
