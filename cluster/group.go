@@ -74,6 +74,7 @@ type Group struct {
 
 	transfers sync.WaitGroup // hand-overs under way
 	calls     sync.WaitGroup // lease messages under way
+	ended     chan struct{}  // closed when the group shuts down: nobody waits for calls then
 
 	reload sync.Mutex // one change of Raft's timeouts at a time
 	detect bool       // notice a silent leader exactly one timeout after it was heard
@@ -129,7 +130,7 @@ func newGroup(p groupParts) (*Group, error) {
 	f := newFence(p.self, p.now, p.heartbeat.Promise(), lease.Length(p.heartbeat.Counted()), term, p.sink)
 	g := &Group{
 		name: p.name, self: p.self, logs: p.logs, log: p.log.With("group", p.name), now: p.now, fence: f,
-		machine: newStateMachine(p.changed), leaders: make(chan bool, 16), changed: p.changed, peers: p.peers,
+		machine: newStateMachine(p.changed), leaders: make(chan bool, 16), ended: make(chan struct{}), changed: p.changed, peers: p.peers,
 	}
 	g.trans = newLeaseTransport(p.inner, f, func() time.Duration {
 		f.mu.Lock()
@@ -218,6 +219,7 @@ func (g *Group) run(ctx context.Context) error {
 			// answered, or its own goroutines wait for them.
 			err := g.raft.Shutdown().Error()
 			binder.Wait()
+			close(g.ended)
 			g.calls.Wait()
 			return errors.Join(err, g.trans.Close())
 		case leading := <-g.leaders:
@@ -268,7 +270,10 @@ func (g *Group) length() time.Duration {
 // writes to the disks of a majority.
 func (g *Group) assume(ctx context.Context) {
 	term := g.raft.CurrentTerm()
-	if g.raft.State() != raft.Leader {
+	// The term is read again after the state: else it could be another leader's, of
+	// a term before the one that this node has won meanwhile, and voters would take
+	// a heartbeat of it for that leader's.
+	if g.raft.State() != raft.Leader || g.raft.CurrentTerm() != term {
 		return
 	}
 	g.confirm(term)
@@ -477,10 +482,10 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	if err == nil {
 		err = g.raft.LeadershipTransferToServer(target.ID, target.Address).Error()
 	}
+	stop()
 	if err == nil {
 		return nil
 	}
-	stop()
 	g.rebind(context.WithoutCancel(ctx), release)
 	return refuse(CodeTransfer, `see "raftvip status"; the owner stays`, "hand over to %s: %s", to, err)
 }
@@ -507,6 +512,13 @@ func (g *Group) caughtUp(ctx context.Context, term uint64, id string) bool {
 // with their own timeout. Stop ends them all and waits for it.
 func (g *Group) free(ctx context.Context, servers []raft.Server, r Release, needed int) (stop func(), err error) {
 	calls, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	g.calls.Go(func() {
+		select {
+		case <-g.ended:
+			cancel()
+		case <-calls.Done():
+		}
+	})
 	type answer struct {
 		id  string
 		err error
