@@ -420,7 +420,10 @@ func (g *Group) apply(ctx context.Context, c Command) error {
 			"the cluster did not confirm the change in time: no majority of the voters answers")
 	}
 	switch {
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+	case errors.Is(err, raft.ErrLeadershipLost):
+		return refuse(CodeUncertain, "look whether it took effect before you repeat it",
+			"the leader changed while the change was being written: it may or may not have taken effect")
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return refuse(CodeNotLeader, "try again", "the leader has just changed")
 	case err != nil:
 		return fmt.Errorf("commit to the cluster's log: %w", err)
