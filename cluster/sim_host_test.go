@@ -30,6 +30,7 @@ type simHost struct {
 	ppm    int64
 	hb     time.Duration
 	raw    bool // the holder is whoever Raft calls leader
+	order  func(lost string) []string
 
 	mu       sync.Mutex
 	deadline time.Duration // by the host's clock
@@ -229,7 +230,7 @@ func (h *simHost) boot() *simProc {
 		g, err := newGroup(groupParts{
 			name: DefaultGroup, self: h.id, log: log, now: h.now, heartbeat: HeartbeatSetting{Current: h.hb, Previous: h.hb},
 			sink: p, inner: p.trans, logs: store, stable: store, snapshots: h.snaps,
-			peers: simPeers{p}, changed: p.changed, raftLog: log,
+			peers: simPeers{p}, changed: p.changed, raftLog: log, order: h.order,
 		})
 		if err != nil {
 			h.t.Fatal(err)
