@@ -46,7 +46,7 @@ type simHost struct {
 	proc  *simProc // nil while none runs
 	last  *simProc // the one before
 	store *memStore
-	snaps raft.SnapshotStore
+	snaps *memSnapshots
 	id    string
 	lives int
 	gone  sync.WaitGroup // processes that were killed
@@ -297,7 +297,7 @@ func (h *simHost) kill() {
 	h.mu.Unlock()
 	h.thaw() // whoever waits finds itself dead
 	h.freeDisk()
-	h.store = h.store.clone()
+	h.store, h.snaps = h.store.clone(), h.snaps.clone()
 	h.net.mu.Lock()
 	delete(h.net.procs, p.address)
 	h.net.mu.Unlock()

@@ -191,7 +191,7 @@ func newSim(t *testing.T, o simOptions) *sim {
 			t: t, name: fmt.Sprintf("h%d", i+1), net: s.net, start: start, hb: hb, raw: o.raw,
 			offset: time.Hour + time.Duration(rng.Int64N(int64(1000*time.Hour))),
 			ppm:    []int64{-simPPM, simPPM, rng.Int64N(2*simPPM) - simPPM}[rng.IntN(3)],
-			store:  newMemStore(), snaps: raft.NewInmemSnapshotStore(),
+			store:  newMemStore(), snaps: &memSnapshots{},
 		}
 		h.id = h.name
 		if o.seed%4 != 0 {
