@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -35,21 +34,6 @@ type Standing struct {
 	Heard time.Duration
 }
 
-// A Release is what a leader says when it hands its group over.
-type Release struct {
-	Group string `json:"group"`
-	Term  uint64 `json:"term"`
-	// Seq counts the releases of one term by its leader: messages overtake one
-	// another, and a release that has been taken back must not free a voter.
-	Seq  uint64 `json:"seq"`
-	From string `json:"from"` // node ID
-	To   string `json:"to"`   // node ID
-	// Reason is for the history.
-	Reason string `json:"reason"`
-	// Manual: an operator wants it so, and nobody is to preempt the new owner.
-	Manual bool `json:"manual,omitempty"`
-}
-
 // A Group is one Raft group on one node.
 type Group struct {
 	name    string
@@ -76,14 +60,8 @@ type Group struct {
 	calls     sync.WaitGroup // lease messages under way
 	ended     chan struct{}  // closed when the group shuts down: nobody waits for calls then
 
-	reload sync.Mutex // one change of Raft's timeouts at a time
-	detect bool       // notice a silent leader exactly one timeout after it was heard
-}
-
-// peerCaller sends the lease messages to another voter.
-type peerCaller interface {
-	callRelease(ctx context.Context, address string, r Release) error
-	callRebind(ctx context.Context, address string, r Release) error
+	reload chan struct{} // holds a token during a change of Raft's timeouts
+	detect bool          // notice a silent leader exactly one timeout after it was heard
 }
 
 type groupParts struct {
@@ -131,6 +109,7 @@ func newGroup(p groupParts) (*Group, error) {
 	g := &Group{
 		name: p.name, self: p.self, logs: p.logs, log: p.log.With("group", p.name), now: p.now, fence: f,
 		machine: newStateMachine(p.changed), leaders: make(chan bool, 16), ended: make(chan struct{}), changed: p.changed, peers: p.peers,
+		reload: make(chan struct{}, 1),
 	}
 	g.trans = newLeaseTransport(p.inner, f, func() time.Duration {
 		f.mu.Lock()
@@ -393,14 +372,6 @@ func (g *Group) Holder() (nodeID string, term uint64, ago time.Duration) {
 	return id, term, g.fence.now() - g.fence.heardAt
 }
 
-// released is the voter's side of a hand-over.
-func (g *Group) released(r Release) {
-	g.mu.Lock()
-	g.release, g.releaseAt = r, g.now()
-	g.mu.Unlock()
-	g.fence.freed(r.Term, r.Seq)
-}
-
 // apply commits a command. A refusal by the state machine is returned as it is.
 func (g *Group) apply(ctx context.Context, c Command) error {
 	b, err := json.Marshal(c)
@@ -435,200 +406,12 @@ func (g *Group) apply(ctx context.Context, c Command) error {
 	return nil
 }
 
-// Transfer hands the group over to a voter. The caller has stopped answering for
-// the group's addresses already, or its guard will when the lease sink says so.
-// The order is: lease revoked here, then the voters are freed, then Raft is asked.
-// When the hand-over fails the promises are taken back, and the lease with them.
-func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) error {
-	g.mu.Lock()
-	if g.transfer || g.closing {
-		g.mu.Unlock()
-		return refuse(CodeTransfer, "try again in a moment", "a hand-over is under way already")
-	}
-	g.transfer = true
-	g.transfers.Add(1)
-	g.mu.Unlock()
-	defer func() {
-		g.mu.Lock()
-		g.transfer = false
-		g.mu.Unlock()
-		g.transfers.Done()
-	}()
-
-	term, _ := g.fence.until()
-	if term == 0 {
-		return refuse(CodeNotLeader, "", "this node does not lead group %s", g.name)
-	}
-	var target raft.Server
-	servers := g.raft.GetConfiguration().Configuration().Servers
-	var others []string
-	for _, s := range servers {
-		if s.Suffrage != raft.Voter || string(s.ID) == g.self {
-			continue
-		}
-		others = append(others, string(s.ID))
-		if string(s.ID) == to {
-			target = s
-		}
-	}
-	if target.ID == "" {
-		return refuse(CodeTransfer, `see "raftvip node list"`, "node %s is not another voter of group %s", to, g.name)
-	}
-	if ago, ok := g.fence.contact(to); !ok || ago > g.length() {
-		return refuse(CodeTransfer, `see "raftvip status"`, "node %s does not answer", to)
-	}
-	if !g.caughtUp(ctx, term, to) {
-		return refuse(CodeTransfer, `see "raftvip status"`, "node %s does not have the newest state yet", to)
-	}
-	release := Release{Group: g.name, Term: term, From: g.self, To: to, Reason: reason, Manual: manual}
-	release.Seq = g.fence.release(term, others)
-	stop, err := g.free(ctx, servers, release, (len(others)+1)/2) // with this node's own, a majority
-	if err == nil {
-		err = g.raft.LeadershipTransferToServer(target.ID, target.Address).Error()
-	}
-	stop()
-	if err == nil {
-		return nil
-	}
-	g.rebind(context.WithoutCancel(ctx), release)
-	return refuse(CodeTransfer, `see "raftvip status"; the owner stays`, "hand over to %s: %s", to, err)
-}
-
-// caughtUp waits a moment until a voter has the whole log. A hand-over to one that
-// has not is slow, and in Raft v1.8.0 the second one to a node that does not answer
-// may never end: the node that asked for it could not commit again.
-func (g *Group) caughtUp(ctx context.Context, term uint64, id string) bool {
-	for end := g.now() + g.length()/2; g.trans.matches(term, id) < g.raft.LastIndex(); {
-		if g.now() >= end {
-			return false
-		}
-		select {
-		case <-time.After(time.Millisecond):
-		case <-ctx.Done():
-			return false
-		}
-	}
-	return true
-}
-
-// free tells the voters that the lease is released and waits until the target
-// and enough others to elect it know. The rest are not waited for: the calls end
-// with their own timeout. Stop ends them all and waits for it.
-func (g *Group) free(ctx context.Context, servers []raft.Server, r Release, needed int) (stop func(), err error) {
-	calls, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-	g.calls.Go(func() {
-		select {
-		case <-g.ended:
-			cancel()
-		case <-calls.Done():
-		}
-	})
-	type answer struct {
-		id  string
-		err error
-	}
-	answers := make(chan answer, len(servers))
-	var sent sync.WaitGroup
-	asked := 0
-	for _, s := range servers {
-		if s.Suffrage != raft.Voter || string(s.ID) == g.self {
-			continue
-		}
-		asked++
-		sent.Go(func() { answers <- answer{string(s.ID), g.peers.callRelease(calls, string(s.Address), r)} })
-	}
-	g.calls.Go(func() { sent.Wait(); cancel() })
-	// A call that has ended sends nothing on a new connection any more, so that a
-	// voter that is restarted after it was bound again cannot hear of this release.
-	stop = func() { cancel(); sent.Wait() }
-	ctx, cancelWait := context.WithTimeout(ctx, max(g.length(), 100*time.Millisecond))
-	defer cancelWait()
-	target := false
-	var failures []error
-	for range asked {
-		select {
-		case a := <-answers:
-			if a.err != nil {
-				failures = append(failures, fmt.Errorf("%s: %w", a.id, a.err))
-				continue
-			}
-			needed--
-			target = target || a.id == r.To
-			if target && needed <= 0 {
-				return stop, nil
-			}
-		case <-ctx.Done():
-			return stop, fmt.Errorf("voters were not told in time: %w", errors.Join(append(failures, ctx.Err())...))
-		}
-	}
-	return stop, fmt.Errorf("voters could not be told: %w", errors.Join(failures...))
-}
-
-// rebindPause is the time between two attempts to bind voters that did not answer.
-const rebindPause = 200 * time.Millisecond
-
-// rebind asks the voters that were freed to be bound again: after a hand-over
-// that has failed this leader has no lease before a majority is. It returns when
-// it has one, or when all have been asked; who is slow may still answer.
-func (g *Group) rebind(ctx context.Context, r Release) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	_, _, freed := g.fence.unbound()
-	var calls sync.WaitGroup
-	asked := make(chan struct{}, len(freed))
-	n := 0
-	for _, s := range g.raft.GetConfiguration().Configuration().Servers {
-		if string(s.ID) == g.self || !slices.Contains(freed, string(s.ID)) {
-			continue
-		}
-		n++
-		calls.Go(func() {
-			sent := g.now()
-			if err := g.peers.callRebind(ctx, string(s.Address), r); err != nil {
-				g.log.Debug("cannot take a hand-over back", "voter", s.ID, "error", err)
-			} else {
-				g.fence.bind(r.Term, r.Seq, string(s.ID), sent)
-			}
-			asked <- struct{}{}
-		})
-	}
-	g.calls.Go(func() { calls.Wait(); cancel() })
-	for range n {
-		<-asked
-		if _, until := g.fence.until(); until > g.now() {
-			break
-		}
-	}
-	g.changed.notify()
-}
-
-// keepBinding repeats rebind for voters that could not be reached, until the
-// leader has them all or is none any more.
-func (g *Group) keepBinding(ctx context.Context) {
-	tick := time.NewTicker(rebindPause)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-		g.mu.Lock()
-		term, seq, unbound := g.fence.unbound()
-		under := g.transfer
-		g.mu.Unlock()
-		if under || len(unbound) == 0 {
-			continue
-		}
-		g.rebind(ctx, Release{Group: g.name, Term: term, Seq: seq, From: g.self})
-	}
-}
-
 // setTiming applies a changed heartbeat setting. Raft's own leader lease cannot
 // grow shorter while it runs; it is only a second line behind this package's.
 func (g *Group) setTiming(h HeartbeatSetting) {
 	g.fence.setTiming(h.Promise(), lease.Length(h.Counted()))
-	g.reload.Lock()
-	defer g.reload.Unlock()
+	g.reload <- struct{}{}
+	defer func() { <-g.reload }()
 	rc := g.raft.ReloadableConfig()
 	if rc.HeartbeatTimeout == h.Current {
 		return

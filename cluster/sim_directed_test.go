@@ -126,7 +126,14 @@ func TestFailedTransferBringsTheLeaseBack(t *testing.T) {
 					if l == nil {
 						return false
 					}
-					_, _, unbound := l.proc.group.fence.unbound()
+					// One that was dead has nothing to take back; it has to follow again.
+					g := l.proc.group
+					for _, id := range g.voters() {
+						if ago, ok := g.Contact(id); id != g.self && (!ok || ago > s.hb/2) {
+							return false
+						}
+					}
+					_, _, unbound := g.fence.unbound()
 					return len(unbound) == 0 && l.answers()
 				})
 				// So that the lease survives the loss of the one it came back by.

@@ -3,8 +3,6 @@ package cluster
 import (
 	"fmt"
 	"time"
-
-	"github.com/hashicorp/raft"
 )
 
 // fault makes one fault, most often where it hurts: at the leader.
@@ -172,7 +170,7 @@ func (s *sim) wipe(h *simHost) {
 	s.note("kill %s, lose its disk, start after %v", h.name, d)
 	h.kill()
 	s.wanted(h, false)
-	h.store, h.snaps = newMemStore(), raft.NewInmemSnapshotStore()
+	h.store, h.snaps = newMemStore(), &memSnapshots{}
 	h.id = fmt.Sprintf("%s.%d", h.name, h.lives)
 	s.wanted(h, true)
 	s.after(d, func() { s.note("start %s", h.id); h.boot() })

@@ -30,6 +30,7 @@ type simHost struct {
 	ppm    int64
 	hb     time.Duration
 	raw    bool // the holder is whoever Raft calls leader
+	order  func(lost string) []string
 
 	mu       sync.Mutex
 	deadline time.Duration // by the host's clock
@@ -45,7 +46,7 @@ type simHost struct {
 	proc  *simProc // nil while none runs
 	last  *simProc // the one before
 	store *memStore
-	snaps raft.SnapshotStore
+	snaps *memSnapshots
 	id    string
 	lives int
 	gone  sync.WaitGroup // processes that were killed
@@ -229,7 +230,7 @@ func (h *simHost) boot() *simProc {
 		g, err := newGroup(groupParts{
 			name: DefaultGroup, self: h.id, log: log, now: h.now, heartbeat: HeartbeatSetting{Current: h.hb, Previous: h.hb},
 			sink: p, inner: p.trans, logs: store, stable: store, snapshots: h.snaps,
-			peers: simPeers{p}, changed: p.changed, raftLog: log,
+			peers: simPeers{p}, changed: p.changed, raftLog: log, order: h.order,
 		})
 		if err != nil {
 			h.t.Fatal(err)
@@ -296,7 +297,7 @@ func (h *simHost) kill() {
 	h.mu.Unlock()
 	h.thaw() // whoever waits finds itself dead
 	h.freeDisk()
-	h.store = h.store.clone()
+	h.store, h.snaps = h.store.clone(), h.snaps.clone()
 	h.net.mu.Lock()
 	delete(h.net.procs, p.address)
 	h.net.mu.Unlock()

@@ -1,7 +1,10 @@
 package cluster
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"maps"
 	"sync"
 
@@ -142,4 +145,69 @@ func (s *memStore) GetUint64(key []byte) (uint64, error) {
 		return 0, errors.New("not found")
 	}
 	return v, nil
+}
+
+// memSnapshots keeps the newest complete snapshot (raft.SnapshotStore).
+type memSnapshots struct {
+	mu   sync.Mutex
+	meta *raft.SnapshotMeta
+	data []byte
+}
+
+func (s *memSnapshots) clone() *memSnapshots {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &memSnapshots{meta: s.meta, data: s.data}
+}
+
+// Create implements raft.SnapshotStore.
+func (s *memSnapshots) Create(version raft.SnapshotVersion, index, term uint64, configuration raft.Configuration, configurationIndex uint64, _ raft.Transport) (raft.SnapshotSink, error) {
+	return &memSink{store: s, meta: raft.SnapshotMeta{
+		Version: version, ID: fmt.Sprintf("%d-%d", term, index), Index: index, Term: term,
+		Configuration: configuration, ConfigurationIndex: configurationIndex,
+	}}, nil
+}
+
+// List implements raft.SnapshotStore.
+func (s *memSnapshots) List() ([]*raft.SnapshotMeta, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.meta == nil {
+		return nil, nil
+	}
+	meta := *s.meta
+	return []*raft.SnapshotMeta{&meta}, nil
+}
+
+// Open implements raft.SnapshotStore.
+func (s *memSnapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.meta == nil || s.meta.ID != id {
+		return nil, nil, fmt.Errorf("no snapshot %s", id)
+	}
+	meta := *s.meta
+	return &meta, io.NopCloser(bytes.NewReader(s.data)), nil
+}
+
+type memSink struct {
+	bytes.Buffer
+	store *memSnapshots
+	meta  raft.SnapshotMeta
+}
+
+// ID implements raft.SnapshotSink.
+func (s *memSink) ID() string { return s.meta.ID }
+
+// Cancel implements raft.SnapshotSink.
+func (s *memSink) Cancel() error { return nil }
+
+// Close implements raft.SnapshotSink.
+func (s *memSink) Close() error {
+	s.store.mu.Lock()
+	defer s.store.mu.Unlock()
+	meta := s.meta
+	meta.Size = int64(s.Len())
+	s.store.meta, s.store.data = &meta, bytes.Clone(s.Bytes())
+	return nil
 }

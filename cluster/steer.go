@@ -101,8 +101,8 @@ func (g *Group) keepDetecting(ctx context.Context) {
 // its heartbeat timeout shrinks, so it is shrunk for a moment, by less than
 // matters: Raft still decides by its own last contact.
 func (g *Group) expire() {
-	g.reload.Lock()
-	defer g.reload.Unlock()
+	g.reload <- struct{}{}
+	defer func() { <-g.reload }()
 	rc := g.raft.ReloadableConfig()
 	rc.HeartbeatTimeout -= wakeEarly
 	if err := g.raft.ReloadConfig(rc); err != nil {
