@@ -80,6 +80,9 @@ type groupParts struct {
 	// order returns the nodes that may own, best first, without a lost leader; nil
 	// leaves elections to Raft's own timers.
 	order func(lost string) []string
+	// diskFault says why this node cannot write what Raft must remember, or ""; nil
+	// for a disk that is not watched.
+	diskFault func() string
 }
 
 // raftConfig derives every Raft timing from the heartbeat timeout.
@@ -116,6 +119,7 @@ func newGroup(p groupParts) (*Group, error) {
 		defer f.mu.Unlock()
 		return f.promise.Length()
 	})
+	g.trans.diskFault = p.diskFault
 	config := raftConfig(p.self, p.heartbeat.Current)
 	config.NotifyCh = g.leaders
 	config.Logger = newRaftLogger(p.raftLog)

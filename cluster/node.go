@@ -63,6 +63,7 @@ type Node struct {
 	group   *Group
 	store   *raftboltdb.BoltStore
 	votes   *voteStore
+	disk    *diskWatch
 	changed *broadcast
 
 	running atomic.Bool
@@ -119,6 +120,7 @@ func OpenNode(o Options) (*Node, error) {
 	n.client = newPeerClient(n.port.dial)
 	n.persisted.marked = o.Identity.HasLog
 	n.persisted.cache = cache
+	n.disk = newDiskWatch(o.DataDir.Path(), o.Log, n.changed.notify, n.testDisk)
 	if err := n.openGroup(heartbeat); err != nil {
 		ln.Close()
 		return nil, err
@@ -156,6 +158,7 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 		store.Close()
 		return err
 	}
+	votes.wrote = func(err error) { n.disk.note("vote", err) }
 	fail := func(err error) error { store.Close(); votes.Close(); return err }
 	n.existing, err = raft.HasExistingState(store, votes, snapshots)
 	if err != nil {
@@ -188,7 +191,7 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 		}
 		n.existing = true
 	}
-	logs, err := raft.NewLogCache(512, &loggedStore{LogStore: store, log: n.log})
+	logs, err := raft.NewLogCache(512, &watchedStore{LogStore: store, disk: n.disk})
 	if err != nil {
 		return fail(fmt.Errorf("open log: %w", err))
 	}
@@ -196,7 +199,7 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 		name: DefaultGroup, self: id.NodeID, log: n.log, now: boottime.Now, heartbeat: heartbeat,
 		sink: n.opts.Sink(DefaultGroup), inner: advertised{inner, raft.ServerAddress(n.opts.Advertise)},
 		logs: logs, stable: votes, snapshots: snapshots, peers: n.client, changed: n.changed, raftLog: n.opts.RaftLog,
-		order: n.order(),
+		order: n.order(), diskFault: n.disk.Fault,
 	})
 	if err != nil {
 		return fail(err)
@@ -239,27 +242,13 @@ func openStore(path string) (s *raftboltdb.BoltStore, err error) {
 		}
 	}()
 	s, err = raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: 2 * time.Second}})
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EROFS):
+		return nil, fmt.Errorf("open log %s: %w", path, err) // it is all there
+	case err != nil:
 		return nil, fmt.Errorf("open log %s: %w: %w", path, ErrLogLost, err)
 	}
 	return s, nil
-}
-
-// A loggedStore says when the log cannot be written. Raft steps down and stands
-// again without a word to the operator.
-type loggedStore struct {
-	raft.LogStore
-	log    *slog.Logger
-	failed refusals
-}
-
-// StoreLogs implements raft.LogStore.
-func (l *loggedStore) StoreLogs(logs []*raft.Log) error {
-	err := l.LogStore.StoreLogs(logs)
-	if err != nil && l.failed.news(err.Error(), time.Now()) {
-		l.log.Error("cannot write the log of the cluster: this node cannot lead, nor confirm what a leader asks", "error", err)
-	}
-	return err
 }
 
 // advertised is a transport whose own address is the advertised one rather than
@@ -320,6 +309,7 @@ func (n *Node) Run(ctx context.Context) error {
 	tasks.Go(func() error { n.keepReporting(ctx); return nil })
 	tasks.Go(func() error { n.keepWarm(ctx); return nil })
 	tasks.Go(func() error { n.followState(ctx); return nil })
+	tasks.Go(func() error { n.disk.run(ctx); return nil })
 	if n.opts.Identity.Origin == OriginPeers && !n.existing {
 		tasks.Go(func() error { n.form(ctx); return nil })
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -117,8 +118,14 @@ func (g *Group) expire() {
 }
 
 // stand waits for this node's turn to ask for pre-votes. It returns an error if
-// it is not to ask: a leader is back, or others are to go first.
+// it is not to ask: a leader is back, others are to go first, or this node could
+// not write down that it leads.
 func (t *leaseTransport) stand() error {
+	if t.diskFault != nil {
+		if fault := t.diskFault(); fault != "" {
+			return fmt.Errorf("%w: %s", errDisk, fault)
+		}
+	}
 	s := t.steer
 	if s == nil {
 		if t.fence.bound(t.fence.self) > 0 {

@@ -15,6 +15,7 @@ import (
 var (
 	errPromised    = errors.New("this voter has promised not to stand for election yet")
 	errUnfit       = errors.New("this node cannot own and lets others stand for election first")
+	errDisk        = errors.New("this node does not stand for election")
 	errMovedOn     = errors.New("this voter has moved on to a later term")
 	errNotReleased = errors.New("leadership is not handed over before the lease is released")
 )
@@ -37,6 +38,8 @@ type leaseTransport struct {
 	promise func() time.Duration
 	// steer is nil where elections are left to Raft's timers.
 	steer *steering
+	// diskFault is that of groupParts.
+	diskFault func() string
 	// following tells whether Raft is a follower now; nil until Raft runs.
 	following atomic.Pointer[func() bool]
 	// followed is the leader and term that Raft has accepted through its main

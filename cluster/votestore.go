@@ -18,6 +18,9 @@ import (
 //
 // The file has two slots, so that a write that is cut off leaves the one before it. The log itself is in raft-boltdb.
 type voteStore struct {
+	// wrote is told how each write ended; nil for nobody. Set before the first one.
+	wrote func(error)
+
 	mu      sync.Mutex
 	file    *os.File
 	seq     uint64
@@ -172,12 +175,18 @@ func (s *voteStore) change(sync bool, f func(*voteRecord)) error {
 	defer s.mu.Unlock()
 	old := s.current
 	f(&s.current)
-	if err := s.write(sync); err != nil {
+	err := s.write(sync)
+	if err != nil {
 		s.current = old
-		return err
 	}
-	return nil
+	if s.wrote != nil {
+		s.wrote(err)
+	}
+	return err
 }
+
+// rewrite writes what is written already, to see whether it can be.
+func (s *voteStore) rewrite() error { return s.change(true, func(*voteRecord) {}) }
 
 // Set implements raft.StableStore.
 func (s *voteStore) Set(key, val []byte) error {

@@ -44,6 +44,7 @@ type membership interface {
 	Suffrages() map[string]cluster.Suffrage
 	SetHint(json.RawMessage)
 	Self() cluster.Identity
+	DiskFault() string
 }
 
 // addressKeeper is what puts the addresses up and takes them down: a vip.Keeper.
@@ -153,6 +154,9 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	s := o.node.State()
 	self := o.node.Self().NodeID
 	addrs, schedule, faults := o.addresses(s)
+	if fault := o.node.DiskFault(); fault != "" {
+		faults = append(faults, fault)
+	}
 	o.publishHint(faults)
 	standing := o.standing()
 	if standing.Term != o.term || !standing.Leading {

@@ -1,0 +1,174 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	// diskTestEvery is how often a node that could not write tries whether it can.
+	diskTestEvery = time.Second
+	// diskTestSize is more room than a change of the log takes, so that a disk with
+	// a few blocks left is not found well only to fail at the next write.
+	diskTestSize = 256 << 10
+)
+
+// A diskWatch knows whether this node can write what Raft must remember. A leader
+// whose log fails steps down, and would win again and fail again: with a fault
+// noted here a node neither stands for election nor may own.
+type diskWatch struct {
+	dir     string
+	log     *slog.Logger
+	changed func()
+	// test tries to write, after a failure.
+	test  func() error
+	every time.Duration
+	wake  chan struct{} // a fault has begun
+
+	mu     sync.Mutex
+	fault  string
+	failed uint64 // writes that have failed
+}
+
+func newDiskWatch(dir string, log *slog.Logger, changed func(), test func() error) *diskWatch {
+	return &diskWatch{dir: dir, log: log, changed: changed, test: test, every: diskTestEvery, wake: make(chan struct{}, 1)}
+}
+
+// note is called with the outcome of each write of the log or the vote.
+func (d *diskWatch) note(what string, err error) {
+	if err == nil {
+		return // only the test ends a fault: a write of another size says little
+	}
+	reason := err.Error()
+	if errno, ok := errors.AsType[syscall.Errno](err); ok {
+		reason = errno.Error()
+	}
+	fault := fmt.Sprintf("cannot write the %s in %s: %s", what, d.dir, reason)
+	d.mu.Lock()
+	d.failed++
+	news := fault != d.fault
+	d.fault = fault
+	d.mu.Unlock()
+	if !news {
+		return
+	}
+	d.log.Error(fault+": this node cannot lead, nor confirm what a leader asks", "error", err)
+	d.changed()
+	select {
+	case d.wake <- struct{}{}:
+	default: // the test is under way
+	}
+}
+
+// Fault says why this node cannot write, or is "".
+func (d *diskWatch) Fault() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.fault
+}
+
+// run ends a fault when a test succeeds.
+func (d *diskWatch) run(ctx context.Context) {
+	tick := time.NewTicker(d.every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-d.wake:
+		case <-ctx.Done():
+			return
+		}
+		tick.Reset(d.every)
+		for d.Fault() != "" {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			d.try()
+		}
+	}
+}
+
+func (d *diskWatch) try() {
+	d.mu.Lock()
+	before := d.failed
+	d.mu.Unlock()
+	if err := d.test(); err != nil {
+		d.log.Debug("the disk still fails", "dir", d.dir, "error", err)
+		return
+	}
+	d.mu.Lock()
+	well := d.failed == before // else one has failed meanwhile
+	if well {
+		d.fault = ""
+	}
+	d.mu.Unlock()
+	if well {
+		d.log.Info("the disk can be written again", "dir", d.dir)
+		d.changed()
+	}
+}
+
+// testWrite tells whether a file system has room and takes it.
+func testWrite(dir string) error {
+	f, err := os.OpenFile(filepath.Join(dir, "test.new"), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("test disk: %w", err)
+	}
+	// Without its name nothing is left, however this ends.
+	err = os.Remove(f.Name())
+	if err == nil {
+		_, err = f.Write(make([]byte, diskTestSize))
+	}
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("test disk: %w", err)
+	}
+	return nil
+}
+
+// testDisk writes where Raft writes, without a change of what it has written.
+func (n *Node) testDisk() error {
+	if err := testWrite(n.opts.DataDir.groupDir(DefaultGroup)); err != nil {
+		return err
+	}
+	if err := n.store.SetUint64([]byte("disk test"), uint64(time.Now().Unix())); err != nil {
+		return fmt.Errorf("test log: %w", err)
+	}
+	return n.votes.rewrite()
+}
+
+// DiskFault says why this node cannot write its log or its vote, or is "". While
+// it lasts the node does not stand for election, and it must not own.
+func (n *Node) DiskFault() string { return n.disk.Fault() }
+
+// A watchedStore is a log whose failures are noted.
+type watchedStore struct {
+	raft.LogStore
+	disk *diskWatch
+}
+
+// StoreLogs implements raft.LogStore.
+func (l *watchedStore) StoreLogs(logs []*raft.Log) error {
+	err := l.LogStore.StoreLogs(logs)
+	l.disk.note("log", err)
+	return err
+}
+
+// StoreLog implements raft.LogStore.
+func (l *watchedStore) StoreLog(log *raft.Log) error { return l.StoreLogs([]*raft.Log{log}) }
+
+// DeleteRange implements raft.LogStore.
+func (l *watchedStore) DeleteRange(first, last uint64) error {
+	err := l.LogStore.DeleteRange(first, last)
+	l.disk.note("log", err)
+	return err
+}
