@@ -58,6 +58,7 @@ type Group struct {
 
 	transfers sync.WaitGroup // hand-overs under way
 	calls     sync.WaitGroup // lease messages under way
+	ended     chan struct{}  // closed when the group shuts down: nobody waits for calls then
 
 	reload chan struct{} // holds a token during a change of Raft's timeouts
 	detect bool          // notice a silent leader exactly one timeout after it was heard
@@ -107,7 +108,7 @@ func newGroup(p groupParts) (*Group, error) {
 	f := newFence(p.self, p.now, p.heartbeat.Promise(), lease.Length(p.heartbeat.Counted()), term, p.sink)
 	g := &Group{
 		name: p.name, self: p.self, logs: p.logs, log: p.log.With("group", p.name), now: p.now, fence: f,
-		machine: newStateMachine(p.changed), leaders: make(chan bool, 16), changed: p.changed, peers: p.peers,
+		machine: newStateMachine(p.changed), leaders: make(chan bool, 16), ended: make(chan struct{}), changed: p.changed, peers: p.peers,
 		reload: make(chan struct{}, 1),
 	}
 	g.trans = newLeaseTransport(p.inner, f, func() time.Duration {
@@ -197,6 +198,7 @@ func (g *Group) run(ctx context.Context) error {
 			// answered, or its own goroutines wait for them.
 			err := g.raft.Shutdown().Error()
 			binder.Wait()
+			close(g.ended)
 			g.calls.Wait()
 			return errors.Join(err, g.trans.Close())
 		case leading := <-g.leaders:
@@ -243,35 +245,54 @@ func (g *Group) length() time.Duration {
 
 // assume makes leadership usable: everything committed before must be applied
 // here first, so that the owner acts on the newest address list. A log that is
-// applied to its end has it all; else a barrier is waited for, which costs two
-// writes to the disks of a majority.
+// applied to its end has it all; else the first commit of this term is waited for,
+// which takes a write to the disks of a majority.
 func (g *Group) assume(ctx context.Context) {
 	term := g.raft.CurrentTerm()
-	// The term is read twice: only if it stayed the same is it the one led.
+	// The term is read again after the state: else it could be another leader's, of
+	// a term before the one that this node has won meanwhile, and voters would take
+	// a heartbeat of it for that leader's.
 	if g.raft.State() != raft.Leader || g.raft.CurrentTerm() != term {
 		return
 	}
 	g.confirm(term)
-	for ctx.Err() == nil && g.raft.State() == raft.Leader && g.raft.CurrentTerm() == term {
-		var err error
-		if !g.appliedAll() {
-			err = g.barrier(ctx)
+	if !g.waitApplied(ctx, term) {
+		return
+	}
+	g.log.Info("leader", "term", term)
+	if s := g.machine.state.Load(); s.Founded() {
+		g.setTiming(s.Heartbeat) // before a lease is counted by it
+	}
+	g.fence.lead(term)
+	g.changed.notify()
+}
+
+const (
+	// appliedPoll is how often a new leader looks whether everything is applied.
+	appliedPoll = time.Millisecond
+	// appliedLate is the time after which it says that it still waits.
+	appliedLate = time.Second
+)
+
+// waitApplied returns true when everything committed before is applied here, and
+// false if the leadership ends first. Raft's own barrier is not used: in v1.8.0 it
+// may stay unanswered for ever when leadership is lost.
+func (g *Group) waitApplied(ctx context.Context, term uint64) bool {
+	began, said := g.now(), false
+	for {
+		done := g.appliedAll()
+		if ctx.Err() != nil || g.raft.State() != raft.Leader || g.raft.CurrentTerm() != term {
+			return false
 		}
-		if err == nil {
-			if ctx.Err() != nil || g.raft.State() != raft.Leader || g.raft.CurrentTerm() != term {
-				return
-			}
-			g.log.Info("leader", "term", term)
-			if s := g.machine.state.Load(); s.Founded() {
-				g.setTiming(s.Heartbeat) // before a lease is counted by it
-			}
-			g.fence.lead(term)
-			g.changed.notify()
-			return
+		if done {
+			return true
 		}
-		g.log.Warn("leader, but cannot commit yet", "term", term, "error", err)
+		if !said && g.now()-began > appliedLate {
+			said = true
+			g.log.Warn("leader, but cannot commit yet: no majority has written the log", "term", term)
+		}
 		select {
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(appliedPoll):
 		case <-ctx.Done():
 		}
 	}
@@ -297,39 +318,23 @@ func (g *Group) confirm(term uint64) {
 	}
 }
 
-// maxScan bounds how many log entries appliedAll looks at.
-const maxScan = 64
-
 // appliedAll tells whether the log holds no command that is not applied here.
 // What the leaders before have committed is in the log of whoever is elected
-// (Raft thesis, 3.5 Leader Completeness), so nothing is missing then.
+// (Raft thesis, 3.5 Leader Completeness), so nothing is missing then. What the log
+// does not hold any more is in a snapshot, and that is applied.
 func (g *Group) appliedAll() bool {
-	applied, last := g.machine.applied.Load(), g.raft.LastIndex()
-	if last > applied+maxScan {
+	first, err := g.logs.FirstIndex()
+	if err != nil {
 		return false
 	}
-	for i := applied + 1; i <= last; i++ {
+	last := g.raft.LastIndex()
+	for i := max(g.machine.applied.Load()+1, first); i <= last; i++ {
 		var entry raft.Log
 		if err := g.logs.GetLog(i, &entry); err != nil || entry.Type == raft.LogCommand {
 			return false
 		}
 	}
 	return true
-}
-
-// barrier returns when everything committed before is applied here, or when ctx
-// ends. Raft does not answer in every case: one was seen to wait for ever after
-// leadership was lost.
-func (g *Group) barrier(ctx context.Context) error {
-	future := g.raft.Barrier(time.Second)
-	done := make(chan error, 1)
-	go func() { done <- future.Error() }()
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // Standing returns what this node knows of the group now.
@@ -387,7 +392,10 @@ func (g *Group) apply(ctx context.Context, c Command) error {
 			"the cluster did not confirm the change in time: no majority of the voters answers")
 	}
 	switch {
-	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost), errors.Is(err, raft.ErrLeadershipTransferInProgress):
+	case errors.Is(err, raft.ErrLeadershipLost):
+		return refuse(CodeUncertain, "look whether it took effect before you repeat it",
+			"the leader changed while the change was being written: it may or may not have taken effect")
+	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
 		return refuse(CodeNotLeader, "try again", "the leader has just changed")
 	case err != nil:
 		return fmt.Errorf("commit to the cluster's log: %w", err)

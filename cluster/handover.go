@@ -91,10 +91,10 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	if err == nil {
 		err = g.raft.LeadershipTransferToServer(target.ID, target.Address).Error()
 	}
+	stop()
 	if err == nil {
 		return nil
 	}
-	stop()
 	g.rebind(context.WithoutCancel(ctx), release)
 	return refuse(CodeTransfer, `see "raftvip status"; the owner stays`, "hand over to %s: %s", to, err)
 }
@@ -121,6 +121,13 @@ func (g *Group) caughtUp(ctx context.Context, term uint64, id string) bool {
 // with their own timeout. Stop ends them all and waits for it.
 func (g *Group) free(ctx context.Context, servers []raft.Server, r Release, needed int) (stop func(), err error) {
 	calls, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	g.calls.Go(func() {
+		select {
+		case <-g.ended:
+			cancel()
+		case <-calls.Done():
+		}
+	})
 	type answer struct {
 		id  string
 		err error

@@ -188,7 +188,7 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 		}
 		n.existing = true
 	}
-	logs, err := raft.NewLogCache(512, store)
+	logs, err := raft.NewLogCache(512, &loggedStore{LogStore: store, log: n.log})
 	if err != nil {
 		return fail(fmt.Errorf("open log: %w", err))
 	}
@@ -243,6 +243,23 @@ func openStore(path string) (s *raftboltdb.BoltStore, err error) {
 		return nil, fmt.Errorf("open log %s: %w: %w", path, ErrLogLost, err)
 	}
 	return s, nil
+}
+
+// A loggedStore says when the log cannot be written. Raft steps down and stands
+// again without a word to the operator.
+type loggedStore struct {
+	raft.LogStore
+	log    *slog.Logger
+	failed refusals
+}
+
+// StoreLogs implements raft.LogStore.
+func (l *loggedStore) StoreLogs(logs []*raft.Log) error {
+	err := l.LogStore.StoreLogs(logs)
+	if err != nil && l.failed.news(err.Error(), time.Now()) {
+		l.log.Error("cannot write the log of the cluster: this node cannot lead, nor confirm what a leader asks", "error", err)
+	}
+	return err
 }
 
 // advertised is a transport whose own address is the advertised one rather than

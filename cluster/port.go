@@ -17,6 +17,10 @@ import (
 	"github.com/raftvip/raftvip/internal/pki"
 )
 
+// maxHandshakes bounds how many connections may be unauthenticated at once: anybody
+// who can reach the port can open them.
+const maxHandshakes = 64
+
 // handshakeTimeout bounds how long an unauthenticated connection may exist.
 const handshakeTimeout = 5 * time.Second
 
@@ -59,6 +63,7 @@ func (p *port) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { p.ln.Close() })
 	defer stop()
 	var failure error
+	handshakes := make(chan struct{}, maxHandshakes)
 	for {
 		conn, err := p.ln.Accept()
 		if err != nil {
@@ -76,10 +81,16 @@ func (p *port) run(ctx context.Context) error {
 			}
 			break
 		}
+		select {
+		case handshakes <- struct{}{}:
+		default:
+			conn.Close()
+			continue
+		}
 		p.wg.Add(1)
 		go func() {
 			defer p.wg.Done()
-			p.serve(ctx, tls.Server(conn, config))
+			p.serve(ctx, tls.Server(conn, config), func() { <-handshakes })
 		}()
 	}
 	p.close()
@@ -96,8 +107,8 @@ func hostOf(a net.Addr) string {
 }
 
 const (
-	// refusalQuiet is how long the same refusal of the same peer is not logged again:
-	// a node that was removed goes on trying several times a second.
+	// refusalQuiet is how long the same refusal is not logged again: a node that was
+	// removed goes on trying several times a second.
 	refusalQuiet = time.Minute
 	// maxRefusals bounds what is remembered of them.
 	maxRefusals = 256
@@ -148,11 +159,14 @@ func (p *port) close() {
 	p.join.Close()
 }
 
-// serve does the handshake and hands the connection to its protocol.
-func (p *port) serve(ctx context.Context, conn *tls.Conn) {
+// serve does the handshake, says when it is over, and hands the connection to its
+// protocol.
+func (p *port) serve(ctx context.Context, conn *tls.Conn, shaken func()) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	if err := conn.HandshakeContext(ctx); err != nil {
+	err := conn.HandshakeContext(ctx)
+	shaken()
+	if err != nil {
 		conn.Close()
 		// Port scans and health checks close at once; that is no news.
 		if peer := hostOf(conn.RemoteAddr()); !errors.Is(err, io.EOF) && p.refusals.news(peer+" "+err.Error(), time.Now()) {

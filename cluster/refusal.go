@@ -16,6 +16,7 @@ type Refusal struct {
 const (
 	CodeNoLeader      = "no_leader"
 	CodeNotLeader     = "not_leader"
+	CodeUncertain     = "uncertain"
 	CodeNameTaken     = "name_taken"
 	CodeWrongToken    = "wrong_token"
 	CodeExpiredToken  = "expired_token"

@@ -2,7 +2,6 @@ package vip
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 )
 
@@ -22,23 +21,26 @@ func laneOf(link int, addr netip.Addr) lane { return lane{link: link, is6: addr.
 type burstQueue[T comparable] struct {
 	lanes []*burstLane[T]
 	byKey map[lane]*burstLane[T]
-	left  map[T]int
+	items map[T]*burstItem[T] // those with some left
 	turn  int
 }
 
 type burstLane[T comparable] struct {
-	fresh []burstItem[T] // not announced yet in this burst
-	again []burstItem[T]
+	fresh []*burstItem[T] // not announced yet in this burst
+	again []*burstItem[T]
+	live  int           // items of the two with some left
 	at    time.Duration // no frame before this instant
 }
 
 type burstItem[T comparable] struct {
-	x   T
-	gap time.Duration
+	x    T
+	gap  time.Duration
+	left int // 0 for one that was dropped and is passed over
+	lane *burstLane[T]
 }
 
 func newBurstQueue[T comparable]() *burstQueue[T] {
-	return &burstQueue[T]{byKey: map[lane]*burstLane[T]{}, left: map[T]int{}}
+	return &burstQueue[T]{byKey: map[lane]*burstLane[T]{}, items: map[T]*burstItem[T]{}}
 }
 
 // start asks for n announcements of x. An x that has some left already gets no
@@ -47,8 +49,8 @@ func (q *burstQueue[T]) start(l lane, x T, n int, gap time.Duration) {
 	if n <= 0 {
 		return
 	}
-	if have, ok := q.left[x]; ok {
-		q.left[x] = max(have, n)
+	if it := q.items[x]; it != nil {
+		it.left = max(it.left, n)
 		return
 	}
 	bl := q.byKey[l]
@@ -57,8 +59,10 @@ func (q *burstQueue[T]) start(l lane, x T, n int, gap time.Duration) {
 		q.byKey[l] = bl
 		q.lanes = append(q.lanes, bl)
 	}
-	bl.fresh = append(bl.fresh, burstItem[T]{x, gap})
-	q.left[x] = n
+	it := &burstItem[T]{x: x, gap: gap, left: n, lane: bl}
+	bl.fresh = append(bl.fresh, it)
+	bl.live++
+	q.items[x] = it
 }
 
 // next takes the next announcement to be sent at now, and false if there is none.
@@ -70,30 +74,53 @@ func (q *burstQueue[T]) next(now time.Duration, freshOnly bool) (x T, ok bool) {
 		if now < bl.at {
 			continue
 		}
-		var it burstItem[T]
-		switch {
-		case len(bl.fresh) > 0:
-			it, bl.fresh = bl.fresh[0], bl.fresh[1:]
-		case len(bl.again) > 0 && !freshOnly:
-			it, bl.again = bl.again[0], bl.again[1:]
-		default:
+		it := bl.take(freshOnly)
+		if it == nil {
 			continue
 		}
 		bl.at = now + it.gap
-		if q.left[it.x]--; q.left[it.x] > 0 {
+		if it.left--; it.left > 0 {
 			bl.again = append(bl.again, it)
 		} else {
-			delete(q.left, it.x)
+			q.forget(it)
 		}
 		return it.x, true
 	}
 	return x, false
 }
 
+// take takes the next item off the lane, or returns nil.
+func (bl *burstLane[T]) take(freshOnly bool) *burstItem[T] {
+	for _, list := range []*[]*burstItem[T]{&bl.fresh, &bl.again} {
+		for len(*list) > 0 {
+			it := (*list)[0]
+			*list = (*list)[1:]
+			if it.left > 0 {
+				return it
+			}
+		}
+		if freshOnly {
+			break
+		}
+	}
+	return nil
+}
+
+// forget removes an item that is in no list, or is to be passed over.
+func (q *burstQueue[T]) forget(it *burstItem[T]) {
+	it.left = 0
+	it.lane.live--
+	delete(q.items, it.x)
+}
+
 // pause keeps the lane silent until at and asks for x once more: the frame could
 // not be sent just now.
 func (q *burstQueue[T]) pause(l lane, x T, gap, at time.Duration) {
-	q.start(l, x, q.left[x]+1, gap)
+	n := 1
+	if it := q.items[x]; it != nil {
+		n += it.left
+	}
+	q.start(l, x, n, gap)
 	if bl := q.byKey[l]; bl != nil {
 		bl.at = at
 	}
@@ -102,7 +129,7 @@ func (q *burstQueue[T]) pause(l lane, x T, gap, at time.Duration) {
 // wake returns the instant of the next announcement, and false if none is left.
 func (q *burstQueue[T]) wake() (at time.Duration, ok bool) {
 	for _, bl := range q.lanes {
-		if len(bl.fresh)+len(bl.again) > 0 && (!ok || bl.at < at) {
+		if bl.live > 0 && (!ok || bl.at < at) {
 			at, ok = bl.at, true
 		}
 	}
@@ -111,24 +138,18 @@ func (q *burstQueue[T]) wake() (at time.Duration, ok bool) {
 
 // drop forgets the announcements of x.
 func (q *burstQueue[T]) drop(x T) {
-	if _, ok := q.left[x]; !ok {
-		return
-	}
-	delete(q.left, x)
-	is := func(it burstItem[T]) bool { return it.x == x }
-	for _, bl := range q.lanes {
-		bl.fresh = slices.DeleteFunc(bl.fresh, is)
-		bl.again = slices.DeleteFunc(bl.again, is)
+	if it := q.items[x]; it != nil {
+		q.forget(it)
 	}
 }
 
 // clear forgets all announcements.
 func (q *burstQueue[T]) clear() {
-	if len(q.left) == 0 {
+	if len(q.items) == 0 {
 		return
 	}
-	clear(q.left)
+	clear(q.items)
 	for _, bl := range q.lanes {
-		bl.fresh, bl.again = nil, nil
+		bl.fresh, bl.again, bl.live = nil, nil, 0
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -14,11 +13,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -340,95 +337,6 @@ func TestNetnsBridgePortIsNotALink(t *testing.T) {
 	time.Sleep(50 * time.Millisecond)
 	if a := k.Status().Addresses[0]; a.State != vip.StatePresent || a.Readded != 0 {
 		t.Errorf("after leaving a bridge: %+v", a)
-	}
-}
-
-// A stopwatch notes when announcements had been handed to the kernel.
-type stopwatch struct {
-	vip.Announcer
-	mu sync.Mutex
-	at []time.Time
-}
-
-func (s *stopwatch) Announce(link vip.Link, addr netip.Addr) error {
-	err := s.Announcer.Announce(link, addr)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.at = append(s.at, time.Now())
-	return err
-}
-
-func (s *stopwatch) take() []time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	at := s.at
-	s.at = nil
-	return at
-}
-
-// It prints figures and judges none: the machine may be busy.
-func TestNetnsSpeed(t *testing.T) {
-	for _, tt := range []struct {
-		family string
-		n      int
-	}{{"v4", 1}, {"v4", 100}, {"v4", 1000}, {"v6", 1}, {"v6", 100}, {"v6", 1000}} {
-		t.Run(fmt.Sprintf("%s/%d", tt.family, tt.n), func(t *testing.T) {
-			l := newLab(t)
-			var prefixes []string
-			for i := range tt.n {
-				if tt.family == "v4" {
-					prefixes = append(prefixes, fmt.Sprintf("10.0.%d.%d/16", 1+i/200, 1+i%200))
-				} else {
-					prefixes = append(prefixes, fmt.Sprintf("fd00::1:%x/64", i+1))
-				}
-			}
-			l.ip("addr add 10.0.0.9/16 dev v0")
-			addrs := v0(prefixes...)
-			watch := &stopwatch{}
-			k, gate := l.keeper(30*time.Second, func(c *vip.KeeperConfig) {
-				watch.Announcer = c.Announcer
-				c.Announcer = watch
-			})
-			k.Set(vip.Wanted{Term: 1, Addresses: addrs, Schedule: quick})
-			l.must(k.WaitReleased(t.Context()))
-			var reader sync.WaitGroup // one that follows every change, as the daemon does
-			reader.Go(func() {
-				for {
-					changed := k.Changed()
-					k.Status()
-					select {
-					case <-changed:
-					case <-t.Context().Done():
-						return
-					}
-				}
-			})
-			t.Cleanup(reader.Wait)
-			var first, last, release []time.Duration
-			for round := range 5 {
-				start := time.Now()
-				k.Set(vip.Wanted{Own: true, Term: uint64(round + 2), Addresses: addrs, Schedule: quick})
-				l.eventually("all announced", func() bool {
-					s := k.Status()
-					return s.Announced4+s.Announced6 == uint64((round+1)*tt.n)
-				})
-				at := watch.take()
-				first = append(first, at[0].Sub(start))
-				last = append(last, at[len(at)-1].Sub(start))
-				gate.Shut()
-				start = time.Now()
-				l.must(k.Release(t.Context()))
-				release = append(release, time.Since(start))
-				gate.Open(1)
-				gate.Renew(1, boottime.Now()+time.Hour)
-			}
-			fresh := last[0]
-			slices.Sort(first)
-			slices.Sort(last)
-			slices.Sort(release)
-			t.Logf("median (worst) of 5: first announcement %v (%v), last %v (%v; the first time %v), released %v (%v)",
-				first[2], first[4], last[2], last[4], fresh, release[2], release[4])
-		})
 	}
 }
 

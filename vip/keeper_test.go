@@ -140,7 +140,7 @@ func TestTakeAndReleaseOrder(t *testing.T) {
 			t.Error(err)
 		}
 		b.expectTrace(
-			"delete 10.0.0.5/32 eth0", "delete 10.0.0.6/32 eth0", "delete fd00::5/128 eth0",
+			"delete 10.0.0.6/32 eth0", "delete 10.0.0.5/32 eth0", "delete fd00::5/128 eth0",
 			"disarm 10.0.0.5,10.0.0.6,fd00::5")
 		b.expectAddresses()
 		synctest.Wait()
@@ -317,7 +317,7 @@ func TestIPv6ComesBackAfterLinkDown(t *testing.T) {
 		b.host.ChangeLink("eth0", func(l *vip.Link) { l.Up, l.Running = true, true })
 		synctest.Wait()
 		// The kernel took the covering address as well, so it is put as written.
-		b.expectTrace("add fd00::5/64 eth0", "announce fd00::5 eth0", "announce 10.0.0.5 eth0")
+		b.expectTrace("add fd00::5/64 eth0", "announce 10.0.0.5 eth0", "announce fd00::5 eth0")
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -56,6 +57,7 @@ func RemoveLeftovers(host Host, journalPath string, logger *slog.Logger) ([]Left
 			}
 		}
 	}
+	slices.Reverse(changes) // as in removeAll
 	for i, err := range deletePersistently(host, changes) {
 		link, p := names[changes[i].Link], changes[i].Address.Prefix
 		switch {

@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"time"
@@ -52,6 +53,11 @@ func (k *Keeper) pass() (next time.Duration) {
 			adds = append(adds, j)
 		}
 	}
+	// Last to first: of the IPv4 addresses of one subnet the first is the kernel's
+	// primary, and to delete it with secondaries left takes 8 ms of a thousand.
+	slices.Reverse(removes)
+	cheapFirst(removes)
+	cheapFirst(adds)
 	if len(removes) > 0 {
 		if k.removeAll(removes, seq) {
 			return now
@@ -84,6 +90,12 @@ func (k *Keeper) pass() (next time.Duration) {
 		next = min(next, at)
 	}
 	return next
+}
+
+// cheapFirst puts IPv4 before IPv6, of which each address costs the kernel more
+// than the last. The order is kept otherwise.
+func cheapFirst(jobs []*job) {
+	slices.SortStableFunc(jobs, func(a, b *job) int { return cmp.Compare(a.e.ip().BitLen(), b.e.ip().BitLen()) })
 }
 
 // ensureMirror reads the kernel's state if it is not known, or known to be behind,
@@ -155,7 +167,6 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 		}
 		v, form := k.view(e, valid)
 		s := decide(v)
-		j := job{e: e, step: s, target: v.target, form: form}
 		if e.deleteFailures > 0 && len(s.remove) == 0 {
 			k.deletable(e, "address that could not be removed is gone or wanted again")
 		}
@@ -174,7 +185,7 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 			if jobs == nil {
 				jobs = make([]job, 0, len(k.entries))
 			}
-			jobs = append(jobs, j)
+			jobs = append(jobs, job{e: e, step: s, target: v.target, form: form})
 		}
 		if !s.add && !s.adopt && !stuck { // else it stays StateRemoving until that works
 			changed = e.setState(s.state, s.why, now) || changed
@@ -314,7 +325,7 @@ func (k *Keeper) view(e *entry, valid bool) (view, KernelAddress) {
 // covers ip. It is called with mu held.
 func (k *Keeper) covered(l *mirrorLink, ip netip.Addr) bool {
 	return slices.ContainsFunc(l.nets, func(a KernelAddress) bool {
-		return a.Protocol != AddrProtocol && covers(a, ip) && !k.cfg.Journal.has(place{link: l.Index, prefix: a.Prefix})
+		return covers(a, ip) && !k.cfg.Journal.has(place{link: l.Index, prefix: a.Prefix})
 	})
 }
 

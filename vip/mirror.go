@@ -18,7 +18,7 @@ type mirror struct {
 type mirrorLink struct {
 	Link  // Addresses is not used
 	addrs map[netip.Addr][]KernelAddress
-	nets  []KernelAddress // the addresses that are more than a single IP
+	nets  []KernelAddress // those that are more than a single IP and not marked as ours
 }
 
 func newMirror(links []Link) *mirror {
@@ -115,7 +115,7 @@ func (m *mirror) add(link int, a KernelAddress) {
 	m.remove(link, a.Prefix)
 	// A link often has one address with this IP, so the slice stays short.
 	l.addrs[a.Prefix.Addr()] = append(l.addrs[a.Prefix.Addr()], a)
-	if !a.Subnet.IsSingleIP() {
+	if !a.Subnet.IsSingleIP() && a.Protocol != AddrProtocol {
 		l.nets = append(l.nets, a)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -53,12 +54,15 @@ func TestMain(m *testing.M) {
 // A lab is a link v0 of this namespace, 10.0.0.1/24 and fd00::1/64, whose other end
 // p0, 10.0.0.2/24 and fd00::2/64, is in a namespace of the lab's.
 type lab struct {
-	t    *testing.T
+	t    testing.TB
 	peer netns.NsHandle
 	host *vip.Netlink
+
+	closers []func()
+	closed  bool
 }
 
-func newLab(t *testing.T) *lab {
+func newLab(t testing.TB) *lab {
 	t.Helper()
 	if os.Getenv("RAFTVIP_NETNS_INSIDE") == "" {
 		t.Skip("needs root and RAFTVIP_NETNS=1")
@@ -70,14 +74,27 @@ func newLab(t *testing.T) *lab {
 	var err error
 	l.host, err = vip.OpenHost()
 	l.must(err)
-	t.Cleanup(func() {
-		l.host.Close()
-		if link, err := netlink.LinkByName("v0"); err == nil {
-			l.must(netlink.LinkDel(link))
-		}
-		_ = l.peer.Close()
-	})
+	t.Cleanup(l.close)
 	return l
+}
+
+// atClose has f called before the link and the namespaces go, the last first.
+func (l *lab) atClose(f func()) { l.closers = append(l.closers, f) }
+
+// close undoes newLab; a second call does nothing.
+func (l *lab) close() {
+	if l.closed {
+		return
+	}
+	l.closed = true
+	for _, f := range slices.Backward(l.closers) {
+		f()
+	}
+	l.host.Close()
+	if link, err := netlink.LinkByName("v0"); err == nil {
+		l.must(netlink.LinkDel(link))
+	}
+	_ = l.peer.Close()
 }
 
 func (l *lab) must(err error) {
@@ -165,11 +182,12 @@ func (l *lab) keeper(lifetime time.Duration, tune ...func(*vip.KeeperConfig)) (*
 	for _, f := range tune {
 		f(&cfg)
 	}
+	gate = cfg.Gate
 	k := vip.NewKeeper(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- k.Run(ctx) }()
-	l.t.Cleanup(func() {
+	l.atClose(func() {
 		if l.t.Failed() {
 			l.t.Logf("at the end: %+v", k.Status())
 		}

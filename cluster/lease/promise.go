@@ -44,9 +44,10 @@ func (p *Promise) Heard(now time.Duration, term uint64, leader string) {
 	if term < p.term || term <= p.released.term {
 		return
 	}
-	if term > p.term || p.holder != leader {
-		p.term, p.holder = term, leader
+	if term == p.term && p.holder != "" && p.holder != leader {
+		return // a term has one leader: whoever else speaks in it binds nobody
 	}
+	p.term, p.holder = term, leader
 	p.until = max(p.until, now+p.length)
 }
 
@@ -84,7 +85,7 @@ func (p *Promise) Rebind(now time.Duration, term, seq, newest uint64, leader str
 		p.released = release{}
 	}
 	p.Heard(now, term, leader)
-	return true
+	return p.holder == leader && p.term == term
 }
 
 // Bound returns how long, from now, this voter must not help candidate; zero or

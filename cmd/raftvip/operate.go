@@ -255,15 +255,17 @@ func tokenCommand(g *globals) *cobra.Command {
 }
 
 func reloadCommand(g *globals) *cobra.Command {
+	var in api.ReloadRequest
 	c := &cobra.Command{
 		Use:   "reload",
 		Short: "Read the configuration again and propose its cluster-wide part",
 		Long: `Have the daemon read its configuration again. What concerns this node (priority,
 checks, interfaces) takes effect at once; addresses and timing are proposed to the
-cluster. A file with an error changes nothing.`,
+cluster, which asks the network first whether somebody has a new address. A file
+with an error changes nothing.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathReload, struct{}{}, func(r api.ReloadResult) string {
+			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathReload, in, func(r api.ReloadResult) string {
 				lines := []string{"reloaded " + r.File}
 				if r.File == "" {
 					lines[0] = "reloaded; there is no configuration file"
@@ -276,6 +278,7 @@ cluster. A file with an error changes nothing.`,
 			})
 		},
 	}
+	c.Flags().BoolVar(&in.Force, "force", false, "take new addresses even if another machine answers for them")
 	g.jsonFlag(c)
 	return c
 }

@@ -78,7 +78,7 @@ func runDaemon(g *globals, level, format string) error {
 			select {
 			case <-hup:
 				bounded, cancel := context.WithTimeout(reloads, 30*time.Second)
-				_, _ = d.Reload(bounded) // it has logged the result, and status shows it
+				_, _ = d.Reload(bounded, false) // it has logged the result, and status shows it
 				cancel()
 			case <-reloads.Done():
 				return

@@ -27,7 +27,7 @@ cluster has a leader and 4 if it has none.`,
 				if err := client.Call(cmd.Context(), api.PathStatus, struct{}{}, &st); err != nil {
 					return err
 				}
-				if watch {
+				if watch && !g.json {
 					fmt.Fprint(out, "\033[H\033[2J")
 				}
 				if err := printStatus(out, st, g.json); err != nil {

@@ -43,12 +43,25 @@ const (
 	PathNote     = PathLeader + "note"
 )
 
-// Handle registers a typed handler for POST requests.
+// Handle registers a typed handler for POST requests of the control socket. A field
+// that it does not know is an error: it would be an option that does nothing.
 func Handle[In, Out any](mux *http.ServeMux, path string, f func(context.Context, In) (Out, error)) {
+	register(mux, path, true, f)
+}
+
+// HandlePeer is Handle for the node port, where the other side may be newer during
+// an upgrade: what this version does not know it does without.
+func HandlePeer[In, Out any](mux *http.ServeMux, path string, f func(context.Context, In) (Out, error)) {
+	register(mux, path, false, f)
+}
+
+func register[In, Out any](mux *http.ServeMux, path string, strict bool, f func(context.Context, In) (Out, error)) {
 	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
 		var in In
 		d := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxBody))
-		d.DisallowUnknownFields()
+		if strict {
+			d.DisallowUnknownFields()
+		}
 		if err := d.Decode(&in); err != nil {
 			Answer(w, nil, cluster.Refuse(cluster.CodeBadRequest, "", "cannot read the request: %s", err))
 			return

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/internal/check"
 )
 
@@ -116,7 +117,7 @@ type Guard struct {
 	Interfaces []GuardInterface `json:"interfaces,omitempty"`
 	// Refused says why better kinds are not used.
 	Refused []string `json:"refused,omitempty"`
-	// Lateness is by how much the kernel may answer late, at worst.
+	// Lateness is by how much the kernel may answer late, at worst; -1: without end.
 	Lateness    float64 `json:"lateness_seconds"`
 	ClockSource string  `json:"clock_source,omitempty"`
 	Dropped     uint64  `json:"dropped"`
@@ -166,6 +167,8 @@ type TransferRequest struct {
 	Node string `json:"node,omitempty"`
 	// Reason is for the history; empty means that an operator asked.
 	Reason string `json:"reason,omitempty"`
+	// Preemptible: a better node may take over from the new owner as usual.
+	Preemptible bool `json:"preemptible,omitempty"`
 }
 
 // NoteRequest adds a remark to the newest move to a node.
@@ -221,6 +224,18 @@ type Token struct {
 // TokenRevoke names a token.
 type TokenRevoke struct {
 	ID string `json:"id"`
+}
+
+// ReloadRequest has the file read again.
+type ReloadRequest struct {
+	// Force takes new addresses though another machine answers for them.
+	Force bool `json:"force,omitempty"`
+}
+
+// ConfigureRequest proposes the cluster-wide part of a node's file.
+type ConfigureRequest struct {
+	Configuration cluster.Configuration `json:"configuration"`
+	Force         bool                  `json:"force,omitempty"`
 }
 
 // ReloadResult says what a reload did.

@@ -11,6 +11,8 @@ import (
 	"time"
 	"unicode"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/pki"
@@ -30,11 +32,13 @@ func (d *Daemon) routes(node, control *http.ServeMux) {
 	api.Handle(control, api.PathHistory, func(context.Context, struct{}) ([]api.Move, error) { return d.history(), nil })
 	api.Handle(control, api.PathVIPs, func(context.Context, struct{}) ([]api.VIP, error) { return d.vips(), nil })
 	api.Handle(control, api.PathTokens, func(context.Context, struct{}) ([]api.Token, error) { return d.tokens(), nil })
-	api.Handle(control, api.PathReload, func(ctx context.Context, _ struct{}) (api.ReloadResult, error) { return d.Reload(ctx) })
+	api.Handle(control, api.PathReload, func(ctx context.Context, in api.ReloadRequest) (api.ReloadResult, error) {
+		return d.Reload(ctx, in.Force)
+	})
 	api.Handle(control, api.PathLeave, func(ctx context.Context, _ struct{}) (api.Done, error) { return d.leaveCluster(ctx) })
 
 	api.Handle(control, api.PathDrill, func(ctx context.Context, _ struct{}) (api.DrillResult, error) { return d.drill(ctx) })
-	api.Handle(node, api.PathObserve, d.observe)
+	api.HandlePeer(node, api.PathObserve, d.observe)
 
 	leaderDoes(d, node, control, api.PathNote, d.noteMove)
 	leaderDoes(d, node, control, api.PathTransfer, d.transfer)
@@ -58,7 +62,7 @@ func leaderDoes[In, Out any](d *Daemon, node, control *http.ServeMux, path strin
 		}
 		return f(ctx, in)
 	}
-	api.Handle(node, path, here)
+	api.HandlePeer(node, path, here)
 	api.Handle(control, path, func(ctx context.Context, in In) (Out, error) {
 		return askLeader[In, Out](ctx, d, path, in, here)
 	})
@@ -114,7 +118,7 @@ const maxHistoryText = 200
 // transfer hands the group to a node.
 func (d *Daemon) transfer(ctx context.Context, in api.TransferRequest) (api.TransferResult, error) {
 	started := time.Now()
-	r := &moveRequest{reason: "requested with raftvip transfer", manual: true, done: make(chan error, 1)}
+	r := &moveRequest{reason: "requested with raftvip transfer", manual: !in.Preemptible, done: make(chan error, 1)}
 	if in.Reason != "" {
 		r.reason = in.Reason
 	}
@@ -257,8 +261,8 @@ func (d *Daemon) leaveCluster(ctx context.Context) (api.Done, error) {
 }
 
 // configure takes over the cluster-wide part of a node's file.
-func (d *Daemon) configure(ctx context.Context, c cluster.Configuration) (api.Done, error) {
-	s := d.node.State()
+func (d *Daemon) configure(ctx context.Context, in api.ConfigureRequest) (api.Done, error) {
+	s, c := d.node.State(), in.Configuration
 	c.Instances = proposal(s.Instances, c.Instances)
 	for _, in := range c.Instances {
 		for _, a := range in.Addresses {
@@ -267,7 +271,30 @@ func (d *Daemon) configure(ctx context.Context, c cluster.Configuration) (api.Do
 			}
 		}
 	}
+	if err := d.probeNew(ctx, s, c.Instances, in.Force); err != nil {
+		return api.Done{}, err
+	}
 	return api.Done{}, d.node.Apply(ctx, cluster.Command{Configure: &c})
+}
+
+// probeNew asks the network about the addresses that the cluster does not have
+// yet, all at once: a typing error in a file must not take another machine's.
+// An address without an interface here is for the other nodes to use.
+func (d *Daemon) probeNew(ctx context.Context, s *cluster.State, instances []cluster.Instance, force bool) error {
+	if d.host == nil || force {
+		return nil
+	}
+	var tasks errgroup.Group
+	tasks.SetLimit(16)
+	for _, p := range place(instances, d.configuration(), d.currentLinks()) {
+		if _, _, known := s.AddressOf(p.address.Prefix.Addr()); known || p.err != nil {
+			continue
+		}
+		a := p.address
+		a.Dev = p.link
+		tasks.Go(func() error { return probe(ctx, d.currentLinks(), a, false) })
+	}
+	return tasks.Wait()
 }
 
 // notANodes refuses a virtual address at which a member is reached: its owner would

@@ -427,7 +427,7 @@ func (d *Daemon) heartbeatOf(c *config.Config) time.Duration {
 
 // Reload reads the file again. Errors change nothing. What only concerns this
 // node takes effect at once; the cluster-wide part is proposed to the leader.
-func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
+func (d *Daemon) Reload(ctx context.Context, force bool) (api.ReloadResult, error) {
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
 	sdNotify(sd.SdNotifyReloading)
@@ -455,7 +455,9 @@ func (d *Daemon) Reload(ctx context.Context) (api.ReloadResult, error) {
 	heartbeat := d.heartbeatOf(c)
 	result.Changes = difference(s.Instances, instancesOf(c), s.Heartbeat.Configured, heartbeat)
 	if len(result.Changes) > 0 {
-		_, err = askLeader(ctx, d, api.PathConfig, cluster.Configuration{Heartbeat: heartbeat, Instances: instancesOf(c)}, d.configure)
+		_, err = askLeader(ctx, d, api.PathConfig, api.ConfigureRequest{
+			Configuration: cluster.Configuration{Heartbeat: heartbeat, Instances: instancesOf(c)}, Force: force,
+		}, d.configure)
 		if err != nil {
 			d.log.Error("reloaded, but the cluster did not take the cluster-wide part", "file", path, "error", err)
 			return api.ReloadResult{}, notTaken(err)

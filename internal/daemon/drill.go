@@ -43,7 +43,7 @@ func (d *Daemon) drill(ctx context.Context) (api.DrillResult, error) {
 	}
 	result := api.DrillResult{Address: address.Prefix.Addr(), Observer: observer.Name}
 	for _, leg := range []struct{ from, to string }{{home, target.Name}, {target.Name, home}} {
-		done, err := d.drillLeg(ctx, observer, address, leg.from, leg.to)
+		done, err := d.drillLeg(ctx, observer, address, leg.from, leg.to, leg.to == home)
 		if err != nil {
 			return result, err
 		}
@@ -85,7 +85,9 @@ func (d *Daemon) drillNodes(s *cluster.State, home string) (target, observer clu
 		"no third node can watch the address")
 }
 
-func (d *Daemon) drillLeg(ctx context.Context, observer cluster.NodeRecord, address cluster.Address, from, to string) (api.DrillLeg, error) {
+// drillLeg is one of the two moves. The way home ends the drill: from then on a
+// better node may preempt again.
+func (d *Daemon) drillLeg(ctx context.Context, observer cluster.NodeRecord, address cluster.Address, from, to string, home bool) (api.DrillLeg, error) {
 	leg := api.DrillLeg{From: from, To: to}
 	watching, stop := context.WithTimeout(ctx, observeMax)
 	defer stop()
@@ -113,7 +115,7 @@ func (d *Daemon) drillLeg(ctx context.Context, observer cluster.NodeRecord, addr
 	case <-ctx.Done():
 		return leg, ctx.Err()
 	}
-	_, err := askLeader(ctx, d, api.PathTransfer, api.TransferRequest{Node: to, Reason: "drill"}, d.transfer)
+	_, err := askLeader(ctx, d, api.PathTransfer, api.TransferRequest{Node: to, Reason: "drill", Preemptible: home}, d.transfer)
 	s := <-answers
 	if err != nil {
 		return leg, fmt.Errorf("move to %s: %w", to, err)

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"time"
 
@@ -202,7 +201,7 @@ func (d *Daemon) guardStatus() api.Guard {
 		ClockSource: g.Clocksource, Dropped: g.Drops.Total, Lateness: g.Lateness.Seconds(),
 	}
 	if g.Lateness == guard.Unbounded {
-		out.Lateness = math.MaxFloat32
+		out.Lateness = -1
 	}
 	for _, i := range g.Interfaces {
 		out.Interfaces = append(out.Interfaces, api.GuardInterface{Name: i.Name, Attached: i.Attached, Problem: i.Error})

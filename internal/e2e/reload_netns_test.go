@@ -106,3 +106,27 @@ func TestReload(t *testing.T) {
 		t.Errorf("drift: %v", st.Config.Drift)
 	}
 }
+
+// TestReloadAsksTheNetwork: a typing error in a file does not take the address of
+// another machine.
+func TestReloadAsksTheNetwork(t *testing.T) {
+	c := newCluster(t, setup{nodes: 1})
+	n := c.Nodes[0]
+	file := func(addresses ...string) string {
+		return "vrrp_instance VI {\n    interface eth0\n    virtual_router_id 51\n    virtual_ipaddress {\n" +
+			strings.Join(addresses, "\n") + "\n    }\n}\n"
+	}
+	n.Config = get[string](t)(n.WriteFile("raftvip.conf", file(vip4.String())))
+	must(t, c.Found(bounded(t, 60*time.Second)))
+	taken := c.Lab.VIP4(102)
+	other := c.Lab.Client(0)
+	must(t, other.AddAddr(taken))
+	get[string](t)(n.WriteFile("raftvip.conf", file(vip4.String(), taken.String())))
+	fails(t, n, 1, []string{"already on another machine", other.MAC(testnet.Front).String()}, "reload")
+	if vips := get[[]api.VIP](t)(vipList(t, n)); len(vips) != 1 {
+		t.Errorf("a refused reload changed the addresses: %+v", vips)
+	}
+	must(t, other.DelAddr(taken))
+	run(t, n, "reload")
+	must(t, c.WaitHeldBy(bounded(t, 10*time.Second), n, taken))
+}

@@ -165,6 +165,7 @@ func TestOnlyDaemonKnowsBoth(t *testing.T) {
 		"internal/daemon", // joins them
 		"cmd/raftvip",     // wires the daemon up, and cleans addresses up without it
 		"internal/e2e",    // test code: looks at the whole product
+		"internal/chaos",  // test code: the same, beside keepalived
 	}
 	for _, p := range list(t) {
 		if slices.ContainsFunc(exempt, func(root string) bool { return within(p.path, root) }) {

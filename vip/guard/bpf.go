@@ -66,14 +66,7 @@ func newBPFBackend(name Kind, now func() time.Duration) (_ *bpfBackend, err erro
 
 func (b *bpfBackend) kind() Kind { return b.name }
 
-func (b *bpfBackend) arm(group uint32, addrs []netip.Addr) error {
-	for _, a := range addrs {
-		if err := b.maps.put(a, group); err != nil {
-			return err
-		}
-	}
-	return nil
-}
+func (b *bpfBackend) arm(group uint32, addrs []netip.Addr) error { return b.maps.putAll(addrs, group) }
 
 func (b *bpfBackend) disarm(_ uint32, addrs []netip.Addr) error {
 	var errs []error

@@ -133,3 +133,30 @@ func TestClocksourceWarning(t *testing.T) {
 		}
 	}
 }
+
+func TestArmManyAtOnce(t *testing.T) {
+	needKernel(t)
+	m, err := newGateMaps()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.close()
+	var addrs []netip.Addr
+	for i := range 1000 {
+		addrs = append(addrs, netip.AddrFrom4([4]byte{10, 1, byte(i / 250), byte(i % 250)}))
+	}
+	for slot := range uint32(2) { // again, for another group
+		if err := m.putAll(addrs, slot); err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range addrs {
+			var got uint32
+			if err := m.vips.Lookup(a.As16(), &got); err != nil || got != slot {
+				t.Fatalf("%s: group %d, %v; want %d", a, got, err, slot)
+			}
+		}
+	}
+	if got, err := addressesOf(m.vips); err != nil || len(got) != len(addrs) {
+		t.Errorf("%d addresses, %v; want %d", len(got), err, len(addrs))
+	}
+}

@@ -81,6 +81,30 @@ func (m *gateMaps) put(a netip.Addr, slot uint32) error {
 	return nil
 }
 
+// putAll is put of many with one system call: a takeover waits for it. Kernels
+// before 5.6 need one for each.
+func (m *gateMaps) putAll(addrs []netip.Addr, slot uint32) error {
+	if len(addrs) > 1 {
+		keys, values := make([][16]byte, len(addrs)), make([]uint32, len(addrs))
+		for i, a := range addrs {
+			keys[i], values[i] = a.As16(), slot
+		}
+		_, err := m.vips.BatchUpdate(keys, values, nil)
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, ebpf.ErrNotSupported) {
+			return fmt.Errorf("bpf: arm %d addresses: %w", len(addrs), err)
+		}
+	}
+	for _, a := range addrs {
+		if err := m.put(a, slot); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (m *gateMaps) remove(a netip.Addr) error {
 	if err := m.vips.Delete(a.As16()); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("bpf: disarm %s: %w", a, err)
