@@ -85,7 +85,7 @@ func (p *Promise) Rebind(now time.Duration, term, seq, newest uint64, leader str
 		p.released = release{}
 	}
 	p.Heard(now, term, leader)
-	return true
+	return p.holder == leader && p.term == term
 }
 
 // Bound returns how long, from now, this voter must not help candidate; zero or

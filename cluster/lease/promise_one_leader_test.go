@@ -18,6 +18,9 @@ func TestPromiseKeepsItsHolderForTheTerm(t *testing.T) {
 	if p.Bound(10*time.Second+2, "b") <= 0 {
 		t.Error("this voter may help b while x counts on it")
 	}
+	if p.Rebind(10*time.Second+2, 4, 1, 4, "b") {
+		t.Error("says that b can count on it")
+	}
 	p.Heard(10*time.Second+3, 5, "b")
 	if holder, _ := p.Holder(); holder != "b" {
 		t.Errorf("a later term's leader is %s, want b", holder)
