@@ -429,8 +429,8 @@ func (n *Node) Suffrages() map[string]Suffrage {
 	return m
 }
 
-// Promote makes a node a voter now, without waiting until it has caught up. Only
-// the leader can.
+// Promote makes a node a voter now. Only the leader can, and only for a node that
+// has the whole state, as the length of its promise is in it.
 func (n *Node) Promote(node NodeRecord) error {
 	err := n.group.raft.AddVoter(raft.ServerID(node.ID), raft.ServerAddress(node.Address), 0, 5*time.Second).Error()
 	if err != nil {

@@ -181,7 +181,7 @@ func nodeCommand(g *globals) *cobra.Command {
 	}
 	c.AddCommand(list,
 		request("remove NODE", "Remove a member, dead or alive; it cannot come back under its old identity", api.PathRemove),
-		request("promote NODE", "Make a non-voter a voter without waiting until it has caught up", api.PathPromote))
+		request("promote NODE", "Make a non-voter that has caught up a voter now", api.PathPromote))
 	needCommand(c)
 	return c
 }

@@ -233,9 +233,11 @@ func (d *Daemon) nodePromote(ctx context.Context, in api.NodeRequest) (api.Done,
 	if d.node.Suffrages()[n.ID] == cluster.SuffrageVoter {
 		return api.Done{Message: n.Name + " is a voter already"}, nil
 	}
-	if !slices.ContainsFunc(d.node.Reports(), func(r cluster.SeenReport) bool { return r.NodeID == n.ID && r.Age < aliveAge }) {
+	if !slices.ContainsFunc(d.node.Reports(), func(r cluster.SeenReport) bool {
+		return r.NodeID == n.ID && r.Age < aliveAge && r.Applied >= s.Version
+	}) {
 		return api.Done{}, cluster.Refuse(cluster.CodeNotReady, "start its daemon; it votes by itself once it has caught up",
-			"%s does not answer, and a silent voter can cost the cluster its majority", n.Name)
+			"%s does not answer or does not have the whole state yet, and as a voter it could cost the cluster its majority", n.Name)
 	}
 	if err := d.node.Promote(n); err != nil {
 		return api.Done{}, err
