@@ -20,6 +20,9 @@ const (
 	// diskTestSize is more room than a change of the log takes, so that a disk with
 	// a few blocks left is not found well only to fail at the next write.
 	diskTestSize = 256 << 10
+	// behindTests is how many tests in a row end a fault although nobody has sent
+	// what was missed: Raft's longest pause between two attempts is 10 s.
+	behindTests = 15
 )
 
 // A diskWatch knows whether this node can write what Raft must remember. A leader
@@ -37,17 +40,45 @@ type diskWatch struct {
 	mu     sync.Mutex
 	fault  string
 	failed uint64 // writes that have failed
+	good   int    // tests that have succeeded since
+	// behind: an entry was not written, and none has been since. Who leads sends it
+	// again, after a pause that may last for seconds, and cannot hand over before.
+	behind bool
 }
 
 func newDiskWatch(dir string, log *slog.Logger, changed func(), test func() error) *diskWatch {
 	return &diskWatch{dir: dir, log: log, changed: changed, test: test, every: diskTestEvery, wake: make(chan struct{}, 1)}
 }
 
-// note is called with the outcome of each write of the log or the vote.
-func (d *diskWatch) note(what string, err error) {
-	if err == nil {
-		return // only the test ends a fault: a write of another size says little
+// wrote is called when entries have been written.
+func (d *diskWatch) wrote() {
+	d.mu.Lock()
+	d.behind = false
+	ended := d.endLocked()
+	d.mu.Unlock()
+	d.tell(ended)
+}
+
+// endLocked ends a fault that is over. One write alone does not show that: the
+// next one may be larger.
+func (d *diskWatch) endLocked() bool {
+	if d.fault == "" || d.good == 0 || d.behind && d.good < behindTests {
+		return false
 	}
+	d.fault = ""
+	return true
+}
+
+func (d *diskWatch) tell(ended bool) {
+	if ended {
+		d.log.Info("the disk can be written again", "dir", d.dir)
+		d.changed()
+	}
+}
+
+// note is called when a write of the log or the vote has failed; entry says that
+// it was one of entries.
+func (d *diskWatch) note(what string, err error, entry bool) {
 	reason := err.Error()
 	if errno, ok := errors.AsType[syscall.Errno](err); ok {
 		reason = errno.Error()
@@ -55,6 +86,7 @@ func (d *diskWatch) note(what string, err error) {
 	fault := fmt.Sprintf("cannot write the %s in %s: %s", what, d.dir, reason)
 	d.mu.Lock()
 	d.failed++
+	d.good, d.behind = 0, d.behind || entry
 	news := fault != d.fault
 	d.fault = fault
 	d.mu.Unlock()
@@ -73,6 +105,17 @@ func (d *diskWatch) note(what string, err error) {
 func (d *diskWatch) Fault() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.fault
+}
+
+// broken is Fault until a test has succeeded: then a node may stand for election,
+// or nobody would where all had failed.
+func (d *diskWatch) broken() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.good > 0 {
+		return ""
+	}
 	return d.fault
 }
 
@@ -104,16 +147,23 @@ func (d *diskWatch) try() {
 	d.mu.Unlock()
 	if err := d.test(); err != nil {
 		d.log.Debug("the disk still fails", "dir", d.dir, "error", err)
+		d.mu.Lock()
+		d.good = 0
+		d.mu.Unlock()
 		return
 	}
 	d.mu.Lock()
-	well := d.failed == before // else one has failed meanwhile
-	if well {
-		d.fault = ""
+	first, ended := false, false
+	if d.failed == before && d.fault != "" { // else one has failed, or the fault has ended, meanwhile
+		d.good++
+		if ended = d.endLocked(); !ended {
+			first = d.good == 1
+			d.fault = fmt.Sprintf("the log in %s could not be written for a while and is not complete yet", d.dir)
+		}
 	}
 	d.mu.Unlock()
-	if well {
-		d.log.Info("the disk can be written again", "dir", d.dir)
+	d.tell(ended)
+	if first {
 		d.changed()
 	}
 }
@@ -146,8 +196,8 @@ func (n *Node) testDisk() error {
 	return n.votes.rewrite()
 }
 
-// DiskFault says why this node cannot write its log or its vote, or is "". While
-// it lasts the node does not stand for election, and it must not own.
+// DiskFault says why this node cannot write its log or its vote, or is "". It must
+// not own until the fault has ended and its log is complete again.
 func (n *Node) DiskFault() string { return n.disk.Fault() }
 
 // A watchedStore is a log whose failures are noted.
@@ -159,7 +209,11 @@ type watchedStore struct {
 // StoreLogs implements raft.LogStore.
 func (l *watchedStore) StoreLogs(logs []*raft.Log) error {
 	err := l.LogStore.StoreLogs(logs)
-	l.disk.note("log", err)
+	if err != nil {
+		l.disk.note("log", err, true)
+	} else {
+		l.disk.wrote()
+	}
 	return err
 }
 
@@ -169,6 +223,8 @@ func (l *watchedStore) StoreLog(log *raft.Log) error { return l.StoreLogs([]*raf
 // DeleteRange implements raft.LogStore.
 func (l *watchedStore) DeleteRange(first, last uint64) error {
 	err := l.LogStore.DeleteRange(first, last)
-	l.disk.note("log", err)
+	if err != nil {
+		l.disk.note("log", err, false)
+	}
 	return err
 }

@@ -84,13 +84,41 @@ func TestDiskFault(t *testing.T) {
 func TestDiskFaultDuringATest(t *testing.T) {
 	var d *diskWatch
 	d = newDiskWatch("/data", testLog(t, "a"), func() {}, func() error {
-		d.note("log", syscall.EIO)
+		d.note("log", syscall.EIO, true)
 		return nil
 	})
-	d.note("vote", syscall.EIO)
+	d.note("vote", syscall.EIO, false)
 	d.try()
 	if got := d.Fault(); got != "cannot write the log in /data: input/output error" {
 		t.Errorf("fault %q", got)
+	}
+}
+
+// A node that has missed an entry may lead again, but not own before it has it.
+func TestDiskFaultUntilCaughtUp(t *testing.T) {
+	changes := 0
+	d := newDiskWatch("/data", testLog(t, "a"), func() { changes++ }, func() error { return nil })
+	log := &watchedStore{newMemStore(), d}
+	d.note("log", syscall.ENOSPC, true)
+	if d.broken() == "" {
+		t.Error("it may stand for election")
+	}
+	d.try()
+	if d.broken() != "" || !strings.Contains(d.Fault(), "not complete yet") || changes != 2 {
+		t.Errorf("broken %q, fault %q, told %d times", d.broken(), d.Fault(), changes)
+	}
+	if err := log.StoreLog(&raft.Log{Index: 1}); err != nil || d.Fault() != "" || changes != 3 {
+		t.Errorf("%v, fault %q, told %d times", err, d.Fault(), changes)
+	}
+	d.note("log", syscall.ENOSPC, true)
+	for range behindTests {
+		if d.Fault() == "" {
+			t.Error("it was not waited for")
+		}
+		d.try()
+	}
+	if d.Fault() != "" {
+		t.Errorf("fault %q, and nobody will send what is missing", d.Fault())
 	}
 }
 
@@ -100,7 +128,7 @@ func TestVoteFault(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := newDiskWatch("/data", testLog(t, "a"), func() {}, s.rewrite)
-	s.wrote = func(err error) { d.note("vote", err) }
+	s.failed = func(err error) { d.note("vote", err, false) }
 	if err := s.SetUint64([]byte(keyCurrentTerm), 3); err != nil {
 		t.Fatal(err)
 	}
@@ -147,7 +175,7 @@ func TestDiskTest(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(m.opts.DataDir.groupDir(DefaultGroup), "*.new")); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
-	m.disk.note("log", syscall.ENOSPC)
+	m.disk.note("vote", syscall.ENOSPC, false)
 	if m.DiskFault() == "" {
 		t.Error("no fault")
 	}

@@ -158,7 +158,7 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 		store.Close()
 		return err
 	}
-	votes.wrote = func(err error) { n.disk.note("vote", err) }
+	votes.failed = func(err error) { n.disk.note("vote", err, false) }
 	fail := func(err error) error { store.Close(); votes.Close(); return err }
 	n.existing, err = raft.HasExistingState(store, votes, snapshots)
 	if err != nil {
@@ -199,7 +199,7 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 		name: DefaultGroup, self: id.NodeID, log: n.log, now: boottime.Now, heartbeat: heartbeat,
 		sink: n.opts.Sink(DefaultGroup), inner: advertised{inner, raft.ServerAddress(n.opts.Advertise)},
 		logs: logs, stable: votes, snapshots: snapshots, peers: n.client, changed: n.changed, raftLog: n.opts.RaftLog,
-		order: n.order(), diskFault: n.disk.Fault,
+		order: n.order(), diskFault: n.disk.broken,
 	})
 	if err != nil {
 		return fail(err)

@@ -18,8 +18,8 @@ import (
 //
 // The file has two slots, so that a write that is cut off leaves the one before it. The log itself is in raft-boltdb.
 type voteStore struct {
-	// wrote is told how each write ended; nil for nobody. Set before the first one.
-	wrote func(error)
+	// failed is told of each write that fails; nil for nobody. Set before the first one.
+	failed func(error)
 
 	mu      sync.Mutex
 	file    *os.File
@@ -178,9 +178,9 @@ func (s *voteStore) change(sync bool, f func(*voteRecord)) error {
 	err := s.write(sync)
 	if err != nil {
 		s.current = old
-	}
-	if s.wrote != nil {
-		s.wrote(err)
+		if s.failed != nil {
+			s.failed(err)
+		}
 	}
 	return err
 }

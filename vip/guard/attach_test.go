@@ -401,6 +401,29 @@ func heard(fd int) int {
 	}
 }
 
+// Maps and programs are locked memory to Linux before 5.11: there a limit that root
+// may not raise rules eBPF out, and nftables, which locks nothing, is next.
+func TestNoLockedMemory(t *testing.T) {
+	needKernel(t)
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &old); err != nil {
+		t.Fatal(err)
+	}
+	none := unix.Rlimit{Cur: 0, Max: old.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &none); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &old); err != nil {
+			t.Error(err)
+		}
+	})
+	s := open(t, newNS(t), Options{PinDir: newBPFFS(t)}).Status()
+	if s.Kind != BPFTCX && (s.Kind != NFT || len(s.Refused) == 0) {
+		t.Errorf("without locked memory: %+v", s)
+	}
+}
+
 func TestAutoAndRefusals(t *testing.T) {
 	needKernel(t)
 	pins := newBPFFS(t)
