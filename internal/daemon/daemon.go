@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -348,9 +349,26 @@ func (d *Daemon) addresses(s *cluster.State) (addrs []vip.Address, schedule vip.
 			faults = append(faults, err.Error())
 		default:
 			addrs = append(addrs, a)
+			faults = appendNew(faults, d.unguarded(a.Link))
 		}
 	}
 	return addrs, schedule, faults
+}
+
+// unguarded says why this node must not own an address on an interface: where the
+// guard is not attached nothing would silence it. Only "guard off" permits that.
+func (d *Daemon) unguarded(link string) string {
+	if covered, why := d.guard.Covers(link); !covered {
+		return fmt.Sprintf("interface %s is not guarded: %s", link, why)
+	}
+	return ""
+}
+
+func appendNew(list []string, text string) []string {
+	if text == "" || slices.Contains(list, text) {
+		return list
+	}
+	return append(list, text)
 }
 
 // currentLinks returns the interfaces, at most linkPoll old.

@@ -46,8 +46,14 @@ func TestLinkAppearsLater(t *testing.T) {
 		start(t, g)
 		eventually(t, "first check", func() bool { return g.Status().Checked > 0 })
 		time.Sleep(50 * time.Millisecond) // Let the subscription settle; the periodic check covers the rest.
+		if covered, why := g.Covers("late0"); covered || why == "" {
+			t.Errorf("an interface that is not there is covered: %v %q", covered, why)
+		}
 		addDevice(t, ns, "late0")
 		t.Logf("attached after %v", eventually(t, "attached to late0", func() bool { return attachedTo(g, "late0") }))
+		if covered, why := g.Covers("late0"); !covered {
+			t.Errorf("late0 is not covered: %s", why)
+		}
 		in(t, ns, func() error {
 			l, err := netlink.LinkByName("late0")
 			if err != nil {

@@ -270,3 +270,22 @@ func (g *Guard) report() {
 	}
 	g.log.Info("guard open", "kind", g.Kind(), "instance", g.opts.Instance, "interfaces", len(g.devices))
 }
+
+// Covers reports whether frames of the interface are judged by the guard, and if
+// not, why. The kinds that judge no frames cover every interface as far as they
+// cover any.
+func (g *Guard) Covers(name string) (covered bool, why string) {
+	switch g.Kind() {
+	case BPFTCX, BPFClsact, NFT:
+	default:
+		return true, ""
+	}
+	g.state.Lock()
+	defer g.state.Unlock()
+	for _, d := range g.devices {
+		if d.Name == name {
+			return d.Attached, d.Error
+		}
+	}
+	return false, "it is not attached there"
+}
