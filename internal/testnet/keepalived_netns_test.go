@@ -16,7 +16,7 @@ import (
 func TestKeepalivedFrozenMasterViolatesP1(t *testing.T) {
 	l := ForTest(t, Options{Nodes: 2})
 	if _, err := exec.LookPath("keepalived"); err != nil {
-		t.Skip("keepalived is not installed")
+		t.Fatal("keepalived is not installed: make setup")
 	}
 	vip := l.VIP4(100)
 	config := func(h *Host, state string, prio int) string {

@@ -268,7 +268,7 @@ func statusUnder(t *testing.T, ns *netNS, args childArgs, wrap ...string) Status
 func TestTimeNamespace(t *testing.T) {
 	needKernel(t)
 	if _, err := exec.LookPath("unshare"); err != nil {
-		t.Skip("no unshare")
+		t.Fatal("no unshare: make setup")
 	}
 	for _, offset := range []string{"1000", "-10"} {
 		s := statusUnder(t, newNS(t), childArgs{PinDir: newBPFFS(t)}, "unshare", "--time", "--boottime", offset, "--")
@@ -282,7 +282,7 @@ func TestTimeNamespace(t *testing.T) {
 func TestUserNamespace(t *testing.T) {
 	needKernel(t)
 	if _, err := exec.LookPath("unshare"); err != nil {
-		t.Skip("no unshare")
+		t.Fatal("no unshare: make setup")
 	}
 	s := statusUnder(t, newNS(t), childArgs{PinDir: newBPFFS(t)}, "unshare", "--user", "--map-root-user", "--net", "--")
 	if s.Kind != NFT || len(s.Refused) != 2 || !strings.Contains(s.Refused[1].Reason, "not permitted") {
@@ -296,7 +296,7 @@ func TestUserNamespace(t *testing.T) {
 func TestNoPrivilege(t *testing.T) {
 	needKernel(t)
 	if _, err := exec.LookPath("setpriv"); err != nil {
-		t.Skip("no setpriv")
+		t.Fatal("no setpriv: make setup")
 	}
 	s := statusUnder(t, newNS(t), childArgs{PinDir: newBPFFS(t)}, "setpriv", "--bounding-set=-all", "--inh-caps=-all", "--")
 	if s.Kind != Lifetime || len(s.Refused) != 3 || s.Lateness < 2*time.Second || s.AddressLifetime != 2*time.Second {
