@@ -41,6 +41,7 @@ func (h *Netlink) Change(changes []Change) []error {
 	var errs []error
 	for start := 0; start < len(changes); start += maxBatch {
 		part := changes[start:min(start+maxBatch, len(changes))]
+		h.linger.before(part)
 		for i, err := range h.changes.do(part) {
 			if errs == nil {
 				errs = make([]error, len(changes))

@@ -7,10 +7,12 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -162,7 +164,9 @@ func TestNetnsWatchOverflow(t *testing.T) {
 	if errs := h2.Change(changesOf(DeleteAddress, 1000)); errs != nil {
 		t.Error(errors.Join(errs...))
 	}
-	time.Sleep(20 * time.Millisecond)
+	for start := time.Now(); events.Load() < 3000 && time.Since(start) < 5*time.Second; {
+		time.Sleep(time.Millisecond) // the overflow is told before what is in the buffer
+	}
 	if n := snapshots.Load(); n < 2 {
 		t.Errorf("%d snapshots, want a second one", n)
 	}
@@ -222,5 +226,94 @@ func TestAnswers(t *testing.T) {
 				t.Errorf("got %v, want %v", got, tt.want)
 			}
 		})
+	}
+}
+
+// members returns how many of the solicited-node groups ff02::1:ff05:x a link of
+// that name is in.
+func members(t *testing.T, link string) int {
+	t.Helper()
+	b, err := os.ReadFile("/proc/net/igmp6")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 2 && f[1] == link && strings.HasPrefix(f[2], "ff0200000000000000000001ff05") {
+			n++
+		}
+	}
+	return n
+}
+
+// The groups of many addresses outlive them, those of a few do not.
+func TestNetnsLinger(t *testing.T) {
+	h := loopbackHost(t)
+	must := func(errs []error) {
+		t.Helper()
+		if errs != nil {
+			t.Fatal(errors.Join(errs...))
+		}
+	}
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "d0"}, PeerName: "d1"}); err != nil {
+		t.Fatal(err)
+	}
+	d0, err := netlink.LinkByName("d0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = netlink.LinkDel(d0) }()
+	for _, name := range []string{"d1", "d0"} {
+		if err := netlink.LinkSetUp(&netlink.Device{LinkAttrs: netlink.LinkAttrs{Name: name}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change := func(kind ChangeKind, n int) (changes []Change) {
+		for i := range n {
+			ip := netip.AddrFrom16([16]byte{0: 0xfd, 13: 5, 14: byte(i / 250), 15: byte(1 + i%250)})
+			changes = append(changes, Change{Kind: kind, Link: d0.Attrs().Index, Address: KernelAddress{Prefix: netip.PrefixFrom(ip, 128), NoDAD: true}})
+		}
+		return changes
+	}
+	joined := func(n int) {
+		t.Helper()
+		for range 200 {
+			if members(t, "d0") == n {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		t.Fatalf("member of %d groups, want %d", members(t, "d0"), n)
+	}
+	must(h.Change(change(AddAddress, 3)))
+	joined(3)
+	must(h.Change(change(DeleteAddress, 3)))
+	joined(0)
+	for range 2 {
+		must(h.Change(change(AddAddress, 500)))
+		joined(500)
+		must(h.Change(change(DeleteAddress, 500)))
+		joined(500)
+	}
+	if n := len(h.linger.socks); n != 3 {
+		t.Errorf("%d sockets, want 3", n)
+	}
+	h.linger.end() // as after a minute
+	joined(0)
+	must(h.Change(change(AddAddress, 20)))
+	joined(20) // the kernel leaves also what it has not joined yet
+	must(h.Change(change(DeleteAddress, 20)))
+	joined(20)
+	h.linger.close()
+	joined(0)
+	// A link that is gone is nothing to stumble over.
+	gone := change(DeleteAddress, 20)
+	for i := range gone {
+		gone[i].Link = 12345
+	}
+	for _, err := range h.Change(gone) {
+		if !errors.Is(err, ErrGone) {
+			t.Error(err)
+		}
 	}
 }

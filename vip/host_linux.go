@@ -18,6 +18,7 @@ import (
 type Netlink struct {
 	changes *changeSocket
 	list    map[int]*nl.SocketHandle // a listing does not hold up a change
+	linger  linger
 	marks   bool
 }
 
@@ -44,6 +45,7 @@ func OpenHost() (*Netlink, error) {
 
 // Close frees the sockets. No method may be called after or during it.
 func (h *Netlink) Close() {
+	h.linger.close()
 	h.changes.close()
 	for _, s := range h.list {
 		s.Close()

@@ -57,13 +57,17 @@ func (s *stopwatch) Announce(link vip.Link, addr netip.Addr) error {
 // microseconds from Set: the first, the middle and the last announcement, the first
 // answer of the last address to a neighbour that asks every 200 us, and the end of
 // the release. "guard" has the real guard in front of the addresses, "long" has
-// them without a covering address of someone else. "best" is the least instead of
+// them without a covering address of someone else, and in "shared" they have the
+// last 24 bits in common, and so one solicited-node group. "best" is the least instead of
 // the median, "cpu" what the process used up to the last announcement, the neighbour
 // and the reader of changes included: what a busy machine tells about a quiet one.
 func BenchmarkTakeover(b *testing.B) {
 	for _, family := range []string{"v4", "v6"} {
 		for _, n := range []int{1, 100, 1000} {
-			for _, kind := range []string{"fresh", "again", "guard", "long"} {
+			for _, kind := range []string{"fresh", "again", "guard", "long", "shared"} {
+				if kind == "shared" && family == "v4" {
+					continue
+				}
 				b.Run(fmt.Sprintf("%s/%d/%s", family, n, kind), func(b *testing.B) { benchmarkTakeover(b, family, n, kind) })
 			}
 		}
@@ -76,6 +80,8 @@ func benchmarkTakeover(b *testing.B, family string, n int, kind string) {
 		switch {
 		case family == "v6" && kind == "long":
 			prefixes = append(prefixes, fmt.Sprintf("fd01::1:%x/64", i+1))
+		case kind == "shared":
+			prefixes = append(prefixes, fmt.Sprintf("fd00::%x:0:1/64", i+1))
 		case family == "v6":
 			prefixes = append(prefixes, fmt.Sprintf("fd00::1:%x/64", i+1))
 		case kind == "long":
