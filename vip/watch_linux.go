@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 	"time"
 
@@ -29,67 +30,62 @@ func (h *Netlink) Watch(ctx context.Context, sink func(Event)) error {
 	defer s.Close()
 	// Forcing needs CAP_NET_ADMIN; a smaller buffer means more snapshots.
 	_ = s.SetReceiveBufferSize(watchBuffer, true)
-	end, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	// A file of our own, which can be waited for with a deadline.
+	fd, err := unix.FcntlInt(uintptr(s.GetFd()), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("watch addresses: %w", err)
 	}
-	ended := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(ended)
-		_, _ = unix.Write(end, []byte{0, 0, 0, 0, 0, 0, 0, 1})
-	})
-	defer func() {
-		if !stop() {
-			<-ended
-		}
-		_ = unix.Close(end)
-	}()
+	f := os.NewFile(uintptr(fd), "route netlink events")
+	defer func() { _ = f.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
 
 	if err := h.snapshot(sink); err != nil {
 		return fmt.Errorf("watch addresses: %w", err)
 	}
-	if err := h.follow(ctx, s.GetFd(), end, sink); err != nil {
+	if err := h.follow(ctx, f, sink); err != nil {
 		return fmt.Errorf("watch addresses: %w", err)
 	}
 	return nil
 }
 
-// follow reads changes until ctx ends, upon which end is readable. It waits in
-// poll(2) rather than in the runtime's poller, which wakes a thread for every
-// message that arrives: during a take that would be a thousand times, on the cores
-// that the take needs. So the first change is read at once, and those that follow
-// it closely are left to gather.
-func (h *Netlink) follow(ctx context.Context, fd, end int, sink func(Event)) error {
+// follow reads changes until ctx ends, upon which f has a deadline that has passed.
+// The first change is read at once; those that follow it closely are left to
+// gather: during a take there are a thousand, and to wake up for each would take
+// the processors that the take needs.
+func (h *Netlink) follow(ctx context.Context, f *os.File, sink func(Event)) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
 	buf := make([]byte, 64<<10)
-	var last time.Time
+	var woken time.Time
 	for {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(end), Events: unix.POLLIN}}
-		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
+		var n int
+		var from unix.Sockaddr
+		var received error
+		waited := false
+		err := raw.Read(func(fd uintptr) bool {
+			n, from, received = unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT)
+			waited = waited || errors.Is(received, unix.EAGAIN)
+			return !errors.Is(received, unix.EAGAIN)
+		})
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
 			return err
-		}
-		if time.Since(last) < gather {
-			time.Sleep(gather)
-		}
-		for {
-			if ctx.Err() != nil {
-				return nil
-			}
-			n, from, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
-			if errors.Is(err, unix.EAGAIN) {
-				break
-			}
-			if errors.Is(err, unix.ENOBUFS) { // changes were lost
-				if err := h.snapshot(sink); err != nil {
-					return err
-				}
-				continue
-			}
-			if err != nil && !errors.Is(err, unix.EINTR) {
+		case errors.Is(received, unix.ENOBUFS): // changes were lost
+			if err := h.snapshot(sink); err != nil {
 				return err
 			}
-			if sa, ok := from.(*unix.SockaddrNetlink); err != nil || !ok || sa.Pid != nl.PidKernel {
-				continue
-			}
+			continue
+		case errors.Is(received, unix.EINTR):
+			continue
+		case received != nil:
+			return received
+		}
+		if sa, ok := from.(*unix.SockaddrNetlink); ok && sa.Pid == nl.PidKernel {
 			msgs, err := syscall.ParseNetlinkMessage(buf[:n])
 			if err != nil {
 				return err
@@ -100,7 +96,13 @@ func (h *Netlink) follow(ctx context.Context, fd, end int, sink func(Event)) err
 				}
 			}
 		}
-		last = time.Now()
+		if waited {
+			now := time.Now()
+			if now.Sub(woken) < 2*gather {
+				time.Sleep(gather)
+			}
+			woken = now
+		}
 	}
 }
 
