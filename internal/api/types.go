@@ -65,6 +65,9 @@ type Group struct {
 	// LeaseRemaining is what is left of this node's own lease, 0 for none.
 	LeaseRemaining float64   `json:"lease_remaining_seconds"`
 	Addresses      []Address `json:"addresses"`
+	// NotRemoved is the number of addresses that this node cannot take off the
+	// kernel: the most serious trouble there is.
+	NotRemoved int `json:"not_removed,omitempty"`
 }
 
 // Address is one virtual address.

@@ -92,6 +92,7 @@ func (d *Daemon) groupStatus(s *cluster.State, standing cluster.Standing) api.Gr
 		}
 	}
 	kernel := d.owner.keeper.Status()
+	g.NotRemoved = kernel.NotRemoved
 	for _, in := range s.Instances {
 		for _, a := range in.Addresses {
 			out := api.Address{Prefix: a.Prefix, Instance: in.Name, Excluded: a.Excluded, State: "absent"}
@@ -255,6 +256,9 @@ func (d *Daemon) warnings(st api.Status) []string {
 		}
 	}
 	if len(st.Groups) > 0 {
+		if n := st.Groups[0].NotRemoved; n > 0 {
+			add("%d addresses CANNOT BE REMOVED from this node; only the guard keeps them silent: see the log, or take the interface down", n)
+		}
 		for _, a := range st.Groups[0].Addresses {
 			if a.Problem != "" {
 				add("%s: %s", a.Prefix.Addr(), a.Problem)
