@@ -11,12 +11,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// needRoot skips a test that needs root. With RAFTVIP_REQUIRE_ROOT set it fails
+// needRoot skips a test that needs root. With RAFTVIP_NETNS set it fails
 // instead, so that a machine meant to run such tests cannot skip them unseen.
 func needRoot(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		if os.Getenv("RAFTVIP_REQUIRE_ROOT") != "" {
+		if os.Getenv("RAFTVIP_NETNS") != "" {
 			t.Fatal("needs root")
 		}
 		t.Skip("needs root")
