@@ -121,6 +121,9 @@ func TestFailedTransferBringsTheLeaseBack(t *testing.T) {
 					target.boot()
 				}
 				target.thaw()
+				// A heartbeat that went down with the dead process is given up first; until
+				// then its voter is asked only when something is written.
+				s.advance(s.net.timeout)
 				s.within(5*time.Second, "every voter is bound again", func() bool {
 					l := s.leader()
 					if l == nil {
