@@ -22,6 +22,15 @@ const (
 	lookPause = 20 * time.Millisecond
 )
 
+// pauseAfter returns how long not to look after this error, even if something
+// changes. An attempt that came as far as changing something is what was notified.
+func pauseAfter(err error) time.Duration {
+	if err == nil || errors.Is(err, ErrNoInterface) || errors.Is(err, ErrNoSource) {
+		return lookPause
+	}
+	return retryOpen
+}
+
 // Run runs the router until ctx ends, and returns when it is silent, its sockets are
 // closed and its virtual MAC interface is removed. A master then has told the Sink
 // first and the other routers, with priority 0, after that. An interface that cannot
@@ -132,8 +141,8 @@ func (r *Router) mind(ctx context.Context, tasks *sync.WaitGroup) (kept *vmac) {
 				conn = nil
 			}
 		}
+		var err error
 		if conn == nil && ctx.Err() == nil {
-			var err error
 			if conn, kept, err = open(r.options(), kept); err == nil {
 				if !r.install(conn) {
 					conn.closeSockets()
@@ -156,7 +165,7 @@ func (r *Router) mind(ctx context.Context, tasks *sync.WaitGroup) (kept *vmac) {
 			select {
 			case <-ctx.Done():
 				return kept
-			case <-time.After(lookPause):
+			case <-time.After(pauseAfter(err)):
 			}
 		}
 	}
