@@ -114,6 +114,7 @@ func TestRoundTrip(t *testing.T) {
 		{"longest interval", Advertisement{Version: V3, VRID: 1, Priority: 1, Interval: 40950 * time.Millisecond, Addresses: many4[:1]}, "10.0.0.1", "224.0.0.18", ChecksumPseudoHeader},
 		{"version 3, most addresses", Advertisement{Version: V3, VRID: 1, Priority: 1, Interval: time.Second, Addresses: many4}, "10.0.0.1", "224.0.0.18", 0},
 		{"IPv6, most addresses", Advertisement{Version: V3, VRID: 1, Priority: 1, Interval: time.Second, Addresses: many6}, "fe80::1", "ff02::12", 0},
+		{"an IPv6 address that looks like IPv4", Advertisement{Version: V3, VRID: 1, Priority: 1, Interval: time.Second, Addresses: addrs("::ffff:10.0.0.1")}, "fe80::1", "ff02::12", 0},
 		{"no address", Advertisement{Version: V3, VRID: 1, Priority: 1, Interval: time.Second}, "fe80::1", "fe80::2", 0},
 	}
 	for _, test := range tests {

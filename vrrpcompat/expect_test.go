@@ -103,6 +103,7 @@ func TestReceivingPackets(t *testing.T) {
 		{"RFC 3768 7.1: authentication type matches", V2, func(e *Expect, _ *packet) { e.AuthType = AuthPass }, DropAuthType},
 		{"RFC 3768 7.1: authentication type matches", V2, func(_ *Expect, p *packet) { p.ad.AuthType = AuthPass }, DropAuthType},
 		{"RFC 3768 7.1: interval is ours", V2, func(_ *Expect, p *packet) { p.ad.Interval = 2 * time.Second }, DropInterval},
+		{"RFC 3768 7.1: interval is ours, but never 0", V2, func(e *Expect, p *packet) { e.Interval = 0; p.damage = setByte(5, 0) }, DropInterval},
 		{"RFC 3768 7.1: address list, from a router that is not the owner", V2, func(e *Expect, p *packet) { e.Addresses.Strict = true; p.ad.Addresses = addrs("10.0.0.100") }, DropAddressList},
 		{"RFC 3768 7.1: address list, from the owner", V2, func(e *Expect, p *packet) {
 			e.Addresses.Strict = true

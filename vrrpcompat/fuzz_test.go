@@ -102,9 +102,6 @@ func FuzzCheck(f *testing.F) {
 		reserved := a.Version == V3 && b[4]&0xf0 != 0
 		again, err := a.Append(nil, src, dst, e.Checksum)
 		if err != nil {
-			if a.Version == V2 && a.Interval == 0 && e.Interval == 0 {
-				return // the fuzzer has made us expect what cannot be configured
-			}
 			t.Fatalf("%+v is accepted, but: %v", a, err)
 		}
 		if !reserved && !e.AnyChecksum && !bytes.Equal(again, b[:len(again)]) {
