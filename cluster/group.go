@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -83,6 +84,9 @@ type groupParts struct {
 	// diskFault says why this node cannot write what Raft must remember, or ""; nil
 	// for a disk that is not watched.
 	diskFault func() string
+	// between is what Raft gets for a transport, nil for the decorated one itself: a
+	// simulated machine is busy there.
+	between func(*leaseTransport) raft.Transport
 }
 
 // raftConfig derives every Raft timing from the heartbeat timeout.
@@ -123,7 +127,11 @@ func newGroup(p groupParts) (*Group, error) {
 	config := raftConfig(p.self, p.heartbeat.Current)
 	config.NotifyCh = g.leaders
 	config.Logger = newRaftLogger(p.raftLog)
-	r, err := openRaft(config, g.machine, p.logs, p.stable, p.snapshots, g.trans)
+	var trans raft.Transport = g.trans
+	if p.between != nil {
+		trans = p.between(g.trans)
+	}
+	r, err := openRaft(config, g.machine, p.logs, p.stable, p.snapshots, trans)
 	if err != nil {
 		return nil, fmt.Errorf("open group %s: %w", p.name, err)
 	}
@@ -136,6 +144,10 @@ func newGroup(p groupParts) (*Group, error) {
 	}
 	following := func() bool { return r.State() == raft.Follower }
 	g.trans.following.Store(&following)
+	replicating := func(id string) bool {
+		return r.State() == raft.Leader && slices.ContainsFunc(r.GetConfiguration().Configuration().Servers, func(s raft.Server) bool { return string(s.ID) == id })
+	}
+	g.trans.replicating.Store(&replicating)
 	g.trans.start()
 	return g, nil
 }
