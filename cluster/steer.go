@@ -81,16 +81,17 @@ func (g *Group) keepDetecting(ctx context.Context) {
 	for {
 		select {
 		case <-timer.C:
+		case <-g.role:
 		case <-ctx.Done():
 			return
 		}
 		heartbeat := g.raft.ReloadableConfig().HeartbeatTimeout
 		left := heartbeat - g.fence.lastHeard()
 		switch {
+		case g.raft.State() != raft.Follower:
+			timer.Reset(lookAgain)
 		case left > 0:
 			timer.Reset(left)
-		case g.raft.State() != raft.Follower:
-			timer.Reset(heartbeat)
 		default:
 			if since := time.Since(g.raft.LastContact()); since < heartbeat-wakeEarly {
 				timer.Reset(heartbeat - wakeEarly - since)
