@@ -240,13 +240,13 @@ func TestElection(t *testing.T) {
 
 			// We leave, and say so where we are master; the peer is master.
 			rs.end()
+			settled(t, func(relation) bool { return false })
 			for _, r := range relations {
 				said := w.of(r.vrid, source[r.vrid])
 				if last := said[len(said)-1]; (last.priority() == 0) != r.wins {
 					t.Errorf("%s: the last advertisement has priority %d", r.name, last.priority())
 				}
 			}
-			settled(t, func(relation) bool { return false })
 
 			// The peer is there first.
 			rs = startRouters(t, l, us, ours)

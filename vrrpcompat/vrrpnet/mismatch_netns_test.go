@@ -174,7 +174,10 @@ func TestUnicast(t *testing.T) {
 	if _, err := l.StartKeepalived(intruder, keepalivedGlobals+instance(31, 200, 3, interval, l.VIP4(131), from(intruder, v4, ""))); err != nil {
 		t.Fatal(err)
 	}
-	w.first(31, addr(intruder, v4), "the intruder", func(s seen) bool { return true })
+	for _, c := range cases {
+		w.first(c.vrid, addr(them, c.v), "the peer to be master", func(seen) bool { return true })
+	}
+	w.first(31, addr(intruder, v4), "the intruder", func(seen) bool { return true })
 	rs := startRouters(t, l, us, ours)
 
 	for _, c := range cases {

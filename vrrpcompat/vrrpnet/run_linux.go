@@ -80,7 +80,11 @@ func (r *Router) beat(ctx context.Context) {
 		at, ticking := r.m.Deadline()
 		if ticking && at <= boottime.Now() {
 			r.receiveAll()
+			other := r.other()
 			r.apply(r.m.Expire(boottime.Now()))
+			if r.other() != other {
+				r.notify()
+			}
 			at, ticking = r.m.Deadline()
 		}
 		r.unlock()
@@ -134,14 +138,16 @@ func (r *Router) read(ctx context.Context, c *Conn) {
 func (r *Router) mind(ctx context.Context, tasks *sync.WaitGroup) (kept *vmac) {
 	var conn *Conn
 	for {
+		var err error
 		if conn != nil {
-			if err := conn.check(r.options()); err != nil {
+			err = conn.check(r.options())
+			if errors.Is(err, ErrMoved) || errors.Is(err, ErrNoInterface) || errors.Is(err, ErrNoSource) {
 				r.release(conn, err)
 				conn.closeSockets()
 				conn = nil
 			}
+			// Any other error is of the question, not of the interface: ask again.
 		}
-		var err error
 		if conn == nil && ctx.Err() == nil {
 			if conn, kept, err = open(r.options(), kept); err == nil {
 				if !r.install(conn) {
@@ -154,7 +160,7 @@ func (r *Router) mind(ctx context.Context, tasks *sync.WaitGroup) (kept *vmac) {
 			}
 		}
 		var retry <-chan time.Time
-		if conn == nil {
+		if err != nil {
 			retry = time.After(retryOpen)
 		}
 		select {
