@@ -249,15 +249,13 @@ func TestInitJoinTransferRestart(t *testing.T) {
 	if leader == lb2 {
 		target = lb3
 	}
-	// A hand-over may fail on a busy machine; the leader then goes on, and it can
-	// be asked for again.
-	eventually(t, "handed over", func() bool {
-		if leader = leading(all[:]...); leader == nil || leader == target {
-			return leader == target
-		}
-		return leader.Group(DefaultGroup).Transfer(context.Background(), target.Self().NodeID, "test", false) == nil
-	})
+	// On a busy machine a hand-over may fail, and the leader goes on, or the target
+	// may lose the leadership at once; it can be asked for again.
 	eventually(t, "target leads with a lease", func() bool {
+		if leader = leading(all[:]...); leader != nil && leader != target {
+			err := leader.Group(DefaultGroup).Transfer(context.Background(), target.Self().NodeID, "test", false)
+			t.Logf("handed over: %v", err)
+		}
 		s := target.Group(DefaultGroup).Standing()
 		return s.Leading && s.LeaseUntil > 0
 	})
