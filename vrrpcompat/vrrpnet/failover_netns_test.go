@@ -3,6 +3,7 @@ package vrrpnet
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -121,12 +122,7 @@ func TestTakeover(t *testing.T) {
 			}
 			w.settle(51, peer, v.interval)
 			rs.waitState("r", vrrpcompat.Backup)
-			// Frozen first: its child would say that it leaves when it sees the parent die.
-			for _, sig := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
-				if err := ka.SignalTree(sig); err != nil {
-					t.Fatal(err)
-				}
-			}
+			killAll(t, ka)
 			s := rs.waitState("r", vrrpcompat.Master)
 			if got := gap(peer, own); got < down(240)-v.interval/10 {
 				t.Errorf("we took over %v after the peer's last advertisement, before %v", got, down(240))
@@ -137,6 +133,23 @@ func TestTakeover(t *testing.T) {
 			rs.end()
 		})
 	}
+}
+
+// killAll kills a keepalived so that it says nothing any more: its parent, frozen,
+// starts no new child, and its child does not see the parent die.
+func killAll(t *testing.T, ka *testnet.Proc) {
+	t.Helper()
+	tree := ka.Tree()
+	if err := ka.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	slices.Reverse(tree)
+	for _, pid := range tree {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-ka.Done()
 }
 
 // logged tells whether a program has said something.
