@@ -298,3 +298,47 @@ func TestHybrid(t *testing.T) {
 		r.end()
 	}
 }
+
+// Two who should not both speak: members of one cluster that are both entitled, and
+// routers that have the same address.
+func TestDuplicates(t *testing.T) {
+	t.Parallel()
+	l := testnet.ForTest(t, testnet.Options{Nodes: 2})
+	const interval = 200 * time.Millisecond
+	v := rival{version: vrrpcompat.V3, interval: interval}
+	both := []netip.Addr{l.Node(0).Addr4(testnet.Front), l.Node(1).Addr4(testnet.Front)}
+	// The kernel drops IPv4 packets from an address of its own before they get here.
+	shared, v6 := netip.MustParseAddr("fe80::9"), v
+	v6.ipv6 = true
+	var rs []*routers
+	for i, h := range l.Nodes() {
+		member := ourConfig(54, 150, v, l.VIP4(154), both[i])
+		member.Machine.Hybrid = true
+		mustExec(t, h, fmt.Sprintf("ip addr add %v/64 dev eth0 nodad", shared))
+		same := ourConfig(55, 150, v6, virtual(l, 55, true), shared)
+		rs = append(rs, startRouters(t, l, h, map[string]routerConfig{"member": member, "same": same}))
+	}
+	for _, r := range rs {
+		r.do(order{Router: "member", Do: "fellows", Addrs: both})
+		r.do(order{Router: "member", Do: "entitle", Fellow: true})
+	}
+	for i, r := range rs {
+		s := r.wait("member", "to name the other", func(s report) error {
+			if s.Duplicate == nil || s.State != vrrpcompat.Master {
+				return fmt.Errorf("%v, duplicate %v", s.State, s.Duplicate)
+			}
+			return nil
+		})
+		if s.Duplicate.Addr != both[1-i] || s.Duplicate.Count < 2 {
+			t.Errorf("duplicate %+v, want %v", s.Duplicate, both[1-i])
+		}
+		r.wait("same", "to note the same address", func(s report) error {
+			for _, n := range s.Notes {
+				if n.Reason == ReasonSameAddress && n.Sender == shared && n.Dropped && s.Drops["own"] > 0 {
+					return nil
+				}
+			}
+			return fmt.Errorf("notes %+v, drops %v", s.Notes, s.Drops)
+		})
+	}
+}
