@@ -1,0 +1,262 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/raftvip/raftvip/internal/doctor"
+	"github.com/raftvip/raftvip/internal/testnet"
+)
+
+// examine runs doctor on a node and checks that its exit code says what it found.
+func examine(t *testing.T, n *Node) doctor.Report {
+	t.Helper()
+	r := get[Result](t)(n.Run(t.Context(), "doctor", "--json"))
+	var report doctor.Report
+	if err := json.Unmarshal([]byte(r.Stdout), &report); err != nil {
+		t.Fatalf("doctor on %s: %v: %v", n.Name, err, r)
+	}
+	if want := min(report.Count(doctor.Fail), 1); r.Code != want {
+		t.Errorf("doctor on %s: exit code %d, want %d: %v", n.Name, r.Code, want, r)
+	}
+	if !strings.Contains(r.Stderr, "asking the daemon") {
+		t.Errorf("doctor on %s says nothing while it works: %q", n.Name, r.Stderr)
+	}
+	return report
+}
+
+// finds fails the test unless there is a finding like the wanted one, whose Seen has
+// the text.
+func finds(t *testing.T, r doctor.Report, want doctor.Finding) {
+	t.Helper()
+	for _, f := range r.Findings {
+		if f.Check == want.Check && f.Node == want.Node && f.Peer == want.Peer && f.Result == want.Result &&
+			(want.Interface == "" || f.Interface == want.Interface) && strings.Contains(f.Seen, want.Seen) {
+			return
+		}
+	}
+	t.Errorf("no finding like %+v in:\n%s", want, listed(r))
+}
+
+// wrong lists what is not as it should be, but for what depends on the machine: its
+// clock and its disk.
+func wrong(r doctor.Report) (list []doctor.Finding) {
+	for _, f := range r.Findings {
+		if f.Result != doctor.OK && f.Check != doctor.CheckDisk && (f.Check != doctor.CheckClock || f.Peer != "") {
+			list = append(list, f)
+		}
+	}
+	return list
+}
+
+func listed(r doctor.Report) string {
+	var b strings.Builder
+	for _, f := range r.Findings {
+		fmt.Fprintf(&b, "%s %s %s>%s %s: %s\n", f.Result, f.Check, f.Node, f.Peer, f.Interface, f.Seen)
+	}
+	return b.String() + r.Verdict
+}
+
+// block adds a rule to the node's input and returns what removes it.
+func block(t *testing.T, n *Node, rules ...string) (unblock func()) {
+	t.Helper()
+	exec1(t, n.Host, "nft", "add table inet test; add chain inet test in { type filter hook input priority 0; policy accept; }")
+	for _, r := range rules {
+		exec1(t, n.Host, "nft", "add rule inet test in "+r)
+	}
+	return func() {
+		t.Helper()
+		exec1(t, n.Host, "nft", "delete table inet test")
+	}
+}
+
+// TestDoctor: doctor says which transport works and names who is to blame if one does
+// not.
+func TestDoctor(t *testing.T) {
+	c := newFormed(t, setup{nodes: 3})
+	n1, n2, n3 := c.Nodes[0], c.Nodes[1], c.Nodes[2]
+	verdict := func(r doctor.Report, transport doctor.Transport, text string) {
+		t.Helper()
+		if r.Transport != transport || !strings.Contains(r.Verdict, text) {
+			t.Errorf("verdict %q: %s, want %q: %s\n%s", r.Transport, r.Verdict, transport, text, listed(r))
+		}
+	}
+
+	// All fine.
+	for _, n := range c.Nodes {
+		r := examine(t, n)
+		verdict(r, doctor.TransportMulticast, "multicast VRRP works between all 3 nodes")
+		if bad := wrong(r); len(bad) > 0 || len(r.Silent) > 0 || len(r.Members) != 3 || !r.Daemon || r.Node != n.Name {
+			t.Errorf("nothing is wrong, but %s says %+v %+v", n.Name, bad, r)
+		}
+		for _, f := range []doctor.Finding{
+			{Check: doctor.CheckTCP, Node: n1.Name, Peer: n3.Name, Result: doctor.OK, Seen: "connected"},
+			{Check: doctor.CheckMTU, Node: n3.Name, Peer: n1.Name, Result: doctor.OK, Seen: "packets of 1500 bytes arrive whole"},
+			{Check: doctor.CheckMulticast, Node: n1.Name, Peer: n2.Name, Interface: "eth0", Result: doctor.OK, Seen: "224.0.0.18"},
+			{Check: doctor.CheckMulticast, Node: n2.Name, Peer: n1.Name, Interface: "eth0", Result: doctor.OK, Seen: "ff02::12"},
+			{Check: doctor.CheckUnicast, Node: n2.Name, Peer: n3.Name, Result: doctor.OK},
+			{Check: doctor.CheckClock, Node: n1.Name, Peer: n2.Name, Result: doctor.OK, Seen: "agree"},
+			{Check: doctor.CheckFirewall, Node: n1.Name, Result: doctor.OK},
+			{Check: doctor.CheckPrivileges, Node: n1.Name, Result: doctor.OK},
+			{Check: doctor.CheckSysctl, Node: n1.Name, Interface: "eth0", Result: doctor.OK, Seen: "arp_ignore is 0"},
+		} {
+			finds(t, r, f)
+		}
+	}
+
+	// Multicast does not pass, though unicast does.
+	unblock := block(t, n2, "ip daddr 224.0.0.18 drop", "ip6 daddr ff02::12 drop")
+	r := examine(t, n1)
+	verdict(r, doctor.TransportUnicast, "only unicast VRRP works")
+	finds(t, r, doctor.Finding{Check: doctor.CheckMulticast, Node: n1.Name, Peer: n2.Name, Interface: "eth0", Result: doctor.Warn, Seen: "nothing sent to 224.0.0.18 arrives"})
+	finds(t, r, doctor.Finding{Check: doctor.CheckMulticast, Node: n2.Name, Peer: n1.Name, Interface: "eth0", Result: doctor.OK, Seen: "224.0.0.18"})
+	finds(t, r, doctor.Finding{Check: doctor.CheckFirewall, Node: n2.Name, Result: doctor.Warn, Seen: "table inet test, chain in, rule 1"})
+	unblock()
+
+	// Protocol 112 does not pass, multicast or not; UDP to the same group does.
+	unblock = block(t, n2, "meta l4proto 112 drop")
+	r = examine(t, n3)
+	verdict(r, doctor.TransportTCP, "only TCP (raftvip's own) works")
+	finds(t, r, doctor.Finding{Check: doctor.CheckMulticast, Node: n1.Name, Peer: n2.Name, Result: doctor.Warn, Seen: "something drops protocol 112"})
+	finds(t, r, doctor.Finding{Check: doctor.CheckUnicast, Node: n3.Name, Peer: n2.Name, Result: doctor.Warn, Seen: "does not arrive"})
+	if n := r.Count(doctor.Fail); n > 0 {
+		t.Errorf("raftvip does not need protocol 112, but there are %d failures:\n%s", n, listed(r))
+	}
+	unblock()
+
+	// New connections from n1 to n3 do not come through.
+	unblock = block(t, n3, fmt.Sprintf("ip saddr %v tcp dport 7355 tcp flags & (syn|ack) == syn drop", n1.Host.Addr4(testnet.Front)))
+	r = examine(t, n2)
+	verdict(r, doctor.TransportMulticast, "does NOT work from "+n1.Name+" to "+n3.Name)
+	finds(t, r, doctor.Finding{Check: doctor.CheckTCP, Node: n1.Name, Peer: n3.Name, Result: doctor.Fail, Seen: "cannot connect"})
+	finds(t, r, doctor.Finding{Check: doctor.CheckTCP, Node: n3.Name, Peer: n1.Name, Result: doctor.OK})
+	finds(t, r, doctor.Finding{Check: doctor.CheckFirewall, Node: n3.Name, Result: doctor.Fail, Seen: "TCP port 7355 coming in on eth0 is dropped by table inet test"})
+	unblock()
+
+	// One interface has another MTU.
+	exec1(t, n3.Host, "ip", "link", "set", "eth0", "mtu", "1400")
+	r = examine(t, n1)
+	finds(t, r, doctor.Finding{Check: doctor.CheckMTU, Node: n3.Name, Peer: n1.Name, Interface: "eth0", Result: doctor.Warn, Seen: "the MTU is 1400"})
+	finds(t, r, doctor.Finding{Check: doctor.CheckMTU, Node: n2.Name, Peer: n3.Name, Result: doctor.Warn, Seen: "packets of 1500 bytes"})
+	finds(t, r, doctor.Finding{Check: doctor.CheckMTU, Node: n1.Name, Peer: n2.Name, Result: doctor.OK})
+	finds(t, r, doctor.Finding{Check: doctor.CheckTCP, Node: n1.Name, Peer: n3.Name, Result: doctor.OK})
+	exec1(t, n3.Host, "ip", "link", "set", "eth0", "mtu", "1500")
+
+	// Settings of the kernel that keep a node from answering.
+	exec1(t, n2.Host, "ip", "link", "add", "other0", "type", "veth", "peer", "name", "other1")
+	exec1(t, n2.Host, "ip", "address", "add", "192.0.2.1/24", "dev", "other0")
+	exec1(t, n2.Host, "ip", "link", "set", "other0", "up")
+	exec1(t, n2.Host, "sysctl", "-qw", "net.ipv4.conf.eth0.rp_filter=1", "net.ipv4.conf.eth0.arp_ignore=8")
+	r = examine(t, n3)
+	finds(t, r, doctor.Finding{Check: doctor.CheckSysctl, Node: n2.Name, Interface: "eth0", Result: doctor.Warn, Seen: "rp_filter is 1"})
+	finds(t, r, doctor.Finding{Check: doctor.CheckSysctl, Node: n2.Name, Interface: "eth0", Result: doctor.Fail, Seen: "arp_ignore is 8"})
+	finds(t, r, doctor.Finding{Check: doctor.CheckSysctl, Node: n1.Name, Interface: "eth0", Result: doctor.OK, Seen: "arp_ignore is 0"})
+	exec1(t, n2.Host, "sysctl", "-qw", "net.ipv4.conf.eth0.rp_filter=0", "net.ipv4.conf.eth0.arp_ignore=0")
+
+	// A service that only the owner can start.
+	o := owner(t, c, nil)
+	listen(t, o, vip4.String())
+	r = examine(t, n1)
+	for _, n := range c.Others(o) {
+		finds(t, r, doctor.Finding{Check: doctor.CheckSysctl, Node: n.Name, Peer: o.Name, Result: doctor.Warn, Seen: "ip_nonlocal_bind is 0"})
+	}
+
+	// A member that does not answer, and a daemon that does not.
+	gone := c.Others(o)[0]
+	must(t, gone.Kill())
+	r = examine(t, o)
+	if len(r.Silent) != 1 || r.Silent[0] != gone.Name {
+		t.Errorf("silent: %v, want %s", r.Silent, gone.Name)
+	}
+	verdict(r, doctor.TransportMulticast, "between the 2 nodes that answered (not "+gone.Name+")")
+	finds(t, r, doctor.Finding{Check: doctor.CheckMember, Node: gone.Name, Peer: o.Name, Result: doctor.Fail, Seen: "cannot be asked"})
+	finds(t, r, doctor.Finding{Check: doctor.CheckTCP, Node: o.Name, Peer: gone.Name, Result: doctor.Fail, Seen: "refused"})
+	r = examine(t, gone)
+	if r.Daemon || len(r.Silent) != 2 {
+		t.Errorf("without a daemon: %+v", r)
+	}
+	verdict(r, doctor.TransportUnknown, "TCP (raftvip's own) works from here to")
+	finds(t, r, doctor.Finding{Check: doctor.CheckDaemon, Node: gone.Name, Result: doctor.Warn, Seen: "no daemon is running here"})
+	finds(t, r, doctor.Finding{Check: doctor.CheckTCP, Node: gone.Name, Peer: o.Name, Result: doctor.OK})
+	finds(t, r, doctor.Finding{Check: doctor.CheckClock, Node: gone.Name, Peer: o.Name, Result: doctor.OK})
+}
+
+// listen has something listen on an address of the node until the test ends.
+func listen(t *testing.T, n *Node, address string) {
+	t.Helper()
+	var ln net.Listener
+	must(t, n.Host.Do(func() (err error) {
+		ln, err = net.Listen("tcp", address+":80")
+		return err
+	}))
+	t.Cleanup(func() { _ = ln.Close() })
+}
+
+// TestDoctorWitness: a witness without a single capability takes part, says what it
+// cannot do, and does not stand in the way of the verdict.
+func TestDoctorWitness(t *testing.T) {
+	c := newCluster(t, setup{nodes: 3, names: []string{"lb1", "lb2", "tie"}})
+	ctx := bounded(t, 90*time.Second)
+	lb1, lb2, tie := c.Nodes[0], c.Nodes[1], c.Nodes[2]
+	must(t, tie.GiveTo(65534))
+	r := get[Result](t)(lb1.Must(ctx, "init", "--name", "lb1", "--vip", vip4.String()+"/24@eth0"))
+	ticket := get[Ticket](t)(TicketFrom(r.Stdout))
+	must(t, lb1.Start())
+	must(t, lb1.WaitServing(ctx))
+	must(t, lb2.Join(ctx, ticket))
+	must(t, lb2.Start())
+	must(t, tie.Join(ctx, ticket, "--witness"))
+	must(t, tie.Start())
+	must(t, tie.WaitServing(ctx))
+	must(t, c.WaitFormed(ctx))
+	for _, n := range []*Node{lb1, tie} {
+		r := examine(t, n)
+		if r.Transport != doctor.TransportMulticast || !strings.Contains(r.Verdict, "between all 2 nodes") || len(wrong(r)) > 0 {
+			t.Errorf("%s: %s", n.Name, listed(r))
+		}
+		finds(t, r, doctor.Finding{Check: doctor.CheckPrivileges, Node: "tie", Result: doctor.OK, Seen: "cannot send or hear probes of protocol 112"})
+		finds(t, r, doctor.Finding{Check: doctor.CheckFirewall, Node: "tie", Result: doctor.OK, Seen: "not looked at"})
+		finds(t, r, doctor.Finding{Check: doctor.CheckTCP, Node: "tie", Peer: "lb2", Result: doctor.OK})
+		finds(t, r, doctor.Finding{Check: doctor.CheckMTU, Node: "tie", Peer: "lb2", Result: doctor.OK, Seen: "arrive whole"})
+	}
+}
+
+// TestDoctorBesideKeepalived: a VRRP router on the same network takes no notice of the
+// probes.
+func TestDoctorBesideKeepalived(t *testing.T) {
+	c := newFormed(t, setup{nodes: 3})
+	const conf = `global_defs {
+ vrrp_garp_master_delay 0
+}
+vrrp_instance other {
+ interface eth0
+ state BACKUP
+ virtual_router_id 7
+ priority 100
+ advert_int 0.2
+ virtual_ipaddress {
+  10.99.0.150/24
+ }
+}
+`
+	k := get[*testnet.Proc](t)(c.Lab.StartKeepalived(c.Lab.Client(0), conf))
+	testnet.MustWait(t, 20*time.Second, "keepalived to be master", func() error {
+		if !strings.Contains(k.Output(), "Entering MASTER STATE") {
+			return fmt.Errorf("%s", k.Tail(500))
+		}
+		return nil
+	})
+	// It announces its address at once, which it logs.
+	get[*testnet.Host](t)(c.Lab.WaitOwner(bounded(t, 10*time.Second), c.Lab.VIP4(150), c.Lab.Client(0)))
+	before := k.Output()
+	if r := examine(t, c.Nodes[0]); r.Transport != doctor.TransportMulticast {
+		t.Errorf("%s", listed(r))
+	}
+	if after := k.Output(); after != before {
+		t.Errorf("keepalived has noticed the probes: %q", strings.TrimPrefix(after, before))
+	}
+}
