@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -60,7 +61,14 @@ others that it knows. The exit code is 0 if nothing failed (warnings do not coun
 func examine(ctx context.Context, talk io.Writer, g *globals) (doctor.Report, error) {
 	fmt.Fprintln(talk, "asking the daemon to examine all members; this takes some seconds ...")
 	var r doctor.Report
-	err := waiting(talk, func() error { return g.client().Call(ctx, api.PathDoctor, struct{}{}, &r) })
+	err := waiting(talk, func() error {
+		// A daemon that is frozen is found out sooner by what it could answer at once.
+		var st api.Status
+		if err := g.client().Call(ctx, api.PathStatus, struct{}{}, &st); err != nil {
+			return err
+		}
+		return g.client().Call(ctx, api.PathDoctor, struct{}{}, &r)
+	})
 	finding := doctor.Finding{Check: doctor.CheckDaemon, Result: doctor.Warn}
 	switch {
 	case errors.Is(err, fs.ErrPermission):
@@ -98,34 +106,49 @@ func waiting(talk io.Writer, f func() error) error {
 	}
 }
 
+// printReport prints the findings, failures first, each advice once, and the verdict
+// as the last line.
 func printReport(w io.Writer, r doctor.Report, asJSON, all bool) error {
 	if asJSON {
 		return printJSON(w, r)
 	}
 	var rows [][]string
-	for _, f := range r.Findings {
-		if f.Result == doctor.OK && !all {
-			continue
-		}
-		where := dash(f.Node)
-		if f.Peer != "" {
-			where += " -> " + f.Peer
-		}
-		rows = append(rows, []string{string(f.Result), string(f.Check), where, dash(f.Interface), f.Seen})
-		if f.Do != "" {
-			rows = append(rows, []string{"", "", "", "", "  do: " + f.Do})
+	var advice []string
+	for _, result := range []doctor.Result{doctor.Fail, doctor.Warn, doctor.OK} {
+		for _, f := range r.Findings {
+			if f.Result != result || result == doctor.OK && !all {
+				continue
+			}
+			where := dash(f.Node)
+			if f.Peer != "" {
+				where += " -> " + f.Peer
+			}
+			seen := f.Seen
+			if f.Do != "" {
+				n := slices.Index(advice, f.Do)
+				if n < 0 {
+					n, advice = len(advice), append(advice, f.Do)
+				}
+				seen += fmt.Sprintf(" [%d]", n+1)
+			}
+			rows = append(rows, []string{string(f.Result), string(f.Check), where, dash(f.Interface), seen})
 		}
 	}
 	if len(rows) > 0 {
 		table(w, "RESULT\tCHECK\tNODE\tINTERFACE\tSEEN", rows)
 		fmt.Fprintln(w)
 	}
-	ok := r.Count(doctor.OK)
-	hint := ""
-	if ok > 0 && !all {
-		hint = " (shown with --all)"
+	for i, text := range advice {
+		fmt.Fprintf(w, "[%d] %s\n", i+1, text)
 	}
-	fmt.Fprintf(w, "%s, %s, %d ok%s\n", count(r.Count(doctor.Fail), "failure"), count(r.Count(doctor.Warn), "warning"), ok, hint)
+	if len(advice) > 0 {
+		fmt.Fprintln(w)
+	}
+	hidden := ""
+	if r.Count(doctor.OK) > 0 && !all {
+		hidden = " (shown with --all)"
+	}
+	fmt.Fprintf(w, "%s, %s, %d ok%s\n", count(r.Count(doctor.Fail), "failure"), count(r.Count(doctor.Warn), "warning"), r.Count(doctor.OK), hidden)
 	fmt.Fprintln(w, r.Verdict)
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Facts are what a node says of itself. They come from another machine: Validate
@@ -183,7 +184,7 @@ func (t *texts) add(list ...string) {
 			t.err = fmt.Errorf("more than %d texts", maxTexts)
 		case len(s) > maxText:
 			t.err = fmt.Errorf("a text of %d bytes: must be at most %d", len(s), maxText)
-		case strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
+		case !utf8.ValidString(s), strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }):
 			t.err = errors.New("a text with characters that cannot be printed")
 		}
 	}
@@ -207,9 +208,10 @@ func Clean(s string) string {
 // maxInterfaceName is the longest name of an interface (IFNAMSIZ without its zero).
 const maxInterfaceName = 15
 
-// CheckInterfaceName tells whether the kernel could have given this name (dev_valid_name).
+// CheckInterfaceName tells whether an interface can have this name (dev_valid_name), and
+// it can be shown.
 func CheckInterfaceName(name string) error {
-	if name == "" || len(name) > maxInterfaceName || name == "." || name == ".." ||
+	if name == "" || len(name) > maxInterfaceName || name == "." || name == ".." || !utf8.ValidString(name) ||
 		strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) || unicode.IsSpace(r) || r == '/' || r == ':' }) {
 		return fmt.Errorf("%.40q is no name of an interface", name)
 	}

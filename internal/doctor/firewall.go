@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -43,60 +42,14 @@ func familyName(f nftables.TableFamily) string {
 	return fmt.Sprintf("family %d", f)
 }
 
-// A packet is one that the rules are asked about: what is known of it.
-type packet struct {
-	// text names it for people.
-	text  string
-	port  bool
-	proto byte
-	// in: it arrives; else it leaves.
-	in       bool
-	iface    string
-	index    int
-	src, dst netip.Addr // the zero Addr is not known
-	dport    uint16     // TCP
-}
-
-func (p packet) six() bool { return p.dst.Is6() }
-
-// headers returns the network and transport header with a mask of the known bytes.
-func (p packet) headers() (network, networkKnown, transport, transportKnown []byte) {
-	set := func(b, known []byte, at int, v ...byte) {
-		copy(b[at:], v)
-		for i := range v {
-			known[at+i] = 1
-		}
-	}
-	if p.six() {
-		network, networkKnown = make([]byte, header6), make([]byte, header6)
-		set(network, networkKnown, 6, p.proto)
-		if p.src.IsValid() {
-			set(network, networkKnown, 8, p.src.AsSlice()...)
-		}
-		set(network, networkKnown, 24, p.dst.AsSlice()...)
-	} else {
-		network, networkKnown = make([]byte, header4), make([]byte, header4)
-		set(network, networkKnown, 9, p.proto)
-		if p.src.IsValid() {
-			set(network, networkKnown, 12, p.src.AsSlice()...)
-		}
-		set(network, networkKnown, 16, p.dst.AsSlice()...)
-	}
-	transport, transportKnown = make([]byte, 20), make([]byte, 20)
-	if p.proto == unix.IPPROTO_TCP {
-		set(transport, transportKnown, 2, byte(p.dport>>8), byte(p.dport))
-		set(transport, transportKnown, 13, 2) // SYN (RFC 9293 3.1)
-	}
-	return network, networkKnown, transport, transportKnown
-}
-
 // drops tells whether the rules drop the packet, whether that is certain, and where.
 func (r ruleset) drops(p packet) (dropped, certain bool, where string) {
 	for _, c := range r {
 		if !c.sees(p) {
 			continue
 		}
-		w := walk{rules: r, packet: p}
+		// nftables does not say through the library to which device a chain is bound.
+		w := walk{rules: r, packet: p, doubt: c.Table.Family == nftables.TableFamilyNetdev && c.Device == ""}
 		end := w.chain(c, 0)
 		if end == fellThrough && c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
 			w.drop(c.where() + ", policy drop")
@@ -120,7 +73,7 @@ func (c *ruleChain) sees(p packet) bool {
 	hook := int(*c.Hooknum)
 	switch f := c.Table.Family; {
 	case f == nftables.TableFamilyNetdev:
-		return !strings.HasPrefix(c.Table.Name, "raftvip_") && c.Device == p.iface &&
+		return !strings.HasPrefix(c.Table.Name, "raftvip_") && (c.Device == "" || c.Device == p.iface) &&
 			(p.in && hook == unix.NF_NETDEV_INGRESS || !p.in && hook == unix.NF_NETDEV_EGRESS)
 	case f == nftables.TableFamilyIPv4 && p.six(), f == nftables.TableFamilyIPv6 && !p.six():
 		return false
@@ -156,9 +109,19 @@ type walk struct {
 	certain bool
 }
 
+// drop notes that the packet ends here, unless it was accepted before.
 func (w *walk) drop(where string) {
+	if w.doubt {
+		w.perhaps(where)
+		return
+	}
+	w.dropped, w.certain = where, true
+}
+
+// perhaps notes that it may end here.
+func (w *walk) perhaps(where string) {
 	if w.dropped == "" {
-		w.dropped, w.certain = where, !w.doubt
+		w.dropped = where
 	}
 }
 
@@ -181,18 +144,19 @@ func (w *walk) chain(c *ruleChain, depth int) end {
 		switch verdict.Kind {
 		case expr.VerdictDrop:
 			if m == maybe {
-				if w.dropped == "" {
-					w.dropped = where
-				}
+				w.perhaps(where)
 				continue
 			}
 			w.drop(where)
 			return ended
-		case expr.VerdictAccept, expr.VerdictQueue, expr.VerdictStolen:
-			if m == yes && verdict.Kind == expr.VerdictAccept {
+		case expr.VerdictAccept:
+			if m == yes {
 				return accepted
 			}
 			w.doubt = true
+		case expr.VerdictQueue, expr.VerdictStolen:
+			w.doubt = true
+			w.perhaps(where)
 		case expr.VerdictReturn:
 			if m == yes {
 				return fellThrough
@@ -222,8 +186,8 @@ func (w *walk) jump(c *ruleChain, verdict *expr.Verdict, m match, depth int) (e 
 		if inner.chain(w.rules[i], depth+1) == accepted || inner.doubt {
 			w.doubt = true
 		}
-		if w.dropped == "" {
-			w.dropped = inner.dropped
+		if inner.dropped != "" {
+			w.perhaps(inner.dropped)
 		}
 		return fellThrough, false
 	}
@@ -407,23 +371,21 @@ func inRange(v []byte, e *expr.Range) match {
 	return maybe
 }
 
-// lookup judges a lookup in a set or verdict map.
+// lookup judges a lookup in a set or verdict map. Whatever verdict a map has for the
+// packet, it is one that is not known: the library does not read them.
 func (c *ruleChain) lookup(v []byte, e *expr.Lookup) (match, *expr.Verdict) {
+	var verdict *expr.Verdict
+	if e.IsDestRegSet && e.DestRegister == unix.NFT_REG_VERDICT {
+		verdict = &expr.Verdict{Kind: expr.VerdictQueue}
+	}
 	elements, readable := c.sets[e.SetName]
-	if v == nil || !readable || e.IsDestRegSet && e.DestRegister != unix.NFT_REG_VERDICT {
-		if e.IsDestRegSet {
-			return maybe, &expr.Verdict{Kind: expr.VerdictQueue} // any verdict is possible
-		}
-		return maybe, nil
+	if v == nil || !readable || e.IsDestRegSet && verdict == nil {
+		return maybe, verdict
 	}
-	found := find(elements, v, c.intervals[e.SetName])
-	if e.IsDestRegSet {
-		if found == nil {
-			return no, nil
-		}
-		return yes, found.VerdictData
+	if found := find(elements, v, c.intervals[e.SetName]) != nil; found == e.Invert {
+		return no, nil
 	}
-	return matches((found != nil) != e.Invert), nil
+	return yes, verdict
 }
 
 // find returns the element that has a key, or nil.

@@ -68,8 +68,8 @@ func listInterfaces(s Subject) ([]Interface, error) {
 	var out []Interface
 	for _, l := range links {
 		addrs, err := l.Addrs()
-		if err != nil {
-			continue // it has just gone
+		if err != nil || CheckInterfaceName(l.Name) != nil {
+			continue // it has just gone, or cannot be shown
 		}
 		i := Interface{
 			Name: l.Name, Index: l.Index, MTU: l.MTU,

@@ -2,9 +2,7 @@ package doctor
 
 import (
 	"fmt"
-	"net/netip"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -81,43 +79,6 @@ func legacyTables() []string {
 		for _, table := range strings.Fields(string(b)) {
 			if table != "nat" && len(out) < maxTexts/8 {
 				out = append(out, f.family+" "+Clean(table))
-			}
-		}
-	}
-	return out
-}
-
-// questions are the packets that the rules are asked about: raftvip's port, and
-// VRRP's protocol to the groups and to nodes, in and out.
-func questions(interfaces []Interface, local netip.AddrPort, peers []netip.AddrPort) []packet {
-	var out []packet
-	add := func(p packet, what string) {
-		p.text = what + map[bool]string{true: " coming in on ", false: " going out of "}[p.in] + p.iface
-		out = append(out, p)
-	}
-	for _, i := range interfaces {
-		here := slices.ContainsFunc(i.Addresses, func(a netip.Prefix) bool { return a.Addr() == local.Addr() })
-		for _, in := range []bool{true, false} {
-			for _, six := range []bool{false, true} {
-				group := map[bool]netip.Addr{false: group4, true: group6}[six]
-				if i.has(six) && i.Multicast {
-					add(packet{proto: protocolVRRP, in: in, iface: i.Name, index: i.Index, dst: group}, "protocol 112 to "+group.String())
-				}
-			}
-			for _, peer := range peers {
-				if !here || peer.Addr().Is6() != local.Addr().Is6() {
-					continue
-				}
-				src, dst, port := local.Addr(), peer.Addr(), peer.Port()
-				if in {
-					src, dst, port = dst, src, local.Port()
-				}
-				base := packet{in: in, iface: i.Name, index: i.Index, src: src, dst: dst}
-				tcp, vrrp := base, base
-				tcp.proto, tcp.port, tcp.dport = 6, true, port
-				add(tcp, fmt.Sprintf("TCP port %d", port))
-				vrrp.proto = protocolVRRP
-				add(vrrp, "protocol 112 between nodes")
 			}
 		}
 	}

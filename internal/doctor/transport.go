@@ -64,6 +64,12 @@ func (w way) untested(kind Kind) string {
 	return ""
 }
 
+// Advice that both kinds of VRRP share.
+const (
+	notTried = "run the daemon as root, or by the systemd unit, and see that the interface is up and has an address"
+	lost     = "VRRP takes some lost packets for a dead master: find where they are lost, or use another transport"
+)
+
 // multicast judges what arrived of what was sent to the groups.
 func (e *examination) multicast() {
 	ways := e.ways()
@@ -86,9 +92,10 @@ func (e *examination) multicast() {
 			if udp != 0 {
 				f.Seen += "; UDP to it arrives"
 			}
+			f.Do = notTried
 		case vrrp.lossy():
 			f.Seen = fmt.Sprintf("protocol 112 to %s arrives with gaps: %d of %d", group, vrrp.count(), Rounds)
-			f.Do = "VRRP takes some lost packets for a dead master: find where they are lost, or use another transport"
+			f.Do = lost
 		case vrrp != 0:
 			f.Result = OK
 			f.Seen = fmt.Sprintf("protocol 112 to %s arrives on %s", group, w.in.Name)
@@ -102,8 +109,28 @@ func (e *examination) multicast() {
 				f.Do = "multicast does not pass, as in most clouds, or MLD snooping has not learnt the group. raftvip itself does not need it; keepalived peers need unicast_peer"
 			}
 		}
+		if by := w.filtered(); by != "" && f.Do != "" {
+			f.Do = "see the firewall of " + by + " below; raftvip itself does not need it"
+		}
 		e.add(f)
 	}
+}
+
+// filtered names the node whose own rules are known to drop protocol 112 to the group
+// on this way, or is "".
+func (w way) filtered() string {
+	for _, end := range []struct {
+		node numbered
+		what string
+	}{
+		{w.from, groupPacket(w.group()) + goingOut + w.out.Name},
+		{w.to, groupPacket(w.group()) + comingIn + w.in.Name},
+	} {
+		if slices.ContainsFunc(end.node.Facts.Filters, func(f Filter) bool { return f.Certain && f.Packet == end.what }) {
+			return end.node.Name
+		}
+	}
+	return ""
 }
 
 // unicast judges protocol 112 between the addresses of nodes that may own.
@@ -123,13 +150,16 @@ func (e *examination) unicast() {
 		switch got := to.Probed.seen(UnicastVRRP, six, from.number, "", ""); {
 		case !ok:
 			f.Seen = "protocol 112 was not tried: the two have no addresses of the same family"
+			f.Do = "let all nodes advertise addresses of the same family, and names that can be looked up"
 		case why != "":
 			f.Seen = fmt.Sprintf("protocol 112 was not tried (%s)", why)
+			f.Do = notTried
 		case got == 0:
 			f.Seen = "protocol 112 from address to address does not arrive"
 			f.Do = "look for a firewall rule or security group about protocol 112; raftvip itself does not need it"
 		case got.lossy():
 			f.Seen = fmt.Sprintf("protocol 112 from address to address arrives with gaps: %d of %d", got.count(), Rounds)
+			f.Do = lost
 		default:
 			f.Result, f.Seen = OK, "protocol 112 from address to address arrives"
 		}
