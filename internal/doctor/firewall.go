@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 )
 
@@ -232,6 +234,8 @@ func (w *walk) rule(c *ruleChain, rule *nftables.Rule) (m match, verdict *expr.V
 			}
 		case *expr.Verdict:
 			verdict = e
+		case *expr.Match:
+			m = max(m, w.extension(e))
 		case *expr.Reject:
 			verdict = &expr.Verdict{Kind: expr.VerdictDrop}
 		case *expr.Target:
@@ -249,6 +253,33 @@ func (w *walk) rule(c *ruleChain, rule *nftables.Rule) (m match, verdict *expr.V
 		}
 	}
 	return m, verdict
+}
+
+// extension judges a match of iptables-nft, as far as they are in common use.
+func (w *walk) extension(e *expr.Match) match {
+	switch info := e.Info.(type) {
+	case *xt.Comment:
+		return yes
+	case *xt.Tcp:
+		if w.packet.proto != unix.IPPROTO_TCP {
+			return no
+		}
+		inside := w.packet.dport >= info.DstPorts[0] && w.packet.dport <= info.DstPorts[1]
+		switch {
+		case inside == (info.InvFlags&xt.TcpInvDestPorts != 0):
+			return no
+		case info.SrcPorts != [2]uint16{0, math.MaxUint16} || info.Option != 0 || info.FlagsMask != 0:
+			return maybe
+		}
+		return yes
+	case *xt.ConntrackMtinfo3:
+		const state, alias = uint16(xt.ConntrackState), uint16(xt.ConntrackStateAlias)
+		if info.MatchFlags&^(state|alias) != 0 || info.MatchFlags&state == 0 {
+			return maybe
+		}
+		return matches((info.StateMask&uint16(expr.CtStateBitNEW) != 0) != (info.InvertFlags&state != 0))
+	}
+	return maybe
 }
 
 // meta returns what the kernel knows of the packet besides its bytes.

@@ -45,8 +45,13 @@ func (n *notes) interfaces(f Facts) {
 			n.add(CheckInterface, i.Name, OK, "", "up, MTU %d%s", i.MTU, vipCount(i.VIPs))
 		}
 	}
-	if len(f.Interfaces) == 0 {
-		n.add(CheckInterface, "", Warn, "name the node's own address with --advertise or with advertise in the raft block; behind NAT this is normal",
+	const advertise = "name the node's own address with --advertise, or with advertise in the raft block"
+	switch {
+	case len(f.Interfaces) > 0:
+	case f.Address == "":
+		n.add(CheckInterface, "", Warn, advertise, "this node has no address that other nodes could reach it at")
+	default:
+		n.add(CheckInterface, "", Warn, advertise+"; behind NAT this is normal",
 			"no interface has the address %s, at which the others reach this node", f.Address)
 	}
 }

@@ -37,6 +37,7 @@ func TestJudgeNode(t *testing.T) {
 		{"no carrier", func(f *Facts) { f.Interfaces[0].Running = false }, CheckInterface, Fail, "no carrier", "cable"},
 		{"no interface for an address", func(f *Facts) { f.Missing = []string{"10.1.0.1: no interface"} }, CheckInterface, Fail, "virtual address 10.1.0.1", "dev"},
 		{"behind NAT", func(f *Facts) { f.Interfaces = nil }, CheckInterface, Warn, "no interface has the address 10.0.0.1:7355", "NAT"},
+		{"no address", func(f *Facts) { f.Interfaces, f.Address = nil, "" }, CheckInterface, Warn, "no address that other nodes could reach", "advertise"},
 		{"strict rp_filter, alone", func(f *Facts) { f.Interfaces[0].RPFilter = 1 }, CheckSysctl, OK, "harmless with one interface", ""},
 		{"strict rp_filter, others", func(f *Facts) { f.Interfaces[0].RPFilter, f.Others = 1, 1 }, CheckSysctl, Warn, "rp_filter is 1 (strict)", "net.ipv4.conf.eth0.rp_filter=2 (and net.ipv4.conf.all.rp_filter"},
 		{"loose rp_filter", func(f *Facts) { f.Interfaces[0].RPFilter, f.Others = 2, 1 }, CheckSysctl, OK, "rp_filter is 2", ""},

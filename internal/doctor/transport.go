@@ -266,7 +266,14 @@ func (e *examination) unicastWorks(owners []numbered) bool {
 func ExamineAlone(why Finding, self Member, peers []Member) Report {
 	e := examination{members: []numbered{{self, 0}}, silent: peers}
 	e.add(why)
-	e.findings = append(e.findings, judgeNode(self.Facts)...)
+	for _, f := range judgeNode(self.Facts) {
+		if f.Check != CheckPrivileges { // they are not the daemon's
+			e.add(f)
+		}
+	}
+	if lacks := self.Facts.Lacking; len(lacks) > 0 {
+		e.add(Finding{Check: CheckPrivileges, Node: self.Name, Result: Warn, Seen: "doctor runs without " + strings.Join(lacks, ", ") + " and cannot look at everything", Do: "run as root"})
+	}
 	e.tcp()
 	for _, p := range peers {
 		if (p.Clock != ClockReading{}) {
