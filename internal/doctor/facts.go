@@ -36,8 +36,9 @@ type Facts struct {
 	ClockSource string `json:"clock_source,omitempty"`
 	Sync        Sync   `json:"sync"`
 	DataDir     string `json:"data_dir"`
-	// Fsync is the longest of a few writes to the data directory, FsyncError why
-	// there is none. Heartbeat is the heartbeat timeout; 0 is not known.
+	// Fsync is the longest of a few writes to the data directory, no more than is
+	// waited for; FsyncError is why there is none. Heartbeat is the heartbeat timeout;
+	// 0 is not known.
 	Fsync      time.Duration `json:"fsync"`
 	FsyncError string        `json:"fsync_error,omitempty"`
 	Heartbeat  time.Duration `json:"heartbeat"`

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -189,18 +190,51 @@ func parseProcAddress(text string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(ip.Unmap(), uint16(n)), true
 }
 
-// fsyncs is how many writes are timed: one alone may meet an idle disk.
-const fsyncs = 3
+const (
+	// fsyncs is how many writes are timed: one alone may meet an idle disk.
+	fsyncs = 3
+	// fsyncPatience bounds the wait for them.
+	fsyncPatience = 3 * time.Second
+	// fsyncFile is what is written, and removed.
+	fsyncFile = ".doctor"
+)
+
+// writing is true while a write is timed: one that hangs is not joined by another.
+var writing atomic.Bool
 
 // fsyncTime writes a small file to the directory a few times and returns how long the
-// slowest took.
-func fsyncTime(dir string) (slowest time.Duration, err error) {
-	f, err := os.CreateTemp(dir, ".doctor-*")
+// slowest took, at most fsyncPatience. A write that takes longer cannot be given up: it
+// is left to end by itself, as those of the daemon on that disk are.
+func fsyncTime(dir string) (time.Duration, error) {
+	type result struct {
+		slowest time.Duration
+		err     error
+	}
+	if !writing.CompareAndSwap(false, true) {
+		return 0, errors.New("an earlier write has not ended yet")
+	}
+	done := make(chan result, 1)
+	go func() {
+		defer writing.Store(false)
+		var r result
+		r.slowest, r.err = writeFile(filepath.Join(dir, fsyncFile))
+		done <- r
+	}()
+	select {
+	case r := <-done:
+		return min(r.slowest, fsyncPatience), r.err
+	case <-time.After(fsyncPatience):
+		return fsyncPatience, nil
+	}
+}
+
+func writeFile(path string) (slowest time.Duration, err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return 0, err
 	}
 	defer func() {
-		err = errors.Join(err, f.Close(), os.Remove(filepath.Clean(f.Name())))
+		err = errors.Join(err, f.Close(), os.Remove(path))
 	}()
 	block := make([]byte, 4096)
 	for range fsyncs {

@@ -215,16 +215,20 @@ func (n *notes) clock(f Facts) {
 const slowDisk = 100 * time.Millisecond
 
 func (n *notes) disk(f Facts) {
+	took := short(f.Fsync)
+	if f.Fsync >= fsyncPatience {
+		took = "more than " + short(fsyncPatience)
+	}
 	switch {
 	case f.FsyncError != "":
 		n.add(CheckDisk, "", Fail, "make room, or make the directory writable for the daemon", "cannot write to the data dir: %s", f.FsyncError)
 	case f.Heartbeat > 0 && f.Fsync >= f.Heartbeat:
 		n.add(CheckDisk, "", Warn, "put the data dir on a faster disk, or lengthen heartbeat_timeout",
-			"a write to %s took %s, longer than the heartbeat timeout (%s): elections may need several tries", f.DataDir, short(f.Fsync), short(f.Heartbeat))
+			"a write to %s took %s, longer than the heartbeat timeout (%s): elections may need several tries", f.DataDir, took, short(f.Heartbeat))
 	case f.Fsync >= slowDisk:
-		n.add(CheckDisk, "", Warn, "put the data dir on a faster disk", "a write to %s took %s", f.DataDir, short(f.Fsync))
+		n.add(CheckDisk, "", Warn, "put the data dir on a faster disk", "a write to %s took %s", f.DataDir, took)
 	default:
-		n.add(CheckDisk, "", OK, "", "a write to %s took %s", f.DataDir, short(f.Fsync))
+		n.add(CheckDisk, "", OK, "", "a write to %s took %s", f.DataDir, took)
 	}
 }
 

@@ -71,6 +71,7 @@ func TestJudgeNode(t *testing.T) {
 		{"NTP not known", func(f *Facts) { f.Sync = SyncUnknown }, CheckClock, OK, "cannot be asked", ""},
 		{"disk full", func(f *Facts) { f.FsyncError = "no space left on device" }, CheckDisk, Fail, "no space left", "room"},
 		{"slow disk", func(f *Facts) { f.Fsync = 150 * time.Millisecond }, CheckDisk, Warn, "took 150ms", "faster disk"},
+		{"disk hangs", func(f *Facts) { f.Fsync, f.Heartbeat = fsyncPatience, 0 }, CheckDisk, Warn, "took more than 3s", "faster disk"},
 		{"disk slower than elections", func(f *Facts) { f.Fsync = 300 * time.Millisecond }, CheckDisk, Warn, "longer than the heartbeat timeout (300ms)", "lengthen heartbeat_timeout"},
 	}
 	for _, c := range cases {
