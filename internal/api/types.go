@@ -287,3 +287,26 @@ type DrillLeg struct {
 	// Holders are how many machines answered during the move: 2 is one after the other.
 	Holders int `json:"holders"`
 }
+
+// DoctorTime is the answer of a member that is asked for its wall clock.
+type DoctorTime struct {
+	Clock time.Time `json:"clock"`
+}
+
+// DoctorPayload is data that only has to pass, and is sent back.
+type DoctorPayload struct {
+	Padding string `json:"padding"`
+}
+
+// DoctorDial has a member connect to others, named by their IDs.
+type DoctorDial struct {
+	To []string `json:"to"`
+}
+
+// DoctorProbe has a member take part in a probe: it listens and sends at once.
+type DoctorProbe struct {
+	// Session is 16 hexadecimal digits.
+	Session string `json:"session"`
+	// Nodes are the IDs of those that take part; their order is their number.
+	Nodes []string `json:"nodes"`
+}
