@@ -177,10 +177,14 @@ func (r *Router) check(now time.Duration, d vrrpcompat.Datagram) (a vrrpcompat.A
 	return a, true
 }
 
-// own tells our own advertisement, which a network may bring back, from that of
-// another router with our address: we must have sent one with this priority lately.
+// loopTime is how long an advertisement may take to come back.
+const loopTime = 20 * time.Millisecond
+
+// own tells our own advertisement, which a network may bring back at once, from that
+// of another router with our address. One that advertises in the same moment with
+// the same priority is told apart only when the clocks have drifted.
 func (r *Router) own(now time.Duration, d vrrpcompat.Datagram) string {
-	if r.said.ok && now-r.said.at < r.machine.Interval/2 && len(d.Payload) > 2 && d.Payload[2] == r.said.priority {
+	if r.said.ok && now-r.said.at < loopTime && len(d.Payload) > 2 && d.Payload[2] == r.said.priority {
 		return ReasonLooped
 	}
 	return ReasonSameAddress

@@ -21,9 +21,14 @@ import (
 func mustOpen(t *testing.T, h *testnet.Host, o Options) *Conn {
 	t.Helper()
 	var c *Conn
-	if err := h.Do(func() (err error) { c, err = Open(o); return }); err != nil {
-		t.Fatal(err)
-	}
+	// The kernel makes a link-local address some time after the carrier is there.
+	testnet.MustWait(t, 10*time.Second, "a source address", func() error {
+		err := h.Do(func() (err error) { c, err = Open(o); return })
+		if err != nil && !errors.Is(err, ErrNoSource) {
+			t.Fatal(err)
+		}
+		return err
+	})
 	t.Cleanup(func() { _ = h.Do(c.Close) })
 	return c
 }

@@ -321,7 +321,7 @@ func TestDuplicates(t *testing.T) {
 		member := ourConfig(54, 150, v, l.VIP4(154), both[i])
 		member.Machine.Hybrid = true
 		mustExec(t, h, fmt.Sprintf("ip addr add %v/64 dev eth0 nodad", shared))
-		same := ourConfig(55, 150, v6, virtual(l, 55, true), shared)
+		same := ourConfig(55, 150+uint8(i), v6, virtual(l, 55, true), shared)
 		rs = append(rs, startRouters(t, l, h, map[string]routerConfig{"member": member, "same": same}))
 	}
 	for _, r := range rs {

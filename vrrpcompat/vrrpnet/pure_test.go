@@ -432,7 +432,7 @@ func TestRouterWithoutSocket(t *testing.T) {
 // Our own advertisement that comes back is told from another router's with our
 // address.
 func TestOwnOrSameAddress(t *testing.T) {
-	r := &Router{machine: vrrpcompat.MachineConfig{Interval: time.Second}}
+	r := &Router{}
 	d := vrrpcompat.Datagram{Payload: []byte{0x31, 51, 100}}
 	for _, x := range []struct {
 		name string
@@ -440,9 +440,9 @@ func TestOwnOrSameAddress(t *testing.T) {
 		want string
 	}{
 		{"never spoke", said{}, ReasonSameAddress},
-		{"just now", said{at: 9900 * time.Millisecond, priority: 100, ok: true}, ReasonLooped},
-		{"with another priority", said{at: 9900 * time.Millisecond, priority: 99, ok: true}, ReasonSameAddress},
-		{"long ago", said{at: 9 * time.Second, priority: 100, ok: true}, ReasonSameAddress},
+		{"just now", said{at: 9990 * time.Millisecond, priority: 100, ok: true}, ReasonLooped},
+		{"with another priority", said{at: 9990 * time.Millisecond, priority: 99, ok: true}, ReasonSameAddress},
+		{"some time ago", said{at: 9900 * time.Millisecond, priority: 100, ok: true}, ReasonSameAddress},
 	} {
 		r.said = x.said
 		if got := r.own(10*time.Second, d); got != x.want {
