@@ -15,8 +15,7 @@ import (
 func Apply(s Settings) error {
 	var errs []error
 	if s.LockMemory {
-		// Without MCL_ONFAULT all of Go's reserved address space would be filled.
-		if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
+		if err := lockMemory(); err != nil {
 			errs = append(errs, fmt.Errorf("lock memory: %w", err))
 		}
 	}
@@ -26,6 +25,16 @@ func Apply(s Settings) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func lockMemory() error {
+	// Under a limit, the runtime would be refused memory some day, and end.
+	all := &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, all); err != nil {
+		return fmt.Errorf("remove the limit: %w", err)
+	}
+	// Without MCL_ONFAULT all of Go's reserved address space would be filled.
+	return unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT)
 }
 
 func (s Settings) thread(tid int) error {
