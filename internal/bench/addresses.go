@@ -232,20 +232,13 @@ func (b *bench) takeovers(ctx context.Context, p trial.Product, m many, trials i
 			t, err := takeoverOf(until, anns, leg.from, leg.owner, asked, m.count, m.of)
 			stall := r.Control.Within(leg.from, leg.to)
 			kinds[kind].add(t, err, stall)
-			b.plan.note("%-24s %v, %s: first to last in %s ms, stall %s ms %s", p.Name(), m, kind, trial.Millis(t.spread), trial.Millis(stall), text(err))
+			b.plan.note("%-24s %v, %s: first to last in %s ms, stall %s ms %s", p.Name(), m, kind, trial.Millis(t.spread), trial.Millis(stall), brief(err))
 		}
 		if res.Problem != "" {
 			return errors.New(res.Problem)
 		}
 	}
 	return nil
-}
-
-func text(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
 }
 
 // compareAddresses sets the ratios.

@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -84,7 +85,7 @@ func run(ctx context.Context, o options) (err error) {
 		len(b.plan.steps), short(b.plan.total()), filepath.Join(o.out, b.rep.name()+".md"))
 	var failed []error
 	err = b.plan.run(ctx, func() error { return b.rep.save(o.out) }, func(s step, e error) {
-		e = fmt.Errorf("%s: %s: %w", s.section, s.name, e)
+		e = fmt.Errorf("%s: %s: %s", s.section, s.name, brief(e))
 		b.plan.note("failed: %v", e)
 		b.rep.Errors = append(b.rep.Errors, e.Error())
 		failed = append(failed, e)
@@ -98,6 +99,20 @@ func run(ctx context.Context, o options) (err error) {
 		err = errors.Join(append(failed, err)...)
 	}
 	return errors.Join(b.rep.verdict(), err)
+}
+
+// brief is the text of an error on one line that can be read: a daemon's last
+// output may be part of it.
+func brief(err error) string {
+	if err == nil {
+		return ""
+	}
+	const most = 400
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	if len(text) > most {
+		text = text[:most/2] + " ... " + text[len(text)-most/2:]
+	}
+	return text
 }
 
 // release builds the program as it is installed, without symbols.

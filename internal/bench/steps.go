@@ -96,22 +96,17 @@ func (b *bench) steps() ([]step, error) {
 	return out, nil
 }
 
-// addressSteps has one keepalived, the one whose detection time is nearest to the
-// default: how many addresses there are matters, not how often it advertises.
+// addressSteps has one keepalived, with its default advert interval: with adverts
+// every tenth of a second, a pair that has 1000 addresses to announce between them
+// may never settle.
 func (b *bench) addressSteps() []step {
 	var out []step
+	theirs := trial.Keepalived{Version: 3, Advert: time.Second}
 	for _, m := range []many{{1000, "IPv4", false}, {1000, "IPv6", false}, {250, "IPv4", true}} {
 		out = append(out, b.manyAddresses(b.raftvip(0), defaultHeartbeat, m, b.n))
-		if len(b.adverts) == 0 {
-			continue
+		if len(b.adverts) > 0 {
+			out = append(out, b.manyAddresses(theirs, theirs.Detection(), m, b.trialsOf(theirs)))
 		}
-		best := b.adverts[0]
-		for _, k := range b.adverts {
-			if apart(k.Detection(), defaultHeartbeat) < apart(best.Detection(), defaultHeartbeat) {
-				best = k
-			}
-		}
-		out = append(out, b.manyAddresses(best, best.Detection(), m, b.n))
 	}
 	return out
 }

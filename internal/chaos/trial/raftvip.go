@@ -98,6 +98,10 @@ func (p Raftvip) deploy(ctx context.Context, r *Rig) (System, error) {
 			args = append(args, "--vip", fmt.Sprintf("%v/%d@%v", v, r.bits(v), testnet.Front))
 		}
 	}
+	if len(r.Addresses) != len(r.VIPs) {
+		// The network would be asked for each, one after the other.
+		args = append(args, "--force")
+	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	if err := s.cluster.Found(ctx, args...); err != nil {
