@@ -32,7 +32,7 @@ type Setup struct {
 
 // mostProbed bounds how many addresses the prober asks for: thousands of
 // broadcasts in a millisecond would be all that the machine does.
-const mostProbed = 16
+const mostProbed = 8
 
 // addresses returns all virtual addresses, the IPv4 ones first. More than one of a
 // family are outside the range that the lab keeps free, in a larger subnet.
