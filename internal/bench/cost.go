@@ -46,7 +46,7 @@ func (c cost) role() string {
 // costStep is a step: what a settled product takes.
 func (b *bench) costStep(p trial.Product, addresses int) step {
 	return step{
-		section: "idle", name: fmt.Sprintf("%s, %d addresses", p.Name(), addresses), takes: opening + calm + b.idleFor,
+		section: "idle", theirs: !ours(p), name: fmt.Sprintf("%s, %d addresses", p.Name(), addresses), takes: opening + calm + b.idleFor,
 		run: func(ctx context.Context) error {
 			cs, err := b.cost(ctx, p, addresses)
 			b.rep.Costs = append(b.rep.Costs, cs...)

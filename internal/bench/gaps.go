@@ -39,7 +39,7 @@ const holdFault = 300 * time.Millisecond
 func (b *bench) gapSeries(section string, p trial.Product, detection time.Duration, faults []trial.Fault, n int) step {
 	per := b.trialTakes(p, detection)
 	return step{
-		section: section, name: p.Name(), takes: opening + per*time.Duration(n*len(faults)),
+		section: section, theirs: !ours(p), name: p.Name(), takes: opening + per*time.Duration(n*len(faults)),
 		run: func(ctx context.Context) error {
 			s := trial.Series{
 				Product: p, Setup: trial.Setup{Check: hasFault(faults, "check")}, Faults: faults, Trials: n,

@@ -14,6 +14,8 @@ type step struct {
 	// takes is about how long it takes on a quiet machine with two processors.
 	takes time.Duration
 	run   func(ctx context.Context) error
+	// theirs: it is about keepalived alone, whose failure is only a finding.
+	theirs bool
 }
 
 // A plan is all steps of a run, and how far it has come.

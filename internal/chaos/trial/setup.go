@@ -30,9 +30,10 @@ type Setup struct {
 	Interval time.Duration
 }
 
-// mostProbed bounds how many addresses the prober asks for: thousands of
-// broadcasts in a millisecond would be all that the machine does.
-const mostProbed = 8
+// mostProbed bounds how many addresses of a family the prober asks for. Each
+// question goes to every host of the lab, so many of them would be all that the
+// machine does, and what takes over would wait for it.
+const mostProbed = 3
 
 // addresses returns all virtual addresses, the IPv4 ones first. More than one of a
 // family are outside the range that the lab keeps free, in a larger subnet.
