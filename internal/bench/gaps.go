@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/raftvip/raftvip/internal/chaos/trial"
@@ -46,7 +47,7 @@ func (b *bench) gapSeries(section string, p trial.Product, detection time.Durati
 				Hold: holdFault, HoldThaws: holdFault,
 				Report: func(r trial.Result) {
 					b.plan.advance(per)
-					b.plan.note("%-24s %-9s gap %s ms, overlap %s ms, stall %s ms %s", r.Product, r.Fault, trial.Millis(r.Gap), trial.Millis(r.Overlap), trial.Millis(r.FaultStall), r.Problem)
+					b.plan.note("%-24s %-9s gap %s ms, overlap %s ms, stall %s ms, took %s s %s", r.Product, r.Fault, trial.Millis(r.Gap), trial.Millis(r.Overlap), trial.Millis(r.FaultStall), fmt.Sprintf("%.1f", r.Took.Seconds()), r.Problem)
 				},
 			}
 			rs, err := s.Run(ctx)

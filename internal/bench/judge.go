@@ -192,9 +192,10 @@ func (r *report) judgeIdle() []verdict {
 		if !c.Ours || c.Voters != 3 || c.Addresses != 1 {
 			continue
 		}
+		what := fmt.Sprintf("idle, 3 voters, 1 address, %s (%s): ", c.Node, c.role())
 		vs = append(vs,
-			verdict{"idle, 3 voters, 1 address, " + c.role() + ": processor", fmt.Sprintf("<= %.1f %% of one", idleCPU), fmt.Sprintf("%.2f %%", c.CPU), 1, yes(c.CPU <= idleCPU)},
-			verdict{"idle, 3 voters, 1 address, " + c.role() + ": memory", fmt.Sprintf("<= %.0f MiB", mib(idleRSS)), fmt.Sprintf("%.1f MiB", mib(c.RSS)), 1, yes(c.RSS <= idleRSS)},
+			verdict{what + "processor", fmt.Sprintf("<= %.1f %% of one", idleCPU), fmt.Sprintf("%.2f %%", c.CPU), 1, yes(c.CPU <= idleCPU)},
+			verdict{what + "memory", fmt.Sprintf("<= %.0f MiB", mib(idleRSS)), fmt.Sprintf("%.1f MiB", mib(c.RSS)), 1, yes(c.RSS <= idleRSS)},
 		)
 	}
 	return vs

@@ -85,6 +85,9 @@ func run(ctx context.Context, o options) (err error) {
 		len(b.plan.steps), short(b.plan.total()), filepath.Join(o.out, b.rep.name()+".md"))
 	var failed []error
 	err = b.plan.run(ctx, func() error { return b.rep.save(o.out) }, func(s step, e error) {
+		if ctx.Err() != nil {
+			return // it was ended, it has not failed
+		}
 		e = fmt.Errorf("%s: %s: %s", s.section, s.name, brief(e))
 		b.plan.note("failed: %v", e)
 		b.rep.Errors = append(b.rep.Errors, e.Error())

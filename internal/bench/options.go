@@ -50,13 +50,13 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	f.SetOutput(out)
 	f.StringVar(&sections, "sections", strings.Join(sectionNames, ","), "what to measure, separated by commas")
 	f.IntVar(&o.n, "n", 20, "trials of each")
-	f.IntVar(&o.keepalivedN, "keepalived-n", 0, "trials of each with keepalived; 0: as -n, but half of it where it takes a second or more to notice a failure")
+	f.IntVar(&o.keepalivedN, "keepalived-n", 0, "trials of each with keepalived; 0: half of -n, or a quarter where it takes a second or more to notice a failure")
 	f.IntVar(&o.elections, "elections", 200, "how many elections there must be; failures of the section gaps count")
 	f.StringVar(&heartbeats, "heartbeats", "1s,300ms,200ms,100ms,50ms,30ms", "heartbeat `TIMEOUTS` of raftvip for gaps after failures")
 	f.StringVar(&loadHeartbeats, "load-heartbeats", "1s,500ms,300ms,200ms,100ms,50ms,30ms", "heartbeat `TIMEOUTS` for false failovers")
 	f.StringVar(&adverts, "adverts", "v2/1s,v3/100ms,v3/10ms", "VRRP versions and advert `INTERVALS` of keepalived; may be empty")
 	f.DurationVar(&o.busyFor, "busy", time.Minute, "how long false failovers are counted")
-	f.DurationVar(&o.idleFor, "idle", 15*time.Second, "over how long idle processor time is measured")
+	f.DurationVar(&o.idleFor, "idle", 10*time.Second, "over how long idle processor time is measured")
 	f.DurationVar(&o.threshold, "stall", 10*time.Millisecond, "how long the machine may stand still in a clean trial; 5ms at least")
 	f.StringVar(&o.out, "out", "docs/bench", "where DATE-COMMIT.md and .json are written")
 	f.StringVar(&o.commit, "commit", "", "what is measured (default: ask git)")
@@ -149,7 +149,7 @@ func (o options) trialsOf(k trial.Keepalived) int {
 	case o.keepalivedN > 0:
 		return o.keepalivedN
 	case k.Detection() >= time.Second:
-		return (o.n + 1) / 2
+		return (o.n + 3) / 4
 	}
-	return o.n
+	return (o.n + 1) / 2
 }

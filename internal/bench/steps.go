@@ -28,7 +28,7 @@ const opening = 4 * time.Second
 // the product has been started again, and until it has been quiet for a while.
 func (b *bench) trialTakes(p trial.Product, detection time.Duration) time.Duration {
 	if ours(p) {
-		return detection + 1800*time.Millisecond
+		return detection + 1500*time.Millisecond
 	}
 	return detection*3/2 + min(detection, 2*time.Second) + 1200*time.Millisecond
 }
@@ -72,7 +72,7 @@ func (b *bench) steps() ([]step, error) {
 		}
 	}
 	if b.has("tuning") {
-		ts, err := b.tunings(100*time.Millisecond, max(1, b.n/2))
+		ts, err := b.tunings(100*time.Millisecond, max(1, b.n/4))
 		if err != nil {
 			return nil, err
 		}

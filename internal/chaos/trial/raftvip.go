@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -98,6 +99,7 @@ func (p Raftvip) deploy(ctx context.Context, r *Rig) (System, error) {
 			args = append(args, "--vip", fmt.Sprintf("%v/%d@%v", v, r.bits(v), testnet.Front))
 		}
 	}
+	args = append(args, "--token-uses", strconv.Itoa(p.Nodes()))
 	if len(r.Addresses) != len(r.VIPs) {
 		// The network would be asked for each, one after the other.
 		args = append(args, "--force")
