@@ -152,7 +152,8 @@ func (s *keepalived) Term(h *testnet.Host) error {
 }
 
 func ended(p *testnet.Proc) error {
-	if _, err := p.Wait(15 * time.Second); errors.Is(err, testnet.ErrStillRunning) {
+	// It may take its time over 1000 addresses.
+	if _, err := p.Wait(time.Minute); errors.Is(err, testnet.ErrStillRunning) {
 		return err
 	}
 	return nil

@@ -195,6 +195,9 @@ func (r *Rig) settleWithin() time.Duration {
 		if !r.System.Strict() {
 			d = 20 * time.Second
 		}
+		if len(r.Addresses) > len(r.VIPs) {
+			d = 60 * time.Second
+		}
 		d += 8 * r.System.Detection()
 	}
 	return d
