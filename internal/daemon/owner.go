@@ -72,9 +72,10 @@ type owner struct {
 	name   string
 	group  mover
 	node   membership
-	gate   *vip.Gate
+	gate   *gates
 	sink   *leaseSink
-	keeper addressKeeper
+	keeper *shares
+	hybrid *hybrid // the VRRP half
 	checks *check.Checks
 	log    *slog.Logger
 	now    func() time.Duration
@@ -153,7 +154,9 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	o.beat()
 	s := o.node.State()
 	self := o.node.Self().NodeID
+	o.hybrid.follow(s, o.state == owning)
 	addrs, schedule, faults := o.addresses(s)
+	faults = append(faults, o.hybrid.faults()...)
 	if fault := o.node.DiskFault(); fault != "" {
 		faults = append(faults, fault)
 	}
@@ -198,7 +201,7 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 			next = min(next, left+time.Millisecond)
 		}
 	default:
-		o.becomeStandby(why, addrs, schedule)
+		o.becomeStandby(why, addrs, schedule, standing)
 	}
 	o.setView(why, faults)
 	return max(next, time.Millisecond)
@@ -273,6 +276,7 @@ func (o *owner) becomeOwner(term uint64, why string, addrs []vip.Address, schedu
 		o.group.RefreshLease()
 	}
 	// Nothing that could wait stands before this: the addresses are down.
+	o.hybrid.decide(true, false)
 	o.keeper.Set(vip.Wanted{Own: true, Term: term, Addresses: addrs, Schedule: schedule})
 	if o.state != owning {
 		o.state, o.tookAt, o.arrived = owning, o.now(), false
@@ -291,7 +295,7 @@ func (o *owner) arrive(term uint64) {
 		return
 	}
 	for _, a := range k.Addresses {
-		if a.Wanted && !a.Present && a.Err == nil && a.Why == "" {
+		if a.Wanted && !a.Present && a.Err == nil && a.Why == "" && !o.keeper.waits(a.Prefix.Addr()) {
 			return
 		}
 	}
@@ -331,8 +335,9 @@ func (o *owner) explain(s *cluster.State, term uint64) (from, reason string, gap
 	return from, "election after a restart", vacant
 }
 
-// becomeStandby silences the addresses at once and has them deleted.
-func (o *owner) becomeStandby(why string, addrs []vip.Address, schedule vip.Schedule) {
+// becomeStandby silences the addresses at once and has them deleted. The VRRP peers
+// are told unless a member goes on.
+func (o *owner) becomeStandby(why string, addrs []vip.Address, schedule vip.Schedule, standing cluster.Standing) {
 	if o.state == owning {
 		o.gate.Shut()
 		o.state = standby
@@ -343,6 +348,7 @@ func (o *owner) becomeStandby(why string, addrs []vip.Address, schedule vip.Sche
 		}
 	}
 	o.keeper.Set(vip.Wanted{Own: false, Addresses: addrs, Schedule: schedule})
+	o.hybrid.decide(false, !standing.Leading && standing.LeaderID != "")
 }
 
 // handOver is a planned move. The gate is shut first; a release never waits for
@@ -370,6 +376,9 @@ func (o *owner) handOver(ctx context.Context, to, reason string, manual bool) er
 		o.pauseEnd = o.now() + handoverPause
 		return err
 	}
+	// Until now the VRRP peers were told that this node is master, as the member is
+	// from now on: they see one master all the time.
+	o.hybrid.decide(false, true)
 	return nil
 }
 
@@ -438,6 +447,8 @@ func (o *owner) shutdown() {
 	o.state = standby
 	addrs, schedule, _ := o.addresses(s)
 	o.keeper.Set(vip.Wanted{Own: false, Addresses: addrs, Schedule: schedule})
+	// Who still speaks when this returns has nobody to hand over to.
+	defer o.hybrid.decide(false, false)
 	if !standing.Leading || len(s.Nodes) < 2 {
 		return
 	}

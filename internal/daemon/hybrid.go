@@ -1,0 +1,321 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/check"
+	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/vip/guard"
+	"github.com/raftvip/raftvip/vrrpcompat"
+	"github.com/raftvip/raftvip/vrrpcompat/vrrpnet"
+)
+
+// maxSlots is how many instances can have a gate of their own.
+const maxSlots = guard.MaxGroups - 1
+
+// hybrid is the VRRP half of an owner: the virtual routers of the instances with
+// "vrrp hybrid", each with its slot. All methods but status and Run belong to the
+// owner's loop.
+type hybrid struct {
+	log    *slog.Logger
+	shares *shares
+	// config is the node's file, report what its checks say.
+	config func() *config.Config
+	report func() check.Report
+	// fellows are the addresses from which the other members speak, by instance.
+	fellows func() map[string][]netip.Addr
+	// newSlot makes a slot with this number in the guard, newSpeaker the virtual
+	// router of an instance.
+	newSlot    func(name string, number uint32) *slot
+	newSpeaker func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (speaker, error)
+	wake       func()
+	now        func() time.Duration
+	tasks      tasks
+
+	mu    sync.Mutex
+	parts map[string]*part // by instance, for ever
+}
+
+// A part is one instance. It is written with hybrid.mu held.
+type part struct {
+	name string
+	slot *slot // nil where the guard has no group left
+
+	speaker  speaker // nil: the instance does not speak
+	settings speakerSettings
+	began    time.Duration // of the speaker
+	stop     func()
+	addrs    []netip.Addr
+	priority uint8
+	fellows  []netip.Addr
+	claims   uint64 // announcements that it has asked for
+	// succeeds: this node had the addresses before this virtual router was there, so
+	// that it goes on where something else ended.
+	succeeds bool
+
+	speaks bool // the cluster has it speak VRRP
+	fault  string
+	last   hybridDecision
+}
+
+// follow brings the virtual routers in line with the replicated state and the
+// node's file. The cluster says what speaks VRRP and for which addresses; the file
+// says how. owning says that this node owns the group now.
+func (h *hybrid) follow(s *cluster.State, owning bool) {
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := h.config()
+	of := make(map[netip.Addr]*slot)
+	seen := make(map[string]bool)
+	for _, in := range s.Instances {
+		p := h.parts[in.Name]
+		if in.VRRP != "" && p == nil {
+			p = h.addPart(in.Name)
+		}
+		if p == nil {
+			continue
+		}
+		seen[in.Name] = true
+		if p.slot != nil {
+			for _, a := range in.Addresses {
+				of[a.Prefix.Addr()] = p.slot
+			}
+		}
+		if p.speaks = in.VRRP != ""; p.speaks {
+			h.configure(p, in, c, owning)
+		} else {
+			h.silence(p)
+		}
+	}
+	for name, p := range h.parts {
+		if !seen[name] {
+			p.speaks = false
+			h.silence(p)
+		}
+	}
+	h.shares.assign(of)
+	h.tell()
+}
+
+// addPart makes the part of an instance, and its slot.
+func (h *hybrid) addPart(name string) *part {
+	p := &part{name: name}
+	if len(h.parts) < maxSlots {
+		p.slot = h.newSlot(name, uint32(len(h.parts)+1))
+		h.shares.gates.add(p.slot)
+		h.tasks.start(p.slot.keeper.Run)
+		h.tasks.start(func(ctx context.Context) error { h.forward(ctx, p.slot.keeper.Changed); return nil })
+	}
+	h.parts[name] = p
+	return p
+}
+
+// forward wakes the owner after each change, until ctx ends.
+func (h *hybrid) forward(ctx context.Context, changed func() <-chan struct{}) {
+	for {
+		next := changed()
+		h.wake()
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// configure gives the part the virtual router that the file describes.
+func (h *hybrid) configure(p *part, in cluster.Instance, c *config.Config, owning bool) {
+	at := slices.IndexFunc(c.Instances, func(f *config.Instance) bool { return f.Name == in.Name })
+	p.fault = ""
+	switch {
+	case p.slot == nil:
+		p.fault = fmt.Sprintf("instance %s: more than %d instances with vrrp hybrid", in.Name, maxSlots)
+	case at < 0 || c.Instances[at].VRRP == nil || c.Instances[at].VRRP.Mode != config.VRRPHybrid:
+		p.fault = fmt.Sprintf("instance %s speaks VRRP in this cluster, but this node's file does not have it with vrrp hybrid", in.Name)
+	}
+	if p.fault != "" {
+		h.silence(p)
+		if p.slot != nil {
+			p.slot.rule() // nobody: the addresses stay down
+		}
+		return
+	}
+	file, addrs := c.Instances[at], advertised(in)
+	settings, priority := settingsOf(file), effective(h.report(), file)
+	if p.speaker != nil && reflect.DeepEqual(p.settings, settings) {
+		h.adjust(p, addrs, priority)
+		return
+	}
+	succeeds := owning && (p.speaker == nil || p.slot.permitted())
+	h.replace(p)
+	r, err := h.newSpeaker(in.Name, settings, addrs, priority, p.slot.rule())
+	if err != nil {
+		p.fault = fmt.Sprintf("instance %s: %s", in.Name, err)
+		return
+	}
+	p.speaker, p.settings, p.addrs, p.priority, p.succeeds = r, settings, addrs, priority, succeeds
+	p.fellows, p.claims, p.began = nil, 0, h.now()
+	p.stop = h.tasks.start(func(ctx context.Context) error {
+		var ends sync.WaitGroup
+		defer ends.Wait()
+		ends.Go(func() { h.forward(ctx, r.Changed) })
+		return r.Run(ctx)
+	})
+}
+
+// adjust gives a virtual router what it can take without a break.
+func (h *hybrid) adjust(p *part, addrs []netip.Addr, priority uint8) {
+	if p.priority != priority {
+		p.priority = priority
+		p.speaker.SetPriority(priority)
+	}
+	if !slices.Equal(p.addrs, addrs) {
+		if err := p.speaker.SetAddresses(addrs); err != nil {
+			p.fault = fmt.Sprintf("instance %s: %s", p.name, err)
+			return
+		}
+		p.addrs = addrs
+	}
+	if st := p.speaker.Status(); st.Down != nil && h.now()-p.began > downGrace {
+		p.fault = fmt.Sprintf("instance %s cannot speak VRRP: %s", p.name, st.Down)
+	}
+}
+
+// downGrace is how long a new virtual router may be without a socket before that
+// is a fault.
+const downGrace = time.Second
+
+// effective is an instance's effective priority on this node.
+func effective(r check.Report, in *config.Instance) uint8 {
+	for _, i := range r.Instances {
+		if i.Name == in.Name {
+			return uint8(min(max(i.Effective, 1), 255))
+		}
+	}
+	return uint8(in.Priority)
+}
+
+// replace ends a virtual router that another one takes the place of: the peers are
+// told nothing.
+func (h *hybrid) replace(p *part) {
+	if p.speaker == nil {
+		return
+	}
+	p.slot.rule() // what the old one says does not count any more
+	p.speaker.Disentitle(true)
+	p.stop()
+	p.speaker, p.stop = nil, nil
+}
+
+// silence ends the virtual router of an instance that does not speak any more, and
+// tells the peers. Raft alone decides about its addresses from now on.
+func (h *hybrid) silence(p *part) {
+	p.last = hybridDecision{}
+	if p.slot != nil {
+		p.slot.leave()
+	}
+	if p.speaker == nil {
+		return
+	}
+	p.speaker.Disentitle(false)
+	p.stop()
+	p.speaker, p.stop = nil, nil
+}
+
+// tell gives the virtual routers the addresses of their fellows.
+func (h *hybrid) tell() {
+	fellows := h.fellows()
+	for _, p := range h.parts {
+		if p.speaker != nil && !slices.Equal(p.fellows, fellows[p.name]) {
+			p.fellows = fellows[p.name]
+			p.speaker.SetFellows(p.fellows)
+		}
+	}
+}
+
+// decide tells the virtual routers whether they may speak. successor says that a
+// member goes on.
+func (h *hybrid) decide(own, successor bool) {
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range h.parts {
+		if p.slot == nil {
+			continue
+		}
+		in := hybridInputs{own: own, successor: successor, speaks: p.speaks, fault: p.fault}
+		if p.speaker != nil {
+			h.instruct(p, decideHybrid(in))
+			in.master, in.other = h.observe(p)
+		}
+		d := decideHybrid(in)
+		if d != p.last && p.speaks {
+			h.log.Info("vrrp", "instance", p.name, "up", d.up, "reason", d.why)
+		}
+		p.last = d
+	}
+}
+
+// instruct tells a virtual router whether it may speak. When it may not, its
+// addresses are silent before anybody else is told.
+func (h *hybrid) instruct(p *part, d hybridDecision) {
+	if !d.entitled {
+		p.speaker.Disentitle(d.handedOver)
+		return
+	}
+	p.speaker.Entitle(p.succeeds)
+	// As soon as it listens it knows.
+	if p.speaker.Status().State != vrrpcompat.Initialize {
+		p.succeeds = false
+	}
+}
+
+// observe takes over what a virtual router has become.
+func (h *hybrid) observe(p *part) (master bool, other string) {
+	m := p.slot.moment()
+	st := p.speaker.Status()
+	if st.State == vrrpcompat.Master {
+		p.slot.mastered(m)
+	}
+	if st.Other != nil {
+		other = fmt.Sprintf("%s with priority %d", st.Other.Addr, st.Other.Priority)
+	}
+	if st.Announcements > p.claims {
+		p.slot.keeper.Announce("another router claimed the addresses")
+	}
+	p.claims = st.Announcements
+	return p.slot.permitted(), other
+}
+
+// faults are why this node cannot own because of VRRP.
+func (h *hybrid) faults() []string {
+	if h == nil {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var out []string
+	for _, p := range h.parts {
+		if p.fault != "" {
+			out = append(out, p.fault)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// run runs the keepers and virtual routers until ctx ends.
+func (h *hybrid) run(ctx context.Context) error { return h.tasks.run(ctx) }
