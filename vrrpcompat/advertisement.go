@@ -92,7 +92,10 @@ func (a Advertisement) Append(b []byte, src, dst netip.Addr, sum Checksum) ([]by
 	}
 	b = append(b, 0, 0)
 	for _, addr := range a.Addresses {
-		b = append(b, bare(addr).AsSlice()...)
+		if src.Is4() {
+			addr = addr.Unmap()
+		}
+		b = append(b, addr.AsSlice()...)
 	}
 	if a.Version == V2 {
 		b = append(b, a.Auth[:]...)
@@ -120,7 +123,7 @@ func (a Advertisement) validate(src, dst netip.Addr) error {
 		return err
 	}
 	for _, addr := range a.Addresses {
-		if addr = bare(addr); !addr.IsValid() || addr.Is4() != src.Is4() {
+		if !addr.IsValid() || addr.Is4() && !src.Is4() || src.Is4() && !addr.Unmap().Is4() {
 			return fmt.Errorf("address %v: must be of the family of %v", addr, src)
 		}
 	}

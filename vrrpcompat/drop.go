@@ -5,26 +5,26 @@ type Drop uint8
 
 // The reasons, in the order in which [Expect.Check] looks for them.
 const (
-	DropNone           Drop = iota // accepted
-	DropLength                     // shorter than the packet has to be
-	DropVRID                       // of another virtual router on this network; not an error
-	DropOwn                        // from our own address: looped back, or the address is in use twice
-	DropAddressOwner               // we have priority 255 and listen to nobody
-	DropTTL                        // multicast, and the TTL or hop limit is not 255: forwarded by a router
-	DropVersion                    // not the version that is configured
-	DropAuthType                   // version 2: not the authentication type that is configured
-	DropAuthData                   // version 2: not the password that is configured
-	DropInterval                   // version 2: not the interval that is configured; version 3: zero
-	DropType                       // not an advertisement
-	DropChecksum                   // damaged
-	DropChecksumForm               // version 3 over IPv4: v3_checksum_as_v2 differs
-	DropNotUnicast                 // multicast, but unicast peers are configured
-	DropNotMulticast               // unicast or to another group, but multicast is configured
-	DropVRIDCollision              // none of the addresses is ours: two virtual routers with one VRID
-	DropAddressList                // the address list differs, and that is configured to matter
-	DropSource                     // not from a unicast peer
-	DropPeerTTL                    // below min_ttl or above max_ttl of the unicast peer
-	drops              = iota
+	DropNone          Drop = iota // accepted
+	DropLength                    // shorter than the packet has to be
+	DropVRID                      // of another virtual router on this network; not an error
+	DropOwn                       // from our own address: looped back, or the address is in use twice
+	DropAddressOwner              // we have priority 255 and listen to nobody
+	DropTTL                       // multicast, and the TTL or hop limit is not 255: forwarded by a router
+	DropVersion                   // not the version that is configured
+	DropAuthType                  // version 2: not the authentication type that is configured
+	DropAuthData                  // version 2: not the password that is configured
+	DropInterval                  // version 2: not the interval that is configured; version 3: zero
+	DropType                      // not an advertisement
+	DropChecksum                  // damaged
+	DropChecksumForm              // version 3 over IPv4: v3_checksum_as_v2 differs
+	DropNotUnicast                // multicast, but unicast peers are configured
+	DropNotMulticast              // unicast or to another group, but multicast is configured
+	DropVRIDCollision             // none of the addresses is ours: two virtual routers with one VRID
+	DropAddressList               // the address list differs, and that is configured to matter
+	DropSource                    // not from a unicast peer
+	DropPeerTTL                   // below min_ttl or above max_ttl of the unicast peer
+	drops             = iota
 )
 
 // String returns the stable name of the reason, for status and metrics.

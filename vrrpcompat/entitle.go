@@ -110,17 +110,18 @@ type duplicate struct {
 
 // heard counts an advertisement; after a silence of gap it is a new story.
 func (d *duplicate) heard(now time.Duration, src netip.Addr, gap time.Duration) {
-	if d.count == 0 || d.addr != src || now-d.latest > gap {
-		*d = duplicate{addr: src, since: now}
+	if d.count == 0 || now-d.latest > gap {
+		*d = duplicate{since: now}
 	}
-	d.latest = now
+	d.addr, d.latest = src, now
 	d.count++
 }
 
 // Duplicate returns the member of our own cluster that goes on advertising while
-// we are entitled, since when, and how many advertisements of it were heard. It is
-// not reported for those under way when the group was handed over: only after an
-// advertisement interval, and until it is silent for a down interval.
+// we are entitled (of several the last), since when, and how many advertisements
+// were heard. Those under way when the group was handed over are not reported:
+// only what lasts for an advertisement interval, until a silence of a down
+// interval.
 func (m *Machine) Duplicate(now time.Duration) (addr netip.Addr, since time.Duration, count uint64, ok bool) {
 	d := m.duplicate
 	if d.count == 0 || d.latest-d.since < m.config.Interval || now-d.latest > m.DownInterval() {

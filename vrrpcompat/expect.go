@@ -114,10 +114,8 @@ func (e *Expect) check(d Datagram) (Advertisement, Drop) {
 		if a.AuthType == AuthPass && a.Auth != e.Auth {
 			return a, DropAuthData
 		}
-		if a.Interval != e.Interval {
-			return a, DropInterval
-		}
-	} else if a.Interval == 0 {
+	}
+	if a.Interval == 0 || e.Version == V2 && a.Interval != e.Interval {
 		return a, DropInterval
 	}
 	if d.Payload[0]&0xf != typeAdvertisement {
@@ -187,7 +185,7 @@ func (l *AddressList) check(a Advertisement) Drop {
 	if l.Skip || l.equal(a) {
 		return DropNone
 	}
-	common := slices.ContainsFunc(a.Addresses, func(addr netip.Addr) bool { return l.contains(addr) })
+	common := slices.ContainsFunc(a.Addresses, func(addr netip.Addr) bool { return contains(l.Addresses, addr) })
 	switch {
 	case !common && len(l.Addresses) > 0 && len(a.Addresses) > 0:
 		return DropVRIDCollision
@@ -199,21 +197,21 @@ func (l *AddressList) check(a Advertisement) Drop {
 	return DropNone
 }
 
-func (l *AddressList) contains(addr netip.Addr) bool {
-	return slices.ContainsFunc(l.Addresses, func(own netip.Addr) bool { return bare(own) == addr })
+func contains(all []netip.Addr, addr netip.Addr) bool {
+	return slices.ContainsFunc(all, func(a netip.Addr) bool { return bare(a) == bare(addr) })
 }
 
-// equal tells whether both lists have the same addresses. The packet's are bare.
+// equal tells whether both lists have the same addresses.
 func (l *AddressList) equal(a Advertisement) bool {
 	if len(a.Addresses) != len(l.Addresses) {
 		return false
 	}
 	for _, addr := range a.Addresses {
-		if !l.contains(addr) {
+		if !contains(l.Addresses, addr) {
 			return false
 		}
 	}
-	return !slices.ContainsFunc(l.Addresses, func(own netip.Addr) bool { return !slices.Contains(a.Addresses, bare(own)) })
+	return !slices.ContainsFunc(l.Addresses, func(own netip.Addr) bool { return !contains(a.Addresses, own) })
 }
 
 // Mismatches returns the differences of a packet that Check accepted. A router
