@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"encoding/json"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -17,6 +18,8 @@ type hint struct {
 	// Faults are those that no check knows of, such as an address without an interface.
 	Faults []string `json:"faults,omitempty"`
 	Owning bool     `json:"owning"`
+	// VRRP are the addresses from which the node speaks VRRP, by hybrid instance.
+	VRRP map[string]netip.Addr `json:"vrrp,omitempty"`
 	// What follows is for status only.
 	Program     string   `json:"program,omitempty"`
 	Drift       []string `json:"drift,omitempty"`

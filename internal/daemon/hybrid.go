@@ -38,6 +38,7 @@ type hybrid struct {
 	newSpeaker func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (speaker, error)
 	wake       func()
 	now        func() time.Duration
+	began      time.Duration
 	tasks      tasks
 
 	mu    sync.Mutex
@@ -63,7 +64,9 @@ type part struct {
 
 	speaks bool // the cluster has it speak VRRP
 	fault  string
-	last   hybridDecision
+	// silentUntil is the end of vrrp_startup_delay.
+	silentUntil time.Duration
+	last        hybridDecision
 }
 
 // follow brings the virtual routers in line with the replicated state and the
@@ -92,16 +95,20 @@ func (h *hybrid) follow(s *cluster.State, owning bool) {
 				of[a.Prefix.Addr()] = p.slot
 			}
 		}
+		p.fault = ""
 		if p.speaks = in.VRRP != ""; p.speaks {
 			h.configure(p, in, c, owning)
 		} else {
-			h.silence(p)
+			h.release(p)
+		}
+		if p.fault != "" && p.slot != nil {
+			p.slot.bar()
 		}
 	}
 	for name, p := range h.parts {
 		if !seen[name] {
-			p.speaks = false
-			h.silence(p)
+			p.speaks, p.fault = false, ""
+			h.release(p)
 		}
 	}
 	h.shares.assign(of)
@@ -115,17 +122,17 @@ func (h *hybrid) addPart(name string) *part {
 		p.slot = h.newSlot(name, uint32(len(h.parts)+1))
 		h.shares.gates.add(p.slot)
 		h.tasks.start(p.slot.keeper.Run)
-		h.tasks.start(func(ctx context.Context) error { h.forward(ctx, p.slot.keeper.Changed); return nil })
+		h.tasks.start(func(ctx context.Context) error { forward(ctx, p.slot.keeper.Changed, h.wake); return nil })
 	}
 	h.parts[name] = p
 	return p
 }
 
-// forward wakes the owner after each change, until ctx ends.
-func (h *hybrid) forward(ctx context.Context, changed func() <-chan struct{}) {
+// forward calls wake after each change, until ctx ends.
+func forward(ctx context.Context, changed func() <-chan struct{}, wake func()) {
 	for {
 		next := changed()
-		h.wake()
+		wake()
 		select {
 		case <-next:
 		case <-ctx.Done():
@@ -137,7 +144,6 @@ func (h *hybrid) forward(ctx context.Context, changed func() <-chan struct{}) {
 // configure gives the part the virtual router that the file describes.
 func (h *hybrid) configure(p *part, in cluster.Instance, c *config.Config, owning bool) {
 	at := slices.IndexFunc(c.Instances, func(f *config.Instance) bool { return f.Name == in.Name })
-	p.fault = ""
 	switch {
 	case p.slot == nil:
 		p.fault = fmt.Sprintf("instance %s: more than %d instances with vrrp hybrid", in.Name, maxSlots)
@@ -145,21 +151,25 @@ func (h *hybrid) configure(p *part, in cluster.Instance, c *config.Config, ownin
 		p.fault = fmt.Sprintf("instance %s speaks VRRP in this cluster, but this node's file does not have it with vrrp hybrid", in.Name)
 	}
 	if p.fault != "" {
-		h.silence(p)
-		if p.slot != nil {
-			p.slot.rule() // nobody: the addresses stay down
-		}
+		h.silence(p, false)
 		return
 	}
 	file, addrs := c.Instances[at], advertised(in)
+	p.silentUntil = h.began + file.VRRP.StartupDelay
+	if file.VRRP.NoPeerIsFault && len(file.VRRP.Peers) == 0 {
+		p.fault = fmt.Sprintf("instance %s: no unicast_peer (unicast_fault_no_peer)", in.Name)
+		h.silence(p, false)
+		return
+	}
 	settings, priority := settingsOf(file), effective(h.report(), file)
 	if p.speaker != nil && reflect.DeepEqual(p.settings, settings) {
 		h.adjust(p, addrs, priority)
 		return
 	}
 	succeeds := owning && (p.speaker == nil || p.slot.permitted())
-	h.replace(p)
-	r, err := h.newSpeaker(in.Name, settings, addrs, priority, p.slot.rule())
+	sink := p.slot.rule(succeeds) // from now on the old one has no say
+	h.silence(p, succeeds)
+	r, err := h.newSpeaker(in.Name, settings, addrs, priority, sink)
 	if err != nil {
 		p.fault = fmt.Sprintf("instance %s: %s", in.Name, err)
 		return
@@ -169,7 +179,7 @@ func (h *hybrid) configure(p *part, in cluster.Instance, c *config.Config, ownin
 	p.stop = h.tasks.start(func(ctx context.Context) error {
 		var ends sync.WaitGroup
 		defer ends.Wait()
-		ends.Go(func() { h.forward(ctx, r.Changed) })
+		ends.Go(func() { forward(ctx, r.Changed, h.wake) })
 		return r.Run(ctx)
 	})
 }
@@ -206,31 +216,22 @@ func effective(r check.Report, in *config.Instance) uint8 {
 	return uint8(in.Priority)
 }
 
-// replace ends a virtual router that another one takes the place of: the peers are
-// told nothing.
-func (h *hybrid) replace(p *part) {
-	if p.speaker == nil {
-		return
-	}
-	p.slot.rule() // what the old one says does not count any more
-	p.speaker.Disentitle(true)
-	p.stop()
-	p.speaker, p.stop = nil, nil
-}
-
-// silence ends the virtual router of an instance that does not speak any more, and
-// tells the peers. Raft alone decides about its addresses from now on.
-func (h *hybrid) silence(p *part) {
-	p.last = hybridDecision{}
+// release leaves an instance that does not speak VRRP (any more) to Raft alone.
+func (h *hybrid) release(p *part) {
 	if p.slot != nil {
 		p.slot.leave()
 	}
+	h.silence(p, false)
+}
+
+// silence ends a virtual router. Unless another one continues, the peers are told.
+func (h *hybrid) silence(p *part, continued bool) {
 	if p.speaker == nil {
 		return
 	}
-	p.speaker.Disentitle(false)
+	p.speaker.Disentitle(continued)
 	p.stop()
-	p.speaker, p.stop = nil, nil
+	p.speaker, p.stop, p.last = nil, nil, hybridDecision{}
 }
 
 // tell gives the virtual routers the addresses of their fellows.
@@ -256,7 +257,7 @@ func (h *hybrid) decide(own, successor bool) {
 		if p.slot == nil {
 			continue
 		}
-		in := hybridInputs{own: own, successor: successor, speaks: p.speaks, fault: p.fault}
+		in := hybridInputs{own: own, successor: successor, speaks: p.speaks, fault: p.fault, started: h.now() >= p.silentUntil}
 		if p.speaker != nil {
 			h.instruct(p, decideHybrid(in))
 			in.master, in.other = h.observe(p)
@@ -302,20 +303,53 @@ func (h *hybrid) observe(p *part) (master bool, other string) {
 
 // faults are why this node cannot own because of VRRP.
 func (h *hybrid) faults() []string {
-	if h == nil {
-		return nil
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	var out []string
-	for _, p := range h.parts {
+	h.each(func(p *part) {
 		if p.fault != "" {
 			out = append(out, p.fault)
 		}
-	}
+	})
 	slices.Sort(out)
 	return out
 }
 
 // run runs the keepers and virtual routers until ctx ends.
 func (h *hybrid) run(ctx context.Context) error { return h.tasks.run(ctx) }
+
+// sources are the addresses from which this node speaks, by instance.
+func (h *hybrid) sources() map[string]netip.Addr {
+	out := make(map[string]netip.Addr)
+	h.each(func(p *part) {
+		if p.speaker != nil {
+			if a := p.speaker.Status().Source; a.IsValid() {
+				out[p.name] = a
+			}
+		}
+	})
+	return out
+}
+
+// vmacs are the interfaces with a virtual MAC, by instance.
+func (h *hybrid) vmacs() map[string]string {
+	out := make(map[string]string)
+	h.each(func(p *part) {
+		if p.speaker == nil || p.settings.net.VMAC == nil {
+			return
+		}
+		if out[p.name] = p.speaker.Status().VMAC; out[p.name] == "" {
+			out[p.name] = fmt.Sprintf("vrrp.%d", p.settings.net.VRID) // it is about to come
+		}
+	})
+	return out
+}
+
+func (h *hybrid) each(f func(*part)) {
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range h.parts {
+		f(p)
+	}
+}

@@ -77,6 +77,8 @@ type owner struct {
 	keeper *shares
 	hybrid *hybrid // the VRRP half
 	checks *check.Checks
+	// report is what the checks say about the group's instances.
+	report func() check.Report
 	log    *slog.Logger
 	now    func() time.Duration
 	// silent: the guard silences the addresses the moment the gate is shut, so
@@ -91,6 +93,8 @@ type owner struct {
 	requests chan *moveRequest
 	// beat is called at each turn of the loop: the watchdog's food.
 	beat func()
+	// turned, if not nil, is told of each turn: something may have changed.
+	turned func()
 
 	// What follows belongs to the loop.
 	policy   policy.State
@@ -152,6 +156,9 @@ func (o *owner) run(ctx context.Context) error {
 // turn looks at everything once and acts. It returns when to look again.
 func (o *owner) turn(ctx context.Context) time.Duration {
 	o.beat()
+	if o.turned != nil {
+		o.turned()
+	}
 	s := o.node.State()
 	self := o.node.Self().NodeID
 	o.hybrid.follow(s, o.state == owning)
@@ -258,7 +265,7 @@ func (o *owner) silentPeers(s *cluster.State) []string {
 }
 
 func (o *owner) publishHint(faults []string) {
-	h := hint{Check: o.checks.Report(), Faults: faults, Owning: o.state == owning}
+	h := hint{Check: o.report(), Faults: faults, Owning: o.state == owning}
 	o.describe(&h)
 	o.hint = h
 	b, err := json.Marshal(h)
@@ -487,5 +494,5 @@ func (o *owner) View() ownerView {
 
 // faultsNow returns why this node cannot own, as of the loop's last turn.
 func (o *owner) faultsNow() []string {
-	return append(o.checks.Report().Faults, o.View().faults...)
+	return append(slices.Clone(o.report().Faults), o.View().faults...)
 }

@@ -17,6 +17,11 @@ type slot struct {
 	name   string // of the instance
 	gate   *vip.Gate
 	keeper slotKeeper
+	// lease: the virtual router's own lease is the gate's, as there is no other.
+	lease bool
+	// slow: no guard silences the addresses with the gate, so that they have to be
+	// deleted before anybody is told that they are free.
+	slow bool
 
 	mu sync.Mutex
 	// turn counts the virtual routers that had the say about this slot, losses how
@@ -29,16 +34,21 @@ type slot struct {
 // A slotKeeper is a keeper with its loop.
 type slotKeeper interface {
 	addressKeeper
+	Release(context.Context) error
 	Run(context.Context) error
 }
 
-// rule gives the say to a new virtual router, which is not master yet, and returns
-// what that tells its losses to. The gate stays as it is until then.
-func (s *slot) rule() vrrpnet.Sink {
+// rule gives the say to a new virtual router and returns what that tells its losses
+// to. With keep, what is permitted now stays so until the first loss.
+func (s *slot) rule(keep bool) vrrpnet.Sink {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.turn++
+	s.master = keep && (s.master || s.free)
 	s.free = false
+	if !s.master {
+		s.gate.Shut()
+	}
 	return slotSink{s, s.turn}
 }
 
@@ -50,26 +60,56 @@ func (s *slot) leave() {
 	s.free, s.master = true, false
 }
 
+// bar silences the slot until a virtual router is seen to be master.
+func (s *slot) bar() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.free, s.master = false, false
+	s.gate.Shut()
+}
+
 // A slotSink is told by one virtual router that it is not master.
 type slotSink struct {
 	slot *slot
 	turn uint64
 }
 
-// Renew implements vrrpnet.Sink: the time for which VRRP gives an address counts
-// for nothing beside the lease of Raft.
-func (slotSink) Renew(time.Duration) {}
+// Renew implements vrrpnet.Sink. Beside the lease of Raft the time that VRRP gives
+// counts for nothing.
+func (k slotSink) Renew(until time.Duration) {
+	if !k.slot.lease {
+		return
+	}
+	if term, ok := k.slot.gate.Term(); ok {
+		k.slot.gate.Renew(term, until)
+	}
+}
+
+// deleteWithin bounds how long a loss waits for addresses to be deleted where no
+// guard silences them.
+const deleteWithin = 100 * time.Millisecond
 
 // Backup implements vrrpnet.Sink: when it returns, the slot is silent.
 func (k slotSink) Backup(string) {
+	if !k.lose() || !k.slot.slow {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), deleteWithin)
+	defer cancel()
+	_ = k.slot.keeper.Release(ctx) // the keeper goes on, and says what it cannot delete
+}
+
+func (k slotSink) lose() bool {
 	s := k.slot
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if k.turn == s.turn {
-		s.losses++
-		s.master = false
-		s.gate.Shut()
+	if k.turn != s.turn {
+		return false
 	}
+	s.losses++
+	s.master = false
+	s.gate.Shut()
+	return true
 }
 
 // A moment is when a virtual router's state was asked for.

@@ -16,6 +16,8 @@ type hybridInputs struct {
 	successor bool
 	// speaks: the cluster has the instance speak VRRP. Otherwise Raft alone decides.
 	speaks bool
+	// started: vrrp_startup_delay is over.
+	started bool
 	// fault says why the instance's virtual router cannot work here, or "".
 	fault string
 	// master: its VRRP machine is master. other describes the master it respects.
@@ -45,6 +47,8 @@ func decideHybrid(in hybridInputs) hybridDecision {
 		return hybridDecision{up: true, why: "Raft owner"}
 	case in.fault != "":
 		return hybridDecision{why: in.fault}
+	case !in.started:
+		return hybridDecision{why: "waiting for vrrp_startup_delay"}
 	case !in.master && in.other != "":
 		return hybridDecision{entitled: true, why: "Raft owner, ready to take over from VRRP master " + in.other}
 	case !in.master:
