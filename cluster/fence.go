@@ -155,8 +155,15 @@ func (f *fence) acknowledged(term uint64, voter string, sent time.Duration) {
 	}
 }
 
-// tick renews the lease of a group whose majority is this node alone: nobody
-// else's acknowledgement will.
+// alone tells whether this node leads and is a majority by itself, so that nobody's
+// acknowledgement renews its lease.
+func (f *fence) alone() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.leading != 0 && f.voters != nil && len(f.voters()) == 1
+}
+
+// tick renews the lease by what is known now.
 func (f *fence) tick() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

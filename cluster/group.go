@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -62,6 +63,9 @@ type Group struct {
 
 	reload chan struct{} // holds a token during a change of Raft's timeouts
 	detect bool          // notice a silent leader exactly one timeout after it was heard
+	// role, led and unbound each hold a token after what they are named for: Raft has
+	// another role or leader, this node leads with a lease, voters are to be bound again.
+	role, led, unbound chan struct{}
 }
 
 type groupParts struct {
@@ -83,6 +87,9 @@ type groupParts struct {
 	// diskFault says why this node cannot write what Raft must remember, or ""; nil
 	// for a disk that is not watched.
 	diskFault func() string
+	// between is what Raft gets for a transport, nil for the decorated one itself: a
+	// simulated machine is busy there.
+	between func(*leaseTransport) raft.Transport
 }
 
 // raftConfig derives every Raft timing from the heartbeat timeout.
@@ -113,6 +120,7 @@ func newGroup(p groupParts) (*Group, error) {
 		name: p.name, self: p.self, logs: p.logs, log: p.log.With("group", p.name), now: p.now, fence: f,
 		machine: newStateMachine(p.changed), leaders: make(chan bool, 16), ended: make(chan struct{}), changed: p.changed, peers: p.peers,
 		reload: make(chan struct{}, 1),
+		role:   make(chan struct{}, 1), led: make(chan struct{}, 1), unbound: make(chan struct{}, 1),
 	}
 	g.trans = newLeaseTransport(p.inner, f, func() time.Duration {
 		f.mu.Lock()
@@ -123,7 +131,11 @@ func newGroup(p groupParts) (*Group, error) {
 	config := raftConfig(p.self, p.heartbeat.Current)
 	config.NotifyCh = g.leaders
 	config.Logger = newRaftLogger(p.raftLog)
-	r, err := openRaft(config, g.machine, p.logs, p.stable, p.snapshots, g.trans)
+	var trans raft.Transport = g.trans
+	if p.between != nil {
+		trans = p.between(g.trans)
+	}
+	r, err := openRaft(config, g.machine, p.logs, p.stable, p.snapshots, trans)
 	if err != nil {
 		return nil, fmt.Errorf("open group %s: %w", p.name, err)
 	}
@@ -136,6 +148,10 @@ func newGroup(p groupParts) (*Group, error) {
 	}
 	following := func() bool { return r.State() == raft.Follower }
 	g.trans.following.Store(&following)
+	replicating := func(id string) bool {
+		return r.State() == raft.Leader && slices.ContainsFunc(r.GetConfiguration().Configuration().Servers, func(s raft.Server) bool { return string(s.ID) == id })
+	}
+	g.trans.replicating.Store(&replicating)
 	g.trans.start()
 	return g, nil
 }
@@ -161,6 +177,10 @@ func (g *Group) voters() []string {
 	return ids
 }
 
+// lookAgain is how often what is told by observations, which Raft may drop, is
+// looked at without one.
+const lookAgain = time.Second
+
 // run follows leadership until ctx ends, then shuts Raft down.
 func (g *Group) run(ctx context.Context) error {
 	observed := make(chan raft.Observation, 64)
@@ -174,7 +194,7 @@ func (g *Group) run(ctx context.Context) error {
 	g.raft.RegisterObserver(observer)
 	defer g.raft.DeregisterObserver(observer)
 
-	tick := time.NewTicker(max(g.length()/5, time.Millisecond))
+	tick := time.NewTimer(0)
 	defer tick.Stop()
 	var tasks errgroup.Group
 	defer tasks.Wait()
@@ -221,9 +241,24 @@ func (g *Group) run(ctx context.Context) error {
 			tasks.Go(func() error { g.assume(assuming); return nil })
 		case <-observed:
 			g.changed.notify()
+			signal(g.role)
+		case <-g.led:
 		case <-tick.C:
-			g.fence.tick()
 		}
+		g.fence.tick()
+		next := lookAgain
+		if g.fence.alone() {
+			next = max(g.length()/5, time.Millisecond)
+		}
+		tick.Reset(next)
+	}
+}
+
+// signal leaves a token; one that is there already says the same.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
 	}
 }
 
@@ -268,6 +303,7 @@ func (g *Group) assume(ctx context.Context) {
 		g.setTiming(s.Heartbeat) // before a lease is counted by it
 	}
 	g.fence.lead(term)
+	signal(g.led)
 	g.changed.notify()
 }
 

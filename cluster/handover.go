@@ -95,6 +95,7 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	if err == nil {
 		return nil
 	}
+	signal(g.unbound) // for those that do not answer now
 	g.rebind(context.WithoutCancel(ctx), release)
 	return refuse(CodeTransfer, `see "raftvip status"; the owner stays`, "hand over to %s: %s", to, err)
 }
@@ -209,11 +210,14 @@ func (g *Group) rebind(ctx context.Context, r Release) {
 // keepBinding repeats rebind for voters that could not be reached, until the
 // leader has them all or is none any more.
 func (g *Group) keepBinding(ctx context.Context) {
-	tick := time.NewTicker(rebindPause)
-	defer tick.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case <-g.unbound:
+		case <-ctx.Done():
+			return
+		}
+		select {
+		case <-time.After(rebindPause):
 		case <-ctx.Done():
 			return
 		}
@@ -221,9 +225,12 @@ func (g *Group) keepBinding(ctx context.Context) {
 		term, seq, unbound := g.fence.unbound()
 		under := g.transfer
 		g.mu.Unlock()
-		if under || len(unbound) == 0 {
+		if len(unbound) == 0 {
 			continue
 		}
-		g.rebind(ctx, Release{Group: g.name, Term: term, Seq: seq, From: g.self})
+		signal(g.unbound) // to look again
+		if !under {
+			g.rebind(ctx, Release{Group: g.name, Term: term, Seq: seq, From: g.self})
+		}
 	}
 }

@@ -213,3 +213,21 @@ func (h *simHost) hostlessTransfer(to *simHost) error {
 	h.gone.Wait()
 	return h.last.group.Transfer(context.Background(), to.id, "test", false)
 }
+
+// Raft by itself would wait up to 20 s before it sends the log to a node that was
+// away for so long, and that node could not own until then.
+func TestReturningNodeHasTheLogAtOnce(t *testing.T) {
+	directed(t, 3, func(s *sim, owner *simHost, others []*simHost) {
+		back := others[0]
+		back.kill()
+		s.advance(s.hb)
+		if err := owner.proc.raft.Barrier(time.Second).Error(); err != nil {
+			t.Fatal(err)
+		}
+		s.advance(time.Minute)
+		back.boot()
+		s.within(2*s.hb, "the node that is back has the whole log", func() bool {
+			return back.proc.raft.LastIndex() == owner.proc.raft.LastIndex()
+		})
+	})
+}

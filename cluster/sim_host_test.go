@@ -31,6 +31,8 @@ type simHost struct {
 	hb     time.Duration
 	raw    bool // the holder is whoever Raft calls leader
 	order  func(lost string) []string
+	// between is that of groupParts.
+	between func(*leaseTransport) raft.Transport
 
 	mu       sync.Mutex
 	deadline time.Duration // by the host's clock
@@ -230,7 +232,7 @@ func (h *simHost) boot() *simProc {
 		g, err := newGroup(groupParts{
 			name: DefaultGroup, self: h.id, log: log, now: h.now, heartbeat: HeartbeatSetting{Current: h.hb, Previous: h.hb},
 			sink: p, inner: p.trans, logs: store, stable: store, snapshots: h.snaps,
-			peers: simPeers{p}, changed: p.changed, raftLog: log, order: h.order,
+			peers: simPeers{p}, changed: p.changed, raftLog: log, order: h.order, between: h.between,
 		})
 		if err != nil {
 			h.t.Fatal(err)

@@ -98,6 +98,10 @@ type simOptions struct {
 	nodes  int
 	faults int
 	raw    bool
+	// hb is 0 for one that is drawn from the seed.
+	hb time.Duration
+	// busy machines, with clocks of the usual quality, rather than any that may be.
+	busy bool
 }
 
 type simStats struct {
@@ -180,6 +184,9 @@ type simEvent struct {
 func newSim(t *testing.T, o simOptions) *sim {
 	rng := rand.New(rand.NewPCG(o.seed, uint64(o.nodes)))
 	hb := []time.Duration{50, 100, 300}[rng.IntN(3)] * time.Millisecond
+	if o.hb > 0 {
+		hb = o.hb
+	}
 	s := &sim{
 		t: t, o: o, rng: rng, hb: hb, net: newSimNet(o.seed, max(2*hb, 500*time.Millisecond)),
 		stats: simStats{kinds: map[string]int{}}, done: make(chan struct{}), want: map[string]string{},
@@ -194,6 +201,10 @@ func newSim(t *testing.T, o simOptions) *sim {
 			store:  newMemStore(), snaps: &memSnapshots{},
 		}
 		h.id = h.name
+		if o.busy {
+			h.ppm /= 1000
+			h.between = func(t *leaseTransport) raft.Transport { return newBusyTransport(t, o.seed+uint64(i)) }
+		}
 		if o.seed%4 != 0 {
 			h.order = s.order // else elections are left to Raft's timers
 		}

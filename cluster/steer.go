@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -22,6 +23,9 @@ const (
 	// newest log.
 	lastResort    = 3
 	lastResortMin = 300 * time.Millisecond
+	// windowMin and windowMax bound the time that an election is given: two round
+	// trips and the writes to disk of two nodes.
+	windowMin, windowMax = 15 * time.Millisecond, 50 * time.Millisecond
 	// wakeEarly is how much sooner than Raft's own timeout it is told to look:
 	// Raft's clock of the last contact starts a little after this package's.
 	wakeEarly = time.Millisecond
@@ -77,16 +81,17 @@ func (g *Group) keepDetecting(ctx context.Context) {
 	for {
 		select {
 		case <-timer.C:
+		case <-g.role:
 		case <-ctx.Done():
 			return
 		}
 		heartbeat := g.raft.ReloadableConfig().HeartbeatTimeout
 		left := heartbeat - g.fence.lastHeard()
 		switch {
+		case g.raft.State() != raft.Follower:
+			timer.Reset(lookAgain)
 		case left > 0:
 			timer.Reset(left)
-		case g.raft.State() != raft.Follower:
-			timer.Reset(heartbeat)
 		default:
 			if since := time.Since(g.raft.LastContact()); since < heartbeat-wakeEarly {
 				timer.Reset(heartbeat - wakeEarly - since)
@@ -138,14 +143,99 @@ func (t *leaseTransport) stand() error {
 	if !stand {
 		return errUnfit
 	}
-	wait := max(t.fence.bound(t.fence.self), 0)
-	if wait > heartbeat/2 {
-		return errPromised
-	}
-	if !t.sleep(max(wait, delay)) || t.fence.bound(t.fence.self) > 0 {
+	if !t.waitFree(t.fence.self, delay) {
 		return errPromised
 	}
 	return nil
+}
+
+// waitFree waits for delay, and until this voter's promise lets it help candidate.
+// It returns false if that is not soon, or not any more.
+func (t *leaseTransport) waitFree(candidate string, delay time.Duration) bool {
+	for first := true; ; first = false {
+		wait := t.fence.bound(candidate)
+		switch {
+		case wait > t.promise()/2:
+			return false
+		case first:
+			wait = max(wait, delay)
+		}
+		if wait <= 0 {
+			return true
+		}
+		if !t.sleep(wait) {
+			return false
+		}
+	}
+}
+
+// A ballot keeps two nodes from standing against each other. Each would have the
+// other's pre-vote, and then vote for itself: nobody wins, and Raft waits for one
+// to two timeouts. So a node that has told a better one to go ahead does not go
+// ahead itself for a while, and one that has gone ahead does not encourage others.
+type ballot struct {
+	mu sync.Mutex
+	// advancedUntil and yieldedUntil end those whiles.
+	advancedUntil, yieldedUntil time.Duration
+}
+
+// advance is called when another node's consent is about to reach this one's Raft.
+// It returns how long a better candidate is still given; 0 goes ahead.
+func (b *ballot) advance(now, window time.Duration) (left time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.yieldedUntil > now {
+		return b.yieldedUntil - now
+	}
+	b.advancedUntil = now + window
+	return 0
+}
+
+// yield is called when this node's consent is about to leave for a candidate. It
+// returns how long it has to wait because this node has gone ahead itself.
+func (b *ballot) yield(now, window time.Duration, better bool) (left time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.advancedUntil > now {
+		return b.advancedUntil - now
+	}
+	if better {
+		b.yieldedUntil = now + window
+	}
+	return 0
+}
+
+// window is the time that an election is given.
+func (t *leaseTransport) window() time.Duration {
+	return min(max(t.promise()/4, windowMin), windowMax)
+}
+
+// yieldsTo tells whether a candidate goes before this node. Nodes of which nothing
+// is known go by their names, so that two never yield to each other.
+func (t *leaseTransport) yieldsTo(candidate string) bool {
+	order := t.steer.order()
+	mine, theirs := slices.Index(order, t.fence.self), slices.Index(order, candidate)
+	switch {
+	case mine < 0 && theirs < 0:
+		return candidate < t.fence.self
+	case mine < 0 || theirs < 0:
+		return mine < 0
+	}
+	return theirs < mine
+}
+
+// advance returns when this node may go on from a pre-vote that it was granted to
+// the election. It returns an error if another has won meanwhile.
+func (t *leaseTransport) advance() error {
+	for {
+		left := t.ballot.advance(t.fence.now(), t.window())
+		if left == 0 {
+			return nil
+		}
+		if !t.sleep(left) || t.fence.bound(t.fence.self) > 0 {
+			return errPromised
+		}
+	}
 }
 
 // sleep waits; false means that the transport closes.
@@ -183,14 +273,27 @@ func (g *Group) steeringOf(order func(lost string) []string) *steering {
 			g.fence.mu.Unlock()
 			return order(lost)
 		},
-		voters: func() int { return len(g.voters()) },
-		leaderless: func() {
-			for range 5 {
-				if _, id := g.raft.LeaderWithID(); id == "" || g.raft.State() == raft.Leader {
-					return
-				}
-				g.expire()
+		voters:     func() int { return len(g.voters()) },
+		leaderless: g.leaderless,
+	}
+}
+
+// leaderless makes Raft forget a leader that this voter is not bound to any more,
+// and waits until it has. Raft notes its last contact when it has dealt with a
+// message, this package when it comes in: on a busy machine that is some
+// milliseconds later, and until then Raft refuses to be asked.
+func (g *Group) leaderless() {
+	heartbeat := g.raft.ReloadableConfig().HeartbeatTimeout
+	for end := g.now() + max(heartbeat/4, windowMin); g.now() < end; {
+		if _, id := g.raft.LeaderWithID(); id == "" || g.raft.State() == raft.Leader {
+			return
+		}
+		if left := heartbeat - wakeEarly - time.Since(g.raft.LastContact()); left > 0 {
+			if !g.trans.sleep(min(left, end-g.now())) {
+				return
 			}
-		},
+			continue
+		}
+		g.expire()
 	}
 }

@@ -54,3 +54,42 @@ func TestHoldDelay(t *testing.T) {
 		}
 	}
 }
+
+func TestBallot(t *testing.T) {
+	const window = 50 * time.Millisecond
+	type step struct {
+		advance bool // else yield
+		better  bool
+		at      time.Duration
+		left    time.Duration
+	}
+	tests := []struct {
+		name  string
+		steps []step
+	}{
+		{"alone", []step{{advance: true, at: 1}, {advance: true, at: 2}}},
+		{"gone ahead, a better one waits", []step{{advance: true, at: 0}, {better: true, at: 10 * time.Millisecond, left: 40 * time.Millisecond}}},
+		{"gone ahead, a worse one waits", []step{{advance: true, at: 0}, {at: 10 * time.Millisecond, left: 40 * time.Millisecond}}},
+		{"gone ahead in vain", []step{{advance: true, at: 0}, {better: true, at: window}}},
+		{"yielded to a better one", []step{{better: true, at: 0}, {advance: true, at: 10 * time.Millisecond, left: 40 * time.Millisecond}}},
+		{"the better one has had its time", []step{{better: true, at: 0}, {advance: true, at: window}}},
+		{"a worse one does not go first", []step{{at: 0}, {advance: true, at: 0}}},
+		{"two candidates, one voter", []step{{better: true, at: 0}, {better: true, at: 1}}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var b ballot
+			for i, s := range test.steps {
+				var left time.Duration
+				if s.advance {
+					left = b.advance(s.at, window)
+				} else {
+					left = b.yield(s.at, window, s.better)
+				}
+				if left != s.left {
+					t.Errorf("step %d: %v left, want %v", i, left, s.left)
+				}
+			}
+		})
+	}
+}

@@ -53,8 +53,15 @@ type leaseTransport struct {
 	closed bool
 	wg     sync.WaitGroup
 
-	matchedMu sync.Mutex
-	matched   map[string]matched // by node ID
+	// replicating tells whether Raft leads and a node is one of its members; nil
+	// until Raft runs.
+	replicating atomic.Pointer[func(id string) bool]
+
+	answersMu sync.Mutex
+	matched   map[string]matched       // by node ID
+	answered  map[string]time.Duration // by node ID, when it last answered
+
+	ballot ballot
 }
 
 // matched is the log index up to which a node was found to have its leader's log.
@@ -68,7 +75,8 @@ type leaderTerm struct {
 func newLeaseTransport(inner networkTransport, f *fence, promise func() time.Duration) *leaseTransport {
 	return &leaseTransport{
 		networkTransport: inner, fence: f, promise: promise,
-		consumer: make(chan raft.RPC), done: make(chan struct{}), matched: make(map[string]matched),
+		consumer: make(chan raft.RPC), done: make(chan struct{}),
+		matched: make(map[string]matched), answered: make(map[string]time.Duration),
 	}
 }
 
@@ -112,23 +120,56 @@ func (t *leaseTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress
 
 // AppendEntries implements raft.Transport.
 func (t *leaseTransport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	index := args.PrevLogEntry + uint64(len(args.Entries))
+	heartbeat := index == 0
 	sent := t.fence.now()
 	err := t.networkTransport.AppendEntries(id, target, args, resp)
-	if err == nil && resp.Success && resp.Term == args.Term {
+	if err != nil && !heartbeat && t.awaitAnswer(string(id)) {
+		// Once: a node that answers at another address now is left to Raft.
+		sent = t.fence.now()
+		err = t.networkTransport.AppendEntries(id, target, args, resp)
+	}
+	if err != nil {
+		return err
+	}
+	agreed := resp.Success && resp.Term == args.Term
+	if agreed {
 		t.fence.acknowledged(args.Term, string(id), sent)
-		if index := args.PrevLogEntry + uint64(len(args.Entries)); index > 0 { // a heartbeat has 0
-			t.matchedMu.Lock()
-			t.matched[string(id)] = matched{args.Term, index}
-			t.matchedMu.Unlock()
+	}
+	t.answersMu.Lock()
+	defer t.answersMu.Unlock()
+	t.answered[string(id)] = t.fence.now()
+	if agreed && !heartbeat {
+		t.matched[string(id)] = matched{args.Term, index}
+	}
+	return nil
+}
+
+// awaitAnswer waits until a node that a request did not reach answers heartbeats
+// again, so that the request can be repeated. It returns false if that is not to
+// be. Raft itself waits twice as long after each failure, up to 20 s: a node that
+// was away for a minute would not have the newest log, and so could not own, for as
+// long after it is back.
+func (t *leaseTransport) awaitAnswer(id string) bool {
+	failed := t.fence.now()
+	for t.sleep(max(t.promise()/5, time.Millisecond)) {
+		if replicating := t.replicating.Load(); replicating == nil || !(*replicating)(id) {
+			return false
+		}
+		t.answersMu.Lock()
+		at := t.answered[id]
+		t.answersMu.Unlock()
+		if at > failed {
+			return true
 		}
 	}
-	return err
+	return false
 }
 
 // matches returns the log index up to which a node has the log of the leader of term.
 func (t *leaseTransport) matches(term uint64, id string) uint64 {
-	t.matchedMu.Lock()
-	defer t.matchedMu.Unlock()
+	t.answersMu.Lock()
+	defer t.answersMu.Unlock()
 	if m := t.matched[id]; m.term == term {
 		return m.index
 	}
@@ -158,7 +199,13 @@ func (t *leaseTransport) RequestPreVote(id raft.ServerID, target raft.ServerAddr
 	if err := t.stand(); err != nil {
 		return err
 	}
-	return t.networkTransport.RequestPreVote(id, target, args, resp)
+	if err := t.networkTransport.RequestPreVote(id, target, args, resp); err != nil {
+		return err
+	}
+	if resp.Granted && t.steer != nil {
+		return t.advance()
+	}
+	return nil
 }
 
 // TimeoutNow implements raft.Transport.
@@ -259,22 +306,36 @@ func (t *leaseTransport) agree(term uint64, r raft.RPCResponse) raft.RPCResponse
 // would do better itself.
 func (t *leaseTransport) preVote(rpc raft.RPC, req *raft.RequestPreVoteRequest) {
 	candidate := string(req.ID)
-	wait := max(t.fence.bound(candidate), 0)
-	if wait > t.promise()/2 {
+	free := t.waitFree(candidate, 0)
+	if free && t.steer != nil && t.fence.self != candidate {
+		free = t.waitFree(candidate, holdDelay(t.steer.order(), t.fence.self, candidate, t.promise()))
+	}
+	if !free {
 		rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: responseHeader(req.RPCHeader)}, nil)
 		return
 	}
-	if t.steer != nil && t.fence.self != candidate {
-		wait += holdDelay(t.steer.order(), t.fence.self, candidate, t.promise())
-	}
-	if !t.sleep(wait) || t.fence.bound(candidate) > 0 {
-		rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: responseHeader(req.RPCHeader)}, nil)
+	if t.steer == nil {
+		t.pass(rpc, nil)
 		return
 	}
-	if t.steer != nil {
-		t.steer.leaderless()
-	}
-	t.pass(rpc, nil)
+	t.steer.leaderless()
+	t.pass(rpc, func(r raft.RPCResponse) raft.RPCResponse {
+		resp, ok := r.Response.(*raft.RequestPreVoteResponse)
+		if !ok || r.Error != nil || !resp.Granted || candidate == t.fence.self {
+			return r
+		}
+		// Both at once would each have the other's consent, vote for themselves, and
+		// wait for Raft's timer.
+		if left := t.ballot.yield(t.fence.now(), t.window(), t.yieldsTo(candidate)); left > 0 {
+			t.sleep(left)
+			if t.fence.bound(candidate) > 0 {
+				refused := *resp
+				refused.Granted = false
+				r.Response = &refused
+			}
+		}
+		return r
+	})
 }
 
 // vote answers a candidate. While the promise runs Raft is not even asked, so
