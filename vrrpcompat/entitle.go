@@ -62,7 +62,6 @@ func (m *Machine) Disentitle(now time.Duration, handedOver bool) []Action {
 	}
 	m.becomeBackup(0)
 	m.stopTimer()
-	m.interval = m.config.Interval
 	m.vacant = true // we were master, and have heard of no other
 	if handedOver {
 		return []Action{BecomeBackup{Reason: "handed over to a member"}}

@@ -29,7 +29,13 @@ var (
 	lose    = func(m *Machine, now time.Duration) []Action { return m.Disentitle(now, false) }
 	tick    = func(m *Machine, now time.Duration) []Action { return m.Expire(now) }
 	stop    = func(m *Machine, now time.Duration) []Action { return m.Shutdown(now) }
-	start   = func(m *Machine, now time.Duration) []Action { return m.Startup(now) }
+	noTimer = func(m *Machine, now time.Duration) []Action {
+		if at, ok := m.Deadline(); ok {
+			panic(at)
+		}
+		return nil
+	}
+	start = func(m *Machine, now time.Duration) []Action { return m.Startup(now) }
 )
 
 // TestHybrid tells what a node of a cluster does beside routers of another party.
@@ -119,6 +125,15 @@ func TestHybrid(t *testing.T) {
 			{3 * sec, hear(99, higher), "", Backup},
 			{3100 * ms, entitle, "send 100, master", Master},
 		}},
+		{"preempt_delay begins with each ownership", func(c *MachineConfig) { c.PreemptDelay = 2 * sec }, []do{
+			{1 * sec, hear(99, higher), "", Backup},
+			{1100 * ms, entitle, "", Backup},
+			{1200 * ms, handOn, "", Backup},
+			{3 * sec, hear(99, higher), "", Backup},
+			{3200 * ms, entitle, "", Backup},
+			{5199 * ms, entitle, "", Backup},
+			{5200 * ms, entitle, "send 100, master", Master},
+		}},
 		{"preempt_delay is not for fellows", func(c *MachineConfig) { c.PreemptDelay, c.NoPreempt = 2*sec, true }, []do{
 			{1 * sec, hear(99, fellow), "", Backup},
 			{1100 * ms, entitle, "send 100, master", Master},
@@ -153,6 +168,12 @@ func TestHybrid(t *testing.T) {
 			{2200 * ms, hear(0, fellow), "", Backup},
 			{5609 * ms, tick, "", Backup},
 		}},
+		{"the master turns out to be a fellow", nil, []do{
+			{1 * sec, hear(150, another), "", Backup},
+			{1100 * ms, entitle, "", Backup},
+			{1200 * ms, func(m *Machine, _ time.Duration) []Action { m.SetFellows([]netip.Addr{another}); return nil }, "", Backup},
+			{2 * sec, hear(150, another), "send 100, master", Master},
+		}},
 		{"a fellow never demotes, and its leaving is answered", nil, []do{
 			{4 * sec, tick, "", Backup},
 			{4 * sec, entitle, "send 100, master", Master},
@@ -163,7 +184,7 @@ func TestHybrid(t *testing.T) {
 			{4 * sec, tick, "", Backup},
 			{4 * sec, entitle, "send 100, master", Master},
 			{5 * sec, handOn, "backup", Backup},
-			{9 * sec, tick, "", Backup},
+			{5 * sec, noTimer, "", Backup},
 			{9 * sec, hear(50, fellow), "", Backup},
 			{10 * sec, entitle, "send 100, master", Master},
 		}},

@@ -251,6 +251,7 @@ func TestKeepalived(t *testing.T) {
 		{from: "down_timer_adverts", config: func(c *MachineConfig) { c.DownTimerAdverts = 5 }, state: Backup, event: receive(200, sec, lower), then: Backup, timer: 5*sec + skew100},
 		{from: "equal priority and our own address is no rival", state: Master, event: receive(100, sec, ours), then: Master, timer: sec},
 		{from: "our own address with any priority neither", state: Master, event: receive(200, sec, ours), then: Master, timer: sec},
+		{from: "our own address, with a zone", config: func(c *MachineConfig) { c.Source = addr("fe80::9%eth0") }, state: Master, event: receive(200, sec, addr("fe80::9%eth1")), then: Master, timer: sec},
 		{from: "our own address is not a master", state: Backup, event: receive(200, sec, ours), then: Backup, timer: 3*sec + skew100, also: master(netip.Addr{}, 0)},
 		{from: "preempt_delay: a lower master is accepted", config: delay, state: Backup, event: sequence(at(1*sec, 50), at(2*sec, 50)), then: Backup, timer: 5*sec + skew100, also: master(lower, sec)},
 		{from: "preempt_delay: until it has run out, from the first", config: delay, state: Backup, event: sequence(at(1*sec, 50), at(3*sec, 50), at(5999*ms, 50), at(6*sec, 50), at(7*sec, 50)), then: Backup, timer: 5999*ms + 3*sec + skew100},
@@ -261,7 +262,12 @@ func TestKeepalived(t *testing.T) {
 		{from: "the master's learnt interval is gone when we are master", state: Backup, event: func(m *Machine, now time.Duration) []Action {
 			m.Receive(now, heard(200, 40*sec), higher)
 			return expire(m, now)
-		}, want: "send 100, master", then: Master, timer: 120*sec + 40*skew100 + sec},
+		}, want: "send 100, master", then: Master, timer: 120*sec + 40*skew100 + sec, also: func(m *Machine) string {
+			if got := m.DownInterval(); got != 3*sec+skew100 {
+				return fmt.Sprintf("down interval %v", got)
+			}
+			return ""
+		}},
 		{from: "a pause is not caught up", state: Master, event: func(m *Machine, now time.Duration) []Action {
 			return m.Expire(now + 10*sec)
 		}, want: "send 100", then: Master, timer: 11 * sec},
@@ -300,6 +306,10 @@ func TestMasterIsKnown(t *testing.T) {
 	a, p, every, at, ok := m.Master()
 	if !ok || a != higher || p != 120 || every != 2*sec || at != sec {
 		t.Errorf("master %v priority %d every %v at %v, %v", a, p, every, at, ok)
+	}
+	m.Receive(2*sec, heard(0, 2*sec), another)
+	if a, _, _, _, _ := m.Master(); a != higher {
+		t.Errorf("master %v after another one has resigned, want %v", a, higher)
 	}
 	m.Receive(2*sec, heard(0, 2*sec), higher)
 	if a, _, _, _, ok := m.Master(); ok {

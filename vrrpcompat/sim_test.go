@@ -31,7 +31,6 @@ type router struct {
 	expect Expect
 	config MachineConfig
 	up     bool // its addresses
-	fellow bool
 }
 
 type delivery struct {
