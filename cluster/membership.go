@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -62,33 +63,34 @@ func (n *Node) keepMembership(ctx context.Context) {
 	}
 }
 
-// warmEvery is how often a leader uses its connection to each member's node API.
+// warmEvery is how often a node uses its connections to each member.
 const warmEvery = 30 * time.Second
 
-// keepWarm keeps a connection to every member open while this node leads, so that
-// a hand-over does not begin with a handshake.
+// keepWarm keeps a connection of both kinds to every member open: neither a
+// hand-over nor an election is to begin with a handshake.
 func (n *Node) keepWarm(ctx context.Context) {
 	tick := time.NewTicker(membershipInterval)
 	defer tick.Stop()
 	last := make(map[string]time.Time)
 	for {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-		if !n.group.Standing().Leading {
-			clear(last)
-			continue
-		}
-		for id, node := range n.State().Nodes {
+		members := n.State().Nodes
+		maps.DeleteFunc(last, func(id string, _ time.Time) bool { _, ok := members[id]; return !ok })
+		for id, node := range members {
 			if id == n.opts.Identity.NodeID || time.Since(last[id]) < warmEvery {
 				continue
 			}
 			// A member that does not answer is asked again at the next round.
-			if _, err := n.hello(ctx, node.Address); err == nil {
+			if _, err := n.hello(ctx, node.Address); err != nil {
+				continue
+			}
+			if err := n.group.trans.warm(raft.ServerID(id), raft.ServerAddress(node.Address)); err == nil {
 				last[id] = time.Now()
 			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
 		}
 	}
 }

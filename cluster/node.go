@@ -172,7 +172,7 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 	// silent is given up and dialled anew, rather than left to TCP's back-off.
 	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream:                n.port.layer(DefaultGroup),
-		MaxPool:               4,
+		MaxPool:               poolSize,
 		Timeout:               max(2*heartbeat.Current, 500*time.Millisecond),
 		Logger:                newRaftLogger(n.opts.RaftLog),
 		ServerAddressProvider: nil,

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -191,7 +193,7 @@ func (t *leaseTransport) RequestVote(id raft.ServerID, target raft.ServerAddress
 	if !t.fence.campaigns(args.Term) {
 		return errPromised
 	}
-	return t.networkTransport.RequestVote(id, target, args, resp)
+	return again(func() error { return t.networkTransport.RequestVote(id, target, args, resp) })
 }
 
 // RequestPreVote implements raft.WithPreVote.
@@ -199,13 +201,43 @@ func (t *leaseTransport) RequestPreVote(id raft.ServerID, target raft.ServerAddr
 	if err := t.stand(); err != nil {
 		return err
 	}
-	if err := t.networkTransport.RequestPreVote(id, target, args, resp); err != nil {
+	err := again(func() error { return t.networkTransport.RequestPreVote(id, target, args, resp) })
+	if err != nil {
 		return err
 	}
 	if resp.Granted && t.steer != nil {
 		return t.advance()
 	}
 	return nil
+}
+
+// poolSize is how many idle connections to each node Raft's transport keeps.
+const poolSize = 4
+
+// again makes a call once more for each connection that its peer had closed while
+// it was idle: Raft's transport finds that out by using it, and takes it for a
+// refusal, which costs an election. The call must not mind to be made twice.
+func again(call func() error) error {
+	var err error
+	for range poolSize + 1 {
+		err = call()
+		if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+	}
+	return err
+}
+
+// warm sees to it that there is an open connection to a voter: what is asked of it
+// in an election or a hand-over is not to begin with a handshake. It asks for a
+// pre-vote in term 0, which no election has, and which the other end answers itself.
+func (t *leaseTransport) warm(id raft.ServerID, target raft.ServerAddress) error {
+	req := &raft.RequestPreVoteRequest{RPCHeader: raft.RPCHeader{
+		ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(t.fence.self), Addr: t.EncodePeer(raft.ServerID(t.fence.self), t.LocalAddr()),
+	}}
+	return again(func() error {
+		return t.networkTransport.RequestPreVote(id, target, req, &raft.RequestPreVoteResponse{})
+	})
 }
 
 // TimeoutNow implements raft.Transport.
@@ -305,6 +337,10 @@ func (t *leaseTransport) agree(term uint64, r raft.RPCResponse) raft.RPCResponse
 // cost the candidate a whole new random timeout, and a moment longer if this node
 // would do better itself.
 func (t *leaseTransport) preVote(rpc raft.RPC, req *raft.RequestPreVoteRequest) {
+	if req.Term == 0 { // see warm
+		rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: responseHeader(req.RPCHeader)}, nil)
+		return
+	}
 	candidate := string(req.ID)
 	free := t.waitFree(candidate, 0)
 	if free && t.steer != nil && t.fence.self != candidate {
