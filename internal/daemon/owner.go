@@ -99,6 +99,7 @@ type owner struct {
 	// What follows belongs to the loop.
 	policy   policy.State
 	term     uint64 // the term that policy and held belong to
+	led      bool   // this node led in it
 	held     bool   // moved here by an operator: nobody preempts
 	state    ownership
 	pauseEnd time.Duration // no hand-over before
@@ -169,8 +170,9 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	}
 	o.publishHint(faults)
 	standing := o.standing()
-	if standing.Term != o.term || !standing.Leading {
-		o.policy, o.term = policy.State{}, standing.Term
+	// A candidate has the term already in which it will lead.
+	if standing.Term != o.term || standing.Leading != o.led || !standing.Leading {
+		o.policy, o.term, o.led = policy.State{}, standing.Term, standing.Leading
 		o.held, o.silentAt, o.ledFrom = false, nil, o.now()
 		if standing.Leading {
 			r, _ := o.group.LastRelease()
@@ -188,7 +190,9 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 				in.self = n
 			}
 		}
-		o.policy, in.decision = policy.Step(o.policy, now, self, o.state == owning, nodes)
+		// Whom an operator has moved the group to has it in the policy's eyes, also while
+		// its lease is still to come.
+		o.policy, in.decision = policy.Step(o.policy, now, self, o.state == owning || o.held, nodes)
 		in.handover = in.decision.Transfer && now >= o.pauseEnd
 		next = min(next, in.decision.NextCheck)
 	}
