@@ -141,26 +141,28 @@ func forward(ctx context.Context, changed func() <-chan struct{}, wake func()) {
 	}
 }
 
-// configure gives the part the virtual router that the file describes.
+// configure gives the part the virtual router that the file describes. The cluster
+// says that the instance speaks: a file that does not say so any more changes
+// nothing until the cluster has taken it over, too.
 func (h *hybrid) configure(p *part, in cluster.Instance, c *config.Config, owning bool) {
-	at := slices.IndexFunc(c.Instances, func(f *config.Instance) bool { return f.Name == in.Name })
+	addrs := advertised(in)
+	file := speaking(c, in.Name)
 	switch {
 	case p.slot == nil:
 		p.fault = fmt.Sprintf("instance %s: more than %d instances with vrrp hybrid", in.Name, maxSlots)
-	case at < 0 || c.Instances[at].VRRP == nil || c.Instances[at].VRRP.Mode != config.VRRPHybrid:
+	case file == nil && p.speaker != nil:
+		h.adjust(p, addrs, p.priority)
+		return
+	case file == nil:
 		p.fault = fmt.Sprintf("instance %s speaks VRRP in this cluster, but this node's file does not have it with vrrp hybrid", in.Name)
+	case file.VRRP.NoPeerIsFault && len(file.VRRP.Peers) == 0:
+		p.fault = fmt.Sprintf("instance %s: no unicast_peer (unicast_fault_no_peer)", in.Name)
 	}
 	if p.fault != "" {
 		h.silence(p, false)
 		return
 	}
-	file, addrs := c.Instances[at], advertised(in)
 	p.silentUntil = h.began + file.VRRP.StartupDelay
-	if file.VRRP.NoPeerIsFault && len(file.VRRP.Peers) == 0 {
-		p.fault = fmt.Sprintf("instance %s: no unicast_peer (unicast_fault_no_peer)", in.Name)
-		h.silence(p, false)
-		return
-	}
 	settings, priority := settingsOf(file), effective(h.report(), file)
 	if p.speaker != nil && reflect.DeepEqual(p.settings, settings) {
 		h.adjust(p, addrs, priority)
@@ -205,6 +207,16 @@ func (h *hybrid) adjust(p *part, addrs []netip.Addr, priority uint8) {
 // downGrace is how long a new virtual router may be without a socket before that
 // is a fault.
 const downGrace = time.Second
+
+// speaking returns the instance of a file that has it with vrrp hybrid, or nil.
+func speaking(c *config.Config, name string) *config.Instance {
+	for _, in := range c.Instances {
+		if in.Name == name && in.VRRP != nil && in.VRRP.Mode == config.VRRPHybrid {
+			return in
+		}
+	}
+	return nil
+}
 
 // effective is an instance's effective priority on this node.
 func effective(r check.Report, in *config.Instance) uint8 {

@@ -203,13 +203,14 @@ func (p *plain) follow(part *plainPart, report check.InstanceReport) {
 		p.log.Info("vrrp only", "instance", part.name, "state", d.state, "priority", priority, "reason", cmpReason(d.why, st.Reason))
 	}
 	part.last = d
-	own := false
+	// A term of ownership ends with a loss, and routers come and go.
+	term, own := m.losses+1, false
 	if d.up {
-		if own, _ = part.slot.open(st.Masters); own {
-			part.slot.gate.Renew(st.Masters, st.Until)
+		if own, _ = part.slot.open(term); own {
+			part.slot.gate.Renew(term, st.Until)
 		}
 	}
-	part.slot.keeper.Set(vip.Wanted{Own: own, Term: st.Masters, Addresses: addrs, Schedule: scheduleOf(whole.GARP)})
+	part.slot.keeper.Set(vip.Wanted{Own: own, Term: term, Addresses: addrs, Schedule: scheduleOf(whole.GARP)})
 }
 
 func cmpReason(why, reason string) string {

@@ -25,7 +25,7 @@ type slot struct {
 
 	mu sync.Mutex
 	// turn counts the virtual routers that had the say about this slot, losses how
-	// often the present one told that it is not master.
+	// often one that had it told that it is not master.
 	turn, losses uint64
 	free         bool // no virtual router has a say
 	master       bool // the one that has is master

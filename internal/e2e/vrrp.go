@@ -13,7 +13,7 @@ type Instance struct {
 	Name     string
 	VRID     int
 	Priority int
-	// AdvertInt is in seconds, as in a file. Default 0.2.
+	// AdvertInt is in seconds, as in a file. Default 0.5.
 	AdvertInt string
 	// Version is 2 or 3; default 3.
 	Version int
@@ -38,7 +38,7 @@ func (i Instance) Conf() string {
 	line("virtual_router_id %d", i.VRID)
 	line("priority %d", i.Priority)
 	if i.AdvertInt == "" {
-		i.AdvertInt = "0.2"
+		i.AdvertInt = "0.5"
 	}
 	line("advert_int %s", i.AdvertInt)
 	if i.Version == 0 {
