@@ -33,8 +33,11 @@ type fence struct {
 	length time.Duration
 	// newest is the newest term that this node has heard of or helped.
 	newest uint64
-	// voters returns the current voters; nil until Raft runs.
-	voters func() []string
+	// voters are those of the latest configuration in the log; nil if this is not
+	// known, and has to be read.
+	voters []string
+	// readVoters reads them from Raft; nil until Raft runs.
+	readVoters func() []string
 	// leading is the term in which this node leads and has caught up, or 0.
 	leading uint64
 	// heardAt is when a leader was last heard.
@@ -143,7 +146,29 @@ func (f *fence) lead(term uint64) {
 	defer f.mu.Unlock()
 	f.leading = term
 	f.newest = max(f.newest, term)
+	// Raft notes a configuration after it is stored, and setVoters comes in between:
+	// what is read here is the latest, or setVoters comes after it.
+	f.voters = f.votersLocked()
 	f.renewLocked()
+}
+
+// setVoters notes the voters of a configuration that is in the log now: it counts
+// from then on (Raft thesis, 4.1).
+func (f *fence) setVoters(voters []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.voters = voters
+}
+
+// forgetVoters is called when Raft goes back to an older configuration, or takes
+// one from elsewhere.
+func (f *fence) forgetVoters() { f.setVoters(nil) }
+
+func (f *fence) votersLocked() []string {
+	if f.voters == nil && f.readVoters != nil {
+		return f.readVoters()
+	}
+	return f.voters
 }
 
 // acknowledged notes that voter agreed, in term, to a request sent at sent.
@@ -160,7 +185,7 @@ func (f *fence) acknowledged(term uint64, voter string, sent time.Duration) {
 func (f *fence) alone() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.leading != 0 && f.voters != nil && len(f.voters()) == 1
+	return f.leading != 0 && len(f.votersLocked()) == 1
 }
 
 // tick renews the lease by what is known now.
@@ -180,7 +205,7 @@ func (f *fence) renewLocked() {
 }
 
 func (f *fence) untilLocked() time.Duration {
-	if f.leading == 0 || f.voters == nil {
+	if f.leading == 0 {
 		return 0
 	}
 	// A lone voter needs nobody's vote to lead, so that its promise did not keep
@@ -188,7 +213,7 @@ func (f *fence) untilLocked() time.Duration {
 	if f.promise.Bound(f.now(), f.self) > 0 {
 		return 0
 	}
-	return f.ledger.Until(f.leading, f.now(), f.self, f.voters(), f.length)
+	return f.ledger.Until(f.leading, f.now(), f.self, f.votersLocked(), f.length)
 }
 
 // until returns the term in which this node leads and the end of its lease.

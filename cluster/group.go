@@ -135,13 +135,13 @@ func newGroup(p groupParts) (*Group, error) {
 	if p.between != nil {
 		trans = p.between(g.trans)
 	}
-	r, err := openRaft(config, g.machine, p.logs, p.stable, p.snapshots, trans)
+	r, err := openRaft(config, g.machine, &voterLog{p.logs, f}, p.stable, p.snapshots, trans)
 	if err != nil {
 		return nil, fmt.Errorf("open group %s: %w", p.name, err)
 	}
 	g.raft = r
 	f.mu.Lock()
-	f.voters = g.voters
+	f.readVoters = g.voters
 	f.mu.Unlock()
 	if p.order != nil {
 		g.trans.steer, g.detect = g.steeringOf(p.order), true
@@ -166,15 +166,9 @@ func openRaft(c *raft.Config, m raft.FSM, logs raft.LogStore, stable raft.Stable
 	return raft.NewRaft(c, m, logs, stable, snaps, t)
 }
 
-// voters returns the voters of the latest configuration.
+// voters reads the voters of the latest configuration from Raft.
 func (g *Group) voters() []string {
-	var ids []string
-	for _, s := range g.raft.GetConfiguration().Configuration().Servers {
-		if s.Suffrage == raft.Voter {
-			ids = append(ids, string(s.ID))
-		}
-	}
-	return ids
+	return votersOf(g.raft.GetConfiguration().Configuration())
 }
 
 // lookAgain is how often what is told by observations, which Raft may drop, is

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -242,20 +244,19 @@ func TestInitJoinTransferRestart(t *testing.T) {
 			t.Errorf("%s: the token was good for two nodes and is still there", m.Self().Name)
 		}
 	}
-	leader := leading(all[:]...)
+	var leader *member
+	eventually(t, "a leader", func() bool { leader = leading(all[:]...); return leader != nil })
 	target := lb2
 	if leader == lb2 {
 		target = lb3
 	}
-	// A hand-over may fail on a busy machine; the leader then goes on, and it can
-	// be asked for again.
-	eventually(t, "handed over", func() bool {
-		if leader = leading(all[:]...); leader == nil || leader == target {
-			return leader == target
-		}
-		return leader.Group(DefaultGroup).Transfer(context.Background(), target.Self().NodeID, "test", false) == nil
-	})
+	// On a busy machine a hand-over may fail, and the leader goes on, or the target
+	// may lose the leadership at once; it can be asked for again.
 	eventually(t, "target leads with a lease", func() bool {
+		if leader = leading(all[:]...); leader != nil && leader != target {
+			err := leader.Group(DefaultGroup).Transfer(context.Background(), target.Self().NodeID, "test", false)
+			t.Logf("handed over: %v", err)
+		}
 		s := target.Group(DefaultGroup).Standing()
 		return s.Leading && s.LeaseUntil > 0
 	})
@@ -395,21 +396,34 @@ func TestJoinRefusals(t *testing.T) {
 
 func TestRemovedNodeIsCutOff(t *testing.T) {
 	all, _ := threeNodes(t)
-	leader := leading(all[:]...)
-	var gone, stays *member
-	for _, m := range all {
-		if m != leader && gone == nil {
-			gone = m
-		} else if m != leader {
-			stays = m
+	// The leader may change at any time on a busy machine.
+	var leader, gone, stays *member
+	eventually(t, "removed", func() bool {
+		if leader = leading(all[:]...); leader == nil || leader == gone {
+			return false
 		}
-	}
-	id := gone.Self().NodeID
-	if err := leader.Apply(context.Background(), Command{RemoveNode: &id}); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "removed from raft", func() bool { return voters(leader) == 2 })
-	_, err := gone.hello(context.Background(), leader.Advertise())
+		for _, m := range all {
+			if m != leader && gone == nil {
+				gone = m
+			} else if m != leader && m != gone {
+				stays = m
+			}
+		}
+		id := gone.Self().NodeID
+		err := leader.Apply(context.Background(), Command{RemoveNode: &id})
+		if err != nil {
+			t.Logf("remove: %v", err)
+		}
+		_, is := leader.State().Nodes[id]
+		return !is && voters(leader) == 2
+	})
+	// A connection that was open is cut, perhaps in the middle of a call; a new one
+	// brings the reason.
+	var err error
+	eventually(t, "an answer on a new connection", func() bool {
+		_, err = gone.hello(context.Background(), leader.Advertise())
+		return !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE)
+	})
 	refusedWith(t, err, CodeRemoved)
 	eventually(t, "the removed node says so", func() bool { return strings.Contains(gone.Phase(), "was removed from the cluster") })
 	eventually(t, "others still agree", func() bool { return stays.Group(DefaultGroup).Standing().LeaderID != "" })

@@ -37,7 +37,7 @@ func newRig(t *testing.T, term uint64) *rig {
 	t.Helper()
 	r := &rig{t: t, sink: &recordingSink{}, net: &rigNet{consumer: make(chan raft.RPC)}, peers: []string{"a", "b", "c"}, clock: time.Hour, following: true}
 	r.fence = newFence("a", r.now, rigPromise, rigLength, term, r.sink)
-	r.fence.voters = func() []string { return r.peers }
+	r.fence.readVoters = func() []string { return r.peers }
 	r.raft = func(command any) any {
 		switch req := command.(type) {
 		case *raft.AppendEntriesRequest:

@@ -305,6 +305,7 @@ func (t *leaseTransport) receive(rpc raft.RPC) {
 			})
 		case *raft.InstallSnapshotRequest:
 			t.fence.heard(req.Term, string(req.ID))
+			t.fence.forgetVoters() // it brings its own
 			t.pass(rpc, func(r raft.RPCResponse) raft.RPCResponse { return t.agree(req.Term, r) })
 		case *raft.RequestPreVoteRequest:
 			t.preVote(rpc, req)

@@ -33,10 +33,6 @@ const groupNumber = 0
 // noted if it keeps no mark of whose they are.
 const JournalFile = "addresses.json"
 
-// linkPoll is how often the interfaces are looked at to place addresses; the
-// keeper follows changes of the interfaces it uses by itself.
-const linkPoll = 2 * time.Second
-
 // A Daemon is one running raftvip.
 type Daemon struct {
 	settings Settings
@@ -67,7 +63,6 @@ type Daemon struct {
 	loadedAt time.Time
 	reload   error // why the last reload changed nothing
 	links    []vip.Link
-	linksAt  time.Duration
 
 	moves chan cluster.Move
 	watch watchdog
@@ -288,6 +283,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	if d.keeper != nil {
 		keepers.Go(part("addresses", func() error { return d.keeper.Run(keeperCtx) }))
 		keepers.Go(part("vrrp", func() error { return d.hybrid.run(keeperCtx) }))
+		keepers.Go(part("interfaces", func() error { d.followLinks(keeperCtx); return nil }))
 		keepers.Go(part("guard", func() error { return d.guard.Run(keeperCtx) }))
 	}
 	if d.plain != nil {
@@ -393,21 +389,6 @@ func appendNew(list []string, text string) []string {
 		return list
 	}
 	return append(list, text)
-}
-
-// currentLinks returns the interfaces, at most linkPoll old.
-func (d *Daemon) currentLinks() []vip.Link {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if now := boottime.Now(); d.links == nil || now-d.linksAt > linkPoll {
-		links, err := d.host.Links()
-		if err != nil {
-			d.log.Error("cannot list the interfaces", "error", err)
-			return d.links
-		}
-		d.links, d.linksAt = links, now
-	}
-	return d.links
 }
 
 // record queues an entry of the history; it never blocks the owner.

@@ -1,0 +1,50 @@
+package daemon
+
+import (
+	"context"
+	"time"
+
+	"github.com/raftvip/raftvip/vip"
+)
+
+// linkPoll is how often the interfaces are looked at to place addresses; the
+// keeper and the guard follow the kernel's events.
+const linkPoll = 2 * time.Second
+
+// followLinks keeps the list of interfaces fresh, so that a take does not begin
+// with asking the kernel for it.
+func (d *Daemon) followLinks(ctx context.Context) {
+	tick := time.NewTicker(linkPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			d.lookAtLinks()
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (d *Daemon) lookAtLinks() []vip.Link {
+	links, err := d.host.Links()
+	if err != nil {
+		d.log.Error("cannot list the interfaces", "error", err)
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.links = links
+	return links
+}
+
+// currentLinks returns the interfaces, at most linkPoll old.
+func (d *Daemon) currentLinks() []vip.Link {
+	d.mu.Lock()
+	links := d.links
+	d.mu.Unlock()
+	if links == nil {
+		return d.lookAtLinks()
+	}
+	return links
+}
