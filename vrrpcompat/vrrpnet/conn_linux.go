@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -70,7 +68,7 @@ func open(o Options, kept *vmac) (*Conn, *vmac, error) {
 		}
 	}
 	if o.VMAC != nil {
-		if kept != nil && !kept.present(o, at.base.Attrs().Index) {
+		if kept != nil && !kept.present(o, at.base) {
 			err = kept.close(o)
 			kept = nil
 		}
@@ -211,13 +209,6 @@ func (c *Conn) wait(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return closed(err)
-}
-
-func closed(err error) error {
-	if errors.Is(err, os.ErrClosed) {
-		return fmt.Errorf("receive: %w", net.ErrClosed)
-	}
 	return err
 }
 
@@ -253,7 +244,7 @@ func (c *Conn) check(o Options) error {
 	if !at.same(c.at) {
 		return fmt.Errorf("%w: was %v on %s, is %v on %s", ErrMoved, c.at.source, c.Interface(), at.source, at.base.Attrs().Name)
 	}
-	if c.vmac != nil && !c.vmac.present(c.opts, at.base.Attrs().Index) {
+	if c.vmac != nil && !c.vmac.present(c.opts, at.base) {
 		return fmt.Errorf("%w: %s is gone or down", ErrMoved, c.VMAC())
 	}
 	return nil

@@ -126,29 +126,32 @@ func startKeepalived(t *testing.T, l *testnet.Lab, h *testnet.Host, v rival) {
 func startFRR(t *testing.T, l *testnet.Lab, h *testnet.Host, v rival) {
 	t.Helper()
 	config := "interface eth0\n"
-	script := "sysctl -qw net.ipv4.conf.all.rp_filter=0\n"
 	for _, r := range relations {
-		family, proto, bits := 1, "ip", 32
+		vip := virtual(l, r.vrid, v.ipv6)
+		own, proto := vip, "ip"
 		if v.ipv6 {
-			family, proto, bits = 2, "ipv6", 64
+			own, proto = v.source(h, r.vrid), "ipv6"
 		}
-		name, vip := fmt.Sprintf("vr%d", r.vrid), virtual(l, r.vrid, v.ipv6)
-		own := vip
-		if v.ipv6 {
-			own = v.source(h, r.vrid)
-		}
-		script += fmt.Sprintf(`ip link add %[1]s link eth0 type macvlan mode bridge
-			ip link set %[1]s addrgenmode none address 00:00:5e:00:%02[2]x:%02[3]x
-			ip addr add %[4]v/%[5]d dev %[1]s
-			ip link set %[1]s up
-			`, name, family, r.vrid, own, bits)
+		addMacvlan(t, h, r.vrid, v.ipv6, own)
 		config += fmt.Sprintf(" vrrp %[1]d version %[2]d\n vrrp %[1]d priority %[3]d\n vrrp %[1]d advertisement-interval %[4]d\n vrrp %[1]d %[5]s %[6]v\n",
 			r.vrid, v.version, peerPriority, v.interval.Milliseconds(), proto, vip)
 	}
-	mustExec(t, h, script)
 	if _, err := l.StartFRR(h, config); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// addMacvlan makes an interface with the MAC address of a virtual router.
+func addMacvlan(t *testing.T, h *testnet.Host, vrid uint8, ipv6 bool, addr netip.Addr) {
+	t.Helper()
+	family, bits := 1, 32
+	if ipv6 {
+		family, bits = 2, 64
+	}
+	mustExec(t, h, fmt.Sprintf(`ip link add vr%[1]d link eth0 type macvlan mode bridge
+		ip link set vr%[1]d addrgenmode none address 00:00:5e:00:%02[2]x:%02[1]x
+		ip addr add %[3]v/%[4]d dev vr%[1]d
+		ip link set vr%[1]d up`, vrid, family, addr, bits))
 }
 
 // ourConfig is a router like those of the peers.
@@ -172,6 +175,7 @@ func linkLocal(h *testnet.Host) netip.Addr {
 // and address (RFC 9568 sections 6.4.2 and 6.4.3).
 func TestElection(t *testing.T) {
 	testnet.Require(t)
+	t.Parallel()
 	for _, v := range rivals {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
@@ -236,13 +240,13 @@ func TestElection(t *testing.T) {
 
 			// We leave, and say so where we are master; the peer is master.
 			rs.end()
+			settled(t, func(relation) bool { return false })
 			for _, r := range relations {
 				said := w.of(r.vrid, source[r.vrid])
 				if last := said[len(said)-1]; (last.priority() == 0) != r.wins {
 					t.Errorf("%s: the last advertisement has priority %d", r.name, last.priority())
 				}
 			}
-			settled(t, func(relation) bool { return false })
 
 			// The peer is there first.
 			rs = startRouters(t, l, us, ours)

@@ -224,7 +224,10 @@ func startRouters(t *testing.T, l *testnet.Lab, h *testnet.Host, all map[string]
 			t.Fatalf("routers ended: %s", p.Tail(4000))
 		default:
 		}
-		_, err := os.Stat(c.Socket)
+		conn, err := net.Dial("unix", c.Socket)
+		if err == nil {
+			_ = conn.Close()
+		}
 		return err
 	})
 	return r

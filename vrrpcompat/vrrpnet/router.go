@@ -24,8 +24,9 @@ type Sink interface {
 	// does not answer beside its successor. It may be called while the owner does not
 	// know yet that this router is master.
 	Renew(until time.Duration)
-	// Backup says that this router is not master (any more). It returns when nothing
-	// answers. The other routers are told only after that.
+	// Backup says that this router is not master (any more), also when it was not
+	// before. It returns when nothing answers. The other routers are told only after
+	// that.
 	Backup(reason string)
 }
 
@@ -202,6 +203,9 @@ func (r *Router) SetFellows(addrs []netip.Addr) {
 // SetAddresses changes the virtual addresses that are advertised and expected. The
 // error says why they cannot be; then nothing changes.
 func (r *Router) SetAddresses(addrs []netip.Addr) error {
+	if slices.Contains(addrs, r.opts.Source) {
+		return fmt.Errorf("%w: source %v: must not be a virtual address", errOptions, r.opts.Source)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	e := r.expect

@@ -22,6 +22,15 @@ const (
 	lookPause = 20 * time.Millisecond
 )
 
+// pauseAfter returns how long not to look after this error, even if something
+// changes. An attempt that came as far as changing something is what was notified.
+func pauseAfter(err error) time.Duration {
+	if err == nil || errors.Is(err, ErrNoInterface) || errors.Is(err, ErrNoSource) {
+		return lookPause
+	}
+	return retryOpen
+}
+
 // Run runs the router until ctx ends, and returns when it is silent, its sockets are
 // closed and its virtual MAC interface is removed. A master then has told the Sink
 // first and the other routers, with priority 0, after that. An interface that cannot
@@ -71,7 +80,11 @@ func (r *Router) beat(ctx context.Context) {
 		at, ticking := r.m.Deadline()
 		if ticking && at <= boottime.Now() {
 			r.receiveAll()
+			other := r.other()
 			r.apply(r.m.Expire(boottime.Now()))
+			if r.other() != other {
+				r.notify()
+			}
 			at, ticking = r.m.Deadline()
 		}
 		r.unlock()
@@ -125,15 +138,17 @@ func (r *Router) read(ctx context.Context, c *Conn) {
 func (r *Router) mind(ctx context.Context, tasks *sync.WaitGroup) (kept *vmac) {
 	var conn *Conn
 	for {
+		var err error
 		if conn != nil {
-			if err := conn.check(r.options()); err != nil {
+			err = conn.check(r.options())
+			if errors.Is(err, ErrMoved) || errors.Is(err, ErrNoInterface) || errors.Is(err, ErrNoSource) {
 				r.release(conn, err)
 				conn.closeSockets()
 				conn = nil
 			}
+			// Any other error is of the question, not of the interface: ask again.
 		}
 		if conn == nil && ctx.Err() == nil {
-			var err error
 			if conn, kept, err = open(r.options(), kept); err == nil {
 				if !r.install(conn) {
 					conn.closeSockets()
@@ -145,7 +160,7 @@ func (r *Router) mind(ctx context.Context, tasks *sync.WaitGroup) (kept *vmac) {
 			}
 		}
 		var retry <-chan time.Time
-		if conn == nil {
+		if err != nil {
 			retry = time.After(retryOpen)
 		}
 		select {
@@ -156,7 +171,7 @@ func (r *Router) mind(ctx context.Context, tasks *sync.WaitGroup) (kept *vmac) {
 			select {
 			case <-ctx.Done():
 				return kept
-			case <-time.After(lookPause):
+			case <-time.After(pauseAfter(err)):
 			}
 		}
 	}

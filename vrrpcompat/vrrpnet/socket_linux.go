@@ -216,10 +216,8 @@ func (s *socket) send(payload []byte, src, dst netip.Addr) error {
 		}
 	})
 	switch {
-	case errors.Is(ctl, os.ErrClosed):
-		return net.ErrClosed
 	case ctl != nil:
-		return ctl
+		return closed(ctl)
 	case err == unix.EAGAIN || err == unix.ENOBUFS:
 		return ErrQueueFull
 	case err != nil:
@@ -232,14 +230,24 @@ func (s *socket) send(payload []byte, src, dst netip.Addr) error {
 
 // wait waits until there is something to receive, or an error waiting.
 func (s *socket) wait() error {
-	return s.raw.Read(func(fd uintptr) bool {
+	return closed(s.raw.Read(func(fd uintptr) bool {
 		for {
 			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
 			if err != unix.EINTR {
 				return n > 0 || err != nil
 			}
 		}
-	})
+	}))
+}
+
+// closed returns net.ErrClosed for what the runtime's poller says of a closed file,
+// which is an error of its own without a name. Other than that it says only that a
+// deadline has passed.
+func closed(err error) error {
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return net.ErrClosed
 }
 
 // A buffer holds the largest packet there is, so that none is cut off.
@@ -262,12 +270,10 @@ func (s *socket) receive(b *buffer, vrid uint8) (d vrrpcompat.Datagram, ok bool,
 			}
 		}
 	})
-	switch {
-	case errors.Is(ctl, os.ErrClosed):
-		return d, false, net.ErrClosed
-	case ctl != nil:
-		return d, false, ctl
-	case err != nil:
+	if ctl != nil {
+		return d, false, closed(ctl)
+	}
+	if err != nil {
 		return d, false, err
 	}
 	a, fine := parseControl(b.control[:oobn])

@@ -19,7 +19,7 @@ const addrGenNone = 1
 // A vmac is a virtual MAC interface that this process made.
 type vmac struct {
 	link  netlink.Link
-	base  int
+	base  netlink.Link
 	holds []setting
 	lock  int
 }
@@ -36,27 +36,36 @@ func (o Options) mark() string {
 
 // ours tells whether the interface is a virtual MAC of this virtual router that
 // this program made on the base.
-func (o Options) ours(link netlink.Link, base int) bool {
+func (o Options) ours(link, base netlink.Link) bool {
 	a := link.Attrs()
-	return link.Type() == "macvlan" && a.ParentIndex == base &&
+	return link.Type() == "macvlan" && a.ParentIndex == parentOf(base) &&
 		bytes.Equal(a.HardwareAddr, o.mac()) && a.Alias == o.mark()
+}
+
+// parentOf returns the index of the parent that a macvlan on the base has. On
+// another macvlan, as in a container, the kernel puts it beside that one.
+func parentOf(base netlink.Link) int {
+	if base.Type() == "macvlan" {
+		return base.Attrs().ParentIndex
+	}
+	return base.Attrs().Index
 }
 
 // openVMAC makes the virtual MAC interface on the base and sets it up, after
 // removing what a crash left of it, virtual addresses included.
 func (o Options) openVMAC(base netlink.Link) (v *vmac, err error) {
-	index, on := base.Attrs().Index, base.Attrs().Name
-	v = &vmac{base: index, lock: -1}
+	on := base.Attrs().Name
+	v = &vmac{base: base, lock: -1}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("virtual MAC of router %d on %s: %w", o.VRID, on, errors.Join(err, v.close(o)))
 			v = nil
 		}
 	}()
-	if v.lock, err = o.lockVMAC(index); err != nil {
+	if v.lock, err = o.lockVMAC(parentOf(base)); err != nil {
 		return v, err
 	}
-	name, err := o.freeName(index)
+	name, err := o.freeName(base)
 	if err != nil {
 		return v, err
 	}
@@ -68,7 +77,7 @@ func (o Options) openVMAC(base netlink.Link) (v *vmac, err error) {
 	}
 	v.holds = baseSettings(on)
 	attrs := netlink.NewLinkAttrs()
-	attrs.Name, attrs.ParentIndex, attrs.HardwareAddr = name, index, o.mac()
+	attrs.Name, attrs.ParentIndex, attrs.HardwareAddr = name, base.Attrs().Index, o.mac()
 	if err := netlink.LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_PRIVATE}); err != nil {
 		return v, fmt.Errorf("add %s: %w", name, err)
 	}
@@ -101,7 +110,7 @@ func (o Options) openVMAC(base netlink.Link) (v *vmac, err error) {
 }
 
 // freeName returns the name for the interface, after removing our leftover.
-func (o Options) freeName(base int) (string, error) {
+func (o Options) freeName(base netlink.Link) (string, error) {
 	names := o.vmacNames()
 	for _, name := range names {
 		link, err := netlink.LinkByName(name)
@@ -125,12 +134,12 @@ func (o Options) freeName(base int) (string, error) {
 // lockVMAC makes sure that no other process in this network namespace runs the same
 // virtual MAC: its interface is no leftover. An abstract Unix address is known in
 // its network namespace only, and is free again when its process is dead.
-func (o Options) lockVMAC(base int) (int, error) {
+func (o Options) lockVMAC(parent int) (int, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, fmt.Errorf("open lock: %w", err)
 	}
-	name := fmt.Sprintf("@raftvip/vmac/%d/%v", base, o.mac())
+	name := fmt.Sprintf("@raftvip/vmac/%d/%v", parent, o.mac())
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: name}); err != nil {
 		_ = unix.Close(fd)
 		if errors.Is(err, unix.EADDRINUSE) {
@@ -142,9 +151,9 @@ func (o Options) lockVMAC(base int) (int, error) {
 }
 
 // present tells whether the interface is still there, up, and on the given base.
-func (v *vmac) present(o Options, base int) bool {
+func (v *vmac) present(o Options, base netlink.Link) bool {
 	link, err := netlink.LinkByIndex(v.link.Attrs().Index)
-	return err == nil && v.base == base && o.ours(link, base) && link.Attrs().RawFlags&unix.IFF_UP != 0
+	return err == nil && v.base.Attrs().Index == base.Attrs().Index && o.ours(link, base) && link.Attrs().RawFlags&unix.IFF_UP != 0
 }
 
 // exists tells whether there is such an interface at all. The kernel removes it
