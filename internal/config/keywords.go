@@ -49,12 +49,11 @@ var supported = map[context]map[string]bool{
 var supportedVRRP = map[context]map[string]bool{
 	ctxGlobal: words(`vrrp_mcast_group4 vrrp_mcast_group6 vrrp_skip_check_adv_addr vrrp_check_unicast_src
 		vrrp_lower_prio_no_advert vrrp_higher_prio_send_advert vrrp_owner_ignore_adverts vrrp_strict
-		v3_checksum_as_v2 vrrp_startup_delay vrrp_down_timer_adverts vrrp_garp_lower_prio_delay
-		vrrp_garp_lower_prio_repeat`),
+		v3_checksum_as_v2 vrrp_startup_delay vrrp_down_timer_adverts`),
 	ctxInstance: words(`version authentication auth_hmac unicast_src_ip mcast_src_ip track_src_ip unicast_peer
 		unicast_ttl check_unicast_src unicast_fault_no_peer mcast_dst_ip use_vmac vmac_xmit_base v3_checksum_as_v2
 		skip_check_adv_addr lower_prio_no_advert higher_prio_send_advert owner_ignore_adverts strict_mode
-		down_timer_adverts garp_lower_prio_delay garp_lower_prio_repeat accept native_ipv6`),
+		down_timer_adverts accept native_ipv6`),
 }
 
 func words(s string) map[string]bool {

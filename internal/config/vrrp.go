@@ -67,10 +67,6 @@ type VRRP struct {
 	// DownTimerAdverts is the number of missed advertisements before a take-over, 1
 	// to 100. Default 3.
 	DownTimerAdverts int
-	// GARPLowerPrioDelay and GARPLowerPrioRepeat are the bursts after hearing a
-	// lower priority as master. Default: garp_master_*.
-	GARPLowerPrioDelay  time.Duration
-	GARPLowerPrioRepeat int
 	// StartupDelay holds the instance at the start of the daemon. Default 0.
 	StartupDelay time.Duration
 	// Strict is vrrp_strict: what it changes has been changed above.
@@ -95,20 +91,16 @@ var (
 type vrrpGlobals struct {
 	VRRP
 	group4, group6 netip.Addr
-	lowerDelay     *time.Duration
-	lowerRepeat    *int
 }
 
 // vrrpBlock is the VRRP part of an instance until all blocks are read.
 type vrrpBlock struct {
 	VRRP
-	positions   map[string]Pos // of keywords
-	set         []func(*VRRP)  // over the global settings
-	versionSet  bool
-	groupSet    netip.Addr
-	sourceWord  string
-	lowerDelay  *time.Duration
-	lowerRepeat *int
+	positions  map[string]Pos // of keywords
+	set        []func(*VRRP)  // over the global settings
+	versionSet bool
+	groupSet   netip.Addr
+	sourceWord string
 }
 
 const vrrpAllowed = "off, hybrid or only"
@@ -212,8 +204,8 @@ func (l *loader) vrrpStatements(v *vrrpBlock) map[string]statement {
 				set(func(r *VRRP) { r.DownTimerAdverts = i })
 			}
 		}),
-		"garp_lower_prio_delay":  at(l.secondsPointer(&v.lowerDelay, "4294")),
-		"garp_lower_prio_repeat": at(l.countPointer(&v.lowerRepeat)),
+		"garp_lower_prio_delay":  at(l.lowerPrio),
+		"garp_lower_prio_repeat": at(l.lowerPrio),
 		"accept":                 at(func(n *keepalived.Node) { l.flag(n) }), // the default
 		"native_ipv6":            at(func(n *keepalived.Node) { l.flag(n) }), // deprecated: always so
 	}
@@ -247,25 +239,12 @@ func (l *loader) vrrpGlobalStatements(g *vrrpGlobals) map[string]statement {
 				g.DownTimerAdverts = i
 			}
 		}},
-		"vrrp_garp_lower_prio_delay":  {read: l.secondsPointer(&g.lowerDelay, "4294")},
-		"vrrp_garp_lower_prio_repeat": {read: l.countPointer(&g.lowerRepeat)},
 	}
 }
 
-func (l *loader) secondsPointer(to **time.Duration, high string) func(*keepalived.Node) {
-	return func(n *keepalived.Node) {
-		if d, ok := l.seconds(n, "0", high); ok {
-			*to = &d
-		}
-	}
-}
-
-func (l *loader) countPointer(to **int) func(*keepalived.Node) {
-	return func(n *keepalived.Node) {
-		if i, ok := l.integer(n, 0, 10000); ok {
-			*to = &i
-		}
-	}
+// lowerPrio reads a keyword for which VRRP instances have no setting of their own.
+func (l *loader) lowerPrio(n *keepalived.Node) {
+	l.warnf(n.Pos, "%s", noEffectMessage(n.Keyword(), "after a lower priority was heard, addresses are announced as garp_master_* says"))
 }
 
 // plainAddress reads an address without length or zone.

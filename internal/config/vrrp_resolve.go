@@ -58,17 +58,6 @@ func (l *loader) resolveVRRP(in *instanceBlock, g *vrrpGlobals) {
 	for _, set := range v.set {
 		set(&r)
 	}
-	r.GARPLowerPrioDelay, r.GARPLowerPrioRepeat = in.GARP.MasterDelay, in.GARP.MasterRepeat
-	for _, d := range []*time.Duration{g.lowerDelay, v.lowerDelay} {
-		if d != nil {
-			r.GARPLowerPrioDelay = *d
-		}
-	}
-	for _, n := range []*int{g.lowerRepeat, v.lowerRepeat} {
-		if n != nil {
-			r.GARPLowerPrioRepeat = max(*n, 1)
-		}
-	}
 	l.vrrpIdentity(in, &r)
 	l.vrrpVersion(in, &r)
 	l.vrrpTransport(in, &r, g)
@@ -215,7 +204,6 @@ func (l *loader) vrrpStrict(in *instanceBlock, r *VRRP) {
 		r.DownTimerAdverts = 3
 	}
 	r.LowerPrioNoAdvert, r.HigherPrioSendAdvert, r.OwnerIgnoreAdverts = true, false, true
-	r.GARPLowerPrioDelay, r.GARPLowerPrioRepeat = 0, 0
 }
 
 // raftTakeover is how many heartbeat timeouts a change of the Raft owner after a

@@ -15,7 +15,6 @@ func TestVRRP(t *testing.T) {
 	const head = "vrrp_instance A {\ninterface eth0\nvirtual_router_id 51\nvirtual_ipaddress { 10.0.0.1/24 }\n"
 	defaults := config.VRRP{
 		Mode: config.VRRPHybrid, Version: 2, Group: addr("224.0.0.18"), TTL: 255, DownTimerAdverts: 3,
-		GARPLowerPrioDelay: 5 * time.Second, GARPLowerPrioRepeat: 5,
 	}
 	with := func(change func(*config.VRRP)) config.VRRP {
 		v := defaults
@@ -29,20 +28,20 @@ func TestVRRP(t *testing.T) {
 		"defaults":                {head + "vrrp hybrid\n}", defaults},
 		"the mode may stand last": {head + "version 3\nvrrp only\n}", with(func(v *config.VRRP) { v.Mode, v.Version = config.VRRPOnly, 3 })},
 		"global defaults": {"global_defs {\nvrrp_version 3\nvrrp_mcast_group4 224.0.0.44\nvrrp_skip_check_adv_addr\nvrrp_check_unicast_src\n" +
-			"vrrp_down_timer_adverts 5\nvrrp_garp_lower_prio_delay 1\nvrrp_garp_lower_prio_repeat 0\nv3_checksum_as_v2\nvrrp_startup_delay 2.5\n" +
+			"vrrp_down_timer_adverts 5\nv3_checksum_as_v2\nvrrp_startup_delay 2.5\n" +
 			"vrrp_lower_prio_no_advert\nvrrp_higher_prio_send_advert\nvrrp_owner_ignore_adverts\n}\n" + head + "vrrp hybrid\n}",
 			with(func(v *config.VRRP) {
 				v.Version, v.Group, v.SkipCheckAddresses, v.CheckSource = 3, addr("224.0.0.44"), true, true
-				v.DownTimerAdverts, v.GARPLowerPrioDelay, v.GARPLowerPrioRepeat = 5, time.Second, 1
+				v.DownTimerAdverts = 5
 				v.PlainChecksum, v.StartupDelay, v.LowerPrioNoAdvert = true, 2500*time.Millisecond, true
 				v.HigherPrioSendAdvert, v.OwnerIgnoreAdverts = true, true
 			})},
-		"the instance's own, whatever the order": {head + "vrrp hybrid\nskip_check_adv_addr off\ndown_timer_adverts 4\ngarp_lower_prio_delay 0\n" +
+		"the instance's own, whatever the order": {head + "vrrp hybrid\nskip_check_adv_addr off\ndown_timer_adverts 4\n" +
 			"unicast_src_ip 10.0.0.9\ntrack_src_ip\nunicast_ttl 0\nunicast_fault_no_peer\nuse_vmac v1\nvmac_xmit_base\n" +
 			"authentication {\nauth_pass \"a b\"\nauth_type PASS\n}\n" +
 			"unicast_peer {\n10.0.0.8\n10.0.0.7 min_ttl 1 max_ttl 64\n}\n}\nglobal_defs {\nvrrp_skip_check_adv_addr\nvrrp_down_timer_adverts 5\n}",
 			with(func(v *config.VRRP) {
-				v.DownTimerAdverts, v.GARPLowerPrioDelay, v.Source, v.TrackSource = 4, 0, addr("10.0.0.9"), true
+				v.DownTimerAdverts, v.Source, v.TrackSource = 4, addr("10.0.0.9"), true
 				v.TTL, v.NoPeerIsFault, v.VMAC, v.VMACName, v.VMACBase, v.Password = 0, true, true, "v1", true, "a b"
 				v.Peers = []config.VRRPPeer{{Addr: addr("10.0.0.8"), MinTTL: -1, MaxTTL: -1}, {Addr: addr("10.0.0.7"), MinTTL: 1, MaxTTL: 64}}
 			})},
@@ -51,7 +50,6 @@ func TestVRRP(t *testing.T) {
 		"strict": {head + "vrrp hybrid\nstrict_mode\nauthentication {\nauth_type PASS\nauth_pass x\n}\nhigher_prio_send_advert\n}",
 			with(func(v *config.VRRP) {
 				v.Strict, v.LowerPrioNoAdvert, v.OwnerIgnoreAdverts = true, true, true
-				v.GARPLowerPrioDelay, v.GARPLowerPrioRepeat = 0, 0
 			})},
 	} {
 		cfg, diags := config.LoadBytes("x", []byte(c.file), machine())

@@ -271,3 +271,63 @@ func TestHybridWithoutFile(t *testing.T) {
 	owner(t, c, c.Nodes[0])
 	fails(t, c.Nodes[0], 1, []string{"cannot take over"}, "transfer", c.Nodes[1].Name)
 }
+
+// TestHybridIPv6: the same with IPv6, to unicast peers, on virtual MAC interfaces.
+func TestHybridIPv6(t *testing.T) {
+	vip6 := netip.MustParseAddr("fd00:99::100")
+	c := newCluster(t, setup{nodes: 2, rivals: 1, vips: []netip.Addr{vip6}})
+	k := rivals(t, c)[0]
+	in := Instance{Name: "V", VRID: 51, Priority: 150, VIPs: []netip.Addr{vip6}, VRRP: "hybrid"}
+	peers := func(self *testnet.Host) []string {
+		lines := []string{"unicast_src_ip " + self.Addr6(testnet.Front).String(), "unicast_peer {"}
+		for _, h := range c.Lab.Nodes() {
+			if h != self {
+				lines = append(lines, h.Addr6(testnet.Front).String())
+			}
+		}
+		return append(lines, "}")
+	}
+	for i, n := range c.Nodes {
+		in.More = peers(n.Host)
+		configure(t, n, i, in)
+	}
+	must(t, c.Found(bounded(t, 60*time.Second)))
+	o, err := c.WaitAgreed(bounded(t, 20*time.Second), "")
+	must(t, err)
+	must(t, c.WaitHeldBy(bounded(t, 20*time.Second), o, vip6))
+	next := c.Others(o)[0]
+	run(t, o, "transfer", next.Name)
+	must(t, c.WaitHeldBy(bounded(t, 20*time.Second), next, vip6))
+	in.Priority, in.More = 200, peers(k.host)
+	k.start(t, in)
+	k.owns(t, vip6)
+	waitRouter(t, next, "V", "to respect it", func(v api.VirtualRouter) bool { return v.State == "backup" && v.Entitled && len(v.Problems) == 0 })
+	k.stop(t)
+	must(t, c.WaitHeldBy(bounded(t, 20*time.Second), next, vip6))
+}
+
+// TestHybridVMAC: the addresses are on an interface with the virtual MAC address,
+// which is there on every node and has them on one.
+func TestHybridVMAC(t *testing.T) {
+	c := newCluster(t, setup{nodes: 2})
+	in := hybridV(150)
+	in.More = []string{"use_vmac"}
+	configureAll(t, c, in)
+	must(t, c.Found(bounded(t, 60*time.Second)))
+	o := owner(t, c, nil)
+	mac := func() error {
+		if names, err := c.Lab.Owners(vip4); err != nil || len(names) != 1 || names[0] != "00:00:5e:00:01:33" {
+			return fmt.Errorf("%v answer, %v", names, err)
+		}
+		return nil
+	}
+	for _, n := range []*Node{c.Others(o)[0], o} {
+		testnet.MustWait(t, 10*time.Second, "an answer from the virtual MAC", mac)
+		run(t, n, "transfer", n.Name)
+		owner(t, c, n)
+		if out := exec1(t, n.Host, "ip", "-o", "address", "show", "dev", "vrrp.51"); !strings.Contains(out, vip4.String()) {
+			t.Errorf("it is not on vrrp.51: %s", out)
+		}
+	}
+	testnet.MustWait(t, 10*time.Second, "an answer from the virtual MAC", mac)
+}
