@@ -429,7 +429,7 @@ func (d *Daemon) describe(h *hint) {
 	if d.guard != nil {
 		h.Guard = string(d.guard.Kind())
 	}
-	h.VRRP = d.hybrid.sources()
+	h.VRRP = d.hybrid.hints()
 }
 
 // driftLocked lists how the file differs from the cluster.

@@ -30,8 +30,8 @@ type hybrid struct {
 	// config is the node's file, report what its checks say.
 	config func() *config.Config
 	report func() check.Report
-	// fellows are the addresses from which the other members speak, by instance.
-	fellows func() map[string][]netip.Addr
+	// fellows are what the other members are, by instance.
+	fellows func() map[string][]fellow
 	// newSlot makes a slot with this number in the guard, newSpeaker the virtual
 	// router of an instance.
 	newSlot    func(name string, number uint32) *slot
@@ -43,6 +43,12 @@ type hybrid struct {
 
 	mu    sync.Mutex
 	parts map[string]*part // by instance, for ever
+}
+
+// A fellow is another member of the cluster in one instance, as reported age ago.
+type fellow struct {
+	vrrpHint
+	age time.Duration
 }
 
 // A part is one instance. It is written with hybrid.mu held.
@@ -61,6 +67,9 @@ type part struct {
 	// succeeds: this node had the addresses before this virtual router was there, so
 	// that it goes on where something else ended.
 	succeeds bool
+	// mastered is the latest time at which another member is known to have been
+	// master, 0 for never: so a virtual router that has just begun to listen knows.
+	mastered time.Duration
 
 	speaks bool // the cluster has it speak VRRP
 	fault  string
@@ -246,13 +255,21 @@ func (h *hybrid) silence(p *part, continued bool) {
 	p.speaker, p.stop, p.last = nil, nil, hybridDecision{}
 }
 
-// tell gives the virtual routers the addresses of their fellows.
+// tell gives the virtual routers what is known of their fellows.
 func (h *hybrid) tell() {
-	fellows := h.fellows()
+	fellows, now := h.fellows(), h.now()
 	for _, p := range h.parts {
-		if p.speaker != nil && !slices.Equal(p.fellows, fellows[p.name]) {
-			p.fellows = fellows[p.name]
-			p.speaker.SetFellows(p.fellows)
+		var addrs []netip.Addr
+		for _, f := range fellows[p.name] {
+			addrs = append(addrs, f.Source)
+			if f.Master {
+				p.mastered = max(p.mastered, now-f.age)
+			}
+		}
+		slices.SortFunc(addrs, netip.Addr.Compare)
+		if p.speaker != nil && !slices.Equal(p.fellows, addrs) {
+			p.fellows = addrs
+			p.speaker.SetFellows(addrs)
 		}
 	}
 }
@@ -289,11 +306,20 @@ func (h *hybrid) instruct(p *part, d hybridDecision) {
 		p.speaker.Disentitle(d.handedOver)
 		return
 	}
-	p.speaker.Entitle(p.succeeds)
+	st := p.speaker.Status()
+	p.speaker.Entitle(h.continues(p, st))
 	// As soon as it listens it knows.
-	if p.speaker.Status().State != vrrpcompat.Initialize {
+	if st.State != vrrpcompat.Initialize {
 		p.succeeds = false
 	}
+}
+
+// continues reports whether the cluster, as far as is known beyond what this
+// virtual router has heard, is master, so that this node goes on as that: its own
+// router before this one was, or another member's was until a moment ago.
+func (h *hybrid) continues(p *part, st vrrpnet.Status) bool {
+	lately := p.mastered > 0 && h.now()-p.mastered < time.Duration(p.settings.machine.DownTimerAdverts)*p.settings.machine.Interval
+	return (p.succeeds || lately) && st.Other == nil
 }
 
 // observe takes over what a virtual router has become.
@@ -328,14 +354,15 @@ func (h *hybrid) faults() []string {
 // run runs the keepers and virtual routers until ctx ends.
 func (h *hybrid) run(ctx context.Context) error { return h.tasks.run(ctx) }
 
-// sources are the addresses from which this node speaks, by instance.
-func (h *hybrid) sources() map[string]netip.Addr {
-	out := make(map[string]netip.Addr)
+// hints are what this node is, by instance.
+func (h *hybrid) hints() map[string]vrrpHint {
+	out := make(map[string]vrrpHint)
 	h.each(func(p *part) {
-		if p.speaker != nil {
-			if a := p.speaker.Status().Source; a.IsValid() {
-				out[p.name] = a
-			}
+		if p.speaker == nil {
+			return
+		}
+		if st := p.speaker.Status(); st.Source.IsValid() {
+			out[p.name] = vrrpHint{Source: st.Source, Master: st.State == vrrpcompat.Master}
 		}
 	})
 	return out

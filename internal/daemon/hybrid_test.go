@@ -79,7 +79,7 @@ type rig struct {
 	conf     *config.Config
 	state    *cluster.State
 	reports  check.Report
-	known    map[string][]netip.Addr
+	known    map[string][]fellow
 	clock    time.Duration
 }
 
@@ -89,7 +89,7 @@ func newRig(t *testing.T) *rig {
 	r.hybrid = &hybrid{
 		log: slog.New(slog.DiscardHandler), shares: keeper, parts: map[string]*part{},
 		config: func() *config.Config { return r.conf }, report: func() check.Report { return r.reports },
-		fellows: func() map[string][]netip.Addr { return r.known }, wake: func() {},
+		fellows: func() map[string][]fellow { return r.known }, wake: func() {},
 		now: func() time.Duration { return r.clock },
 		newSlot: func(name string, _ uint32) *slot {
 			s, _ := newSlot(name)
@@ -140,7 +140,7 @@ func TestHybridFollowsOwnership(t *testing.T) {
 		t.Fatal("a part without an instance that speaks")
 	}
 	r.state.Instances = instancesOf(r.conf)
-	r.known = map[string][]netip.Addr{"V": {netip.MustParseAddr("10.0.0.8")}}
+	r.known = map[string][]fellow{"V": {{vrrpHint{Source: netip.MustParseAddr("10.0.0.8")}, 0}}}
 	r.turn(false, true, false)
 	f := r.last()
 	if got := f.take(); got != "new with 10.0.0.2 10.0.0.1, fellows 10.0.0.8" {
@@ -239,6 +239,38 @@ func TestHybridFollowsTheFile(t *testing.T) {
 	}
 }
 
+// A virtual router that has just begun to listen goes on where a member was master
+// a moment ago, unless it has heard another one itself.
+func TestHybridSucceedsMember(t *testing.T) {
+	foreign := &vrrpnet.Speaker{Addr: netip.MustParseAddr("10.0.0.7"), Priority: 200}
+	for name, c := range map[string]struct {
+		master bool
+		age    time.Duration
+		heard  *vrrpnet.Speaker
+		want   string
+	}{
+		"a member is master":            {true, time.Second, nil, "entitled as successor"},
+		"it was, long ago":              {true, 4 * time.Second, nil, "entitled"},
+		"no member is":                  {false, 0, nil, "entitled"},
+		"another router is, I heard it": {true, 0, foreign, "entitled"},
+	} {
+		r := newRig(t)
+		r.clock = time.Minute
+		r.state.Instances = instancesOf(r.conf)
+		r.known = map[string][]fellow{"V": {{vrrpHint{netip.MustParseAddr("10.0.0.8"), c.master}, c.age}}}
+		r.turn(false, true, false)
+		f := r.last()
+		f.become(vrrpcompat.Backup)
+		f.st.Other = c.heard
+		f.take()
+		r.known["V"][0] = fellow{vrrpHint{Source: netip.MustParseAddr("10.0.0.8")}, 0} // it has handed over
+		r.turn(true, false, false)
+		if got := f.take(); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
 // A node that cannot speak must not own.
 func TestHybridFaults(t *testing.T) {
 	r := newRig(t)
@@ -274,7 +306,7 @@ func TestHybridFaults(t *testing.T) {
 	var none *hybrid // a witness
 	none.follow(r.state, false)
 	none.decide(true, false)
-	if none.faults() != nil || len(none.sources()) != 0 {
+	if none.faults() != nil || len(none.hints()) != 0 {
 		t.Error("a witness has no VRRP half")
 	}
 }

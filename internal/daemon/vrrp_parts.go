@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/internal/boottime"
@@ -30,19 +29,16 @@ func (d *Daemon) openHybrid(keeper *shares) {
 	d.owner.hybrid = d.hybrid
 }
 
-// fellows are the addresses from which the other members speak VRRP, by instance.
-func (d *Daemon) fellows() map[string][]netip.Addr {
-	out := make(map[string][]netip.Addr)
+// fellows are what the other members are in hybrid instances, by name.
+func (d *Daemon) fellows() map[string][]fellow {
+	out := make(map[string][]fellow)
 	for id, h := range readHints(d.node.Reports()) {
 		if id == d.node.Self().NodeID {
 			continue
 		}
-		for name, a := range h.VRRP {
-			out[name] = append(out[name], a)
+		for name, v := range h.VRRP {
+			out[name] = append(out[name], fellow{v, h.age})
 		}
-	}
-	for _, addrs := range out {
-		slices.SortFunc(addrs, netip.Addr.Compare)
 	}
 	return out
 }

@@ -50,8 +50,8 @@ func (d *Daemon) virtualRouters() []api.VirtualRouter {
 func speakerNames(s *cluster.State, hints map[string]seenHint) map[netip.Addr]string {
 	out := make(map[netip.Addr]string)
 	for id, h := range hints {
-		for _, a := range h.VRRP {
-			out[a] = s.Nodes[id].Name
+		for _, v := range h.VRRP {
+			out[v.Source] = s.Nodes[id].Name
 		}
 	}
 	return out
