@@ -76,7 +76,7 @@ func (r *Router) advertise(priority uint8) {
 		r.poke(r.look) // the interface may be another one
 	}
 	r.stat.SendError = err
-	if sent == 0 {
+	if sent == 0 && err != nil {
 		return
 	}
 	r.said = said{at: now, priority: priority, ok: true}

@@ -3,6 +3,7 @@ package vrrpnet
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -121,12 +122,7 @@ func TestTakeover(t *testing.T) {
 			}
 			w.settle(51, peer, v.interval)
 			rs.waitState("r", vrrpcompat.Backup)
-			// Frozen first: its child would say that it leaves when it sees the parent die.
-			for _, sig := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGKILL} {
-				if err := ka.SignalTree(sig); err != nil {
-					t.Fatal(err)
-				}
-			}
+			killAll(t, ka)
 			s := rs.waitState("r", vrrpcompat.Master)
 			if got := gap(peer, own); got < down(240)-v.interval/10 {
 				t.Errorf("we took over %v after the peer's last advertisement, before %v", got, down(240))
@@ -137,6 +133,23 @@ func TestTakeover(t *testing.T) {
 			rs.end()
 		})
 	}
+}
+
+// killAll kills a keepalived so that it says nothing any more: its parent, frozen,
+// starts no new child, and its child does not see the parent die.
+func killAll(t *testing.T, ka *testnet.Proc) {
+	t.Helper()
+	tree := ka.Tree()
+	if err := ka.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	slices.Reverse(tree)
+	for _, pid := range tree {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-ka.Done()
 }
 
 // logged tells whether a program has said something.
@@ -283,5 +296,49 @@ func TestHybrid(t *testing.T) {
 	}
 	for _, r := range rs {
 		r.end()
+	}
+}
+
+// Two who should not both speak: members of one cluster that are both entitled, and
+// routers that have the same address.
+func TestDuplicates(t *testing.T) {
+	t.Parallel()
+	l := testnet.ForTest(t, testnet.Options{Nodes: 2})
+	const interval = 200 * time.Millisecond
+	v := rival{version: vrrpcompat.V3, interval: interval}
+	both := []netip.Addr{l.Node(0).Addr4(testnet.Front), l.Node(1).Addr4(testnet.Front)}
+	// The kernel drops IPv4 packets from an address of its own before they get here.
+	shared, v6 := netip.MustParseAddr("fe80::9"), v
+	v6.ipv6 = true
+	var rs []*routers
+	for i, h := range l.Nodes() {
+		member := ourConfig(54, 150, v, l.VIP4(154), both[i])
+		member.Machine.Hybrid = true
+		mustExec(t, h, fmt.Sprintf("ip addr add %v/64 dev eth0 nodad", shared))
+		same := ourConfig(55, 150, v6, virtual(l, 55, true), shared)
+		rs = append(rs, startRouters(t, l, h, map[string]routerConfig{"member": member, "same": same}))
+	}
+	for _, r := range rs {
+		r.do(order{Router: "member", Do: "fellows", Addrs: both})
+		r.do(order{Router: "member", Do: "entitle", Fellow: true})
+	}
+	for i, r := range rs {
+		s := r.wait("member", "to name the other", func(s report) error {
+			if s.Duplicate == nil || s.State != vrrpcompat.Master {
+				return fmt.Errorf("%v, duplicate %v", s.State, s.Duplicate)
+			}
+			return nil
+		})
+		if s.Duplicate.Addr != both[1-i] || s.Duplicate.Count < 2 {
+			t.Errorf("duplicate %+v, want %v", s.Duplicate, both[1-i])
+		}
+		r.wait("same", "to note the same address", func(s report) error {
+			for _, n := range s.Notes {
+				if n.Reason == ReasonSameAddress && n.Sender == shared && n.Dropped && s.Drops["own"] > 0 {
+					return nil
+				}
+			}
+			return fmt.Errorf("notes %+v, drops %v", s.Notes, s.Drops)
+		})
 	}
 }

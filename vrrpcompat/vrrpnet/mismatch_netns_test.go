@@ -167,6 +167,10 @@ func TestUnicast(t *testing.T) {
 	ours["far"] = rc
 	config += instance(37, peerPriority, 3, interval, l.VIP4(137), from(them, v4, ""))
 	ours["multicast here"] = ourConfig(37, 50, v4, l.VIP4(137), netip.Addr{})
+	// A router that has no peer but itself is master of what it is told to be.
+	rc = ourConfig(38, 50, v4, l.VIP4(138), netip.Addr{})
+	rc.Expect.Peers = []vrrpcompat.Peer{{Address: addr(us, v4)}}
+	ours["alone"] = rc
 	if _, err := l.StartKeepalived(them, config); err != nil {
 		t.Fatal(err)
 	}
@@ -218,6 +222,12 @@ func TestUnicast(t *testing.T) {
 			return nil
 		})
 	}
+	rs.wait("alone", "to be master", func(s report) error {
+		if s.State != vrrpcompat.Master || s.Renewed == 0 || s.Until == 0 || s.SendText != "" {
+			return fmt.Errorf("%v, renewed %d, %q", s.State, s.Renewed, s.SendText)
+		}
+		return nil
+	})
 	for name, reason := range map[string]string{
 		"higher": "source", "far": "peer_ttl", "multicast here": "not_multicast",
 	} {

@@ -31,7 +31,9 @@ type Note struct {
 const (
 	// ReasonLooped: the network brought our own advertisement back.
 	ReasonLooped = "looped_back"
-	// ReasonSameAddress: another router advertises from our own address.
+	// ReasonSameAddress: another router advertises from our own address. Over IPv4 the
+	// kernel drops such packets as it does all from an address of its own, unless they
+	// come to a virtual MAC.
 	ReasonSameAddress = "same_address"
 )
 

@@ -91,11 +91,20 @@ func TestInterfaceComesAndGoes(t *testing.T) {
 		}
 	}
 
-	// Switched off and on, carrier lost and found.
+	// Another one in its place, so quickly that the old one is not missed.
 	mustExec(t, us, add)
 	for name := range all {
 		back(name, own)
 	}
+	batch := "link del v0\n" + strings.ReplaceAll(strings.ReplaceAll(add, "; ", "\n"), "ip ", "")
+	mustExec(t, us, "printf '"+batch+"\n' | ip -batch -")
+	from := time.Now()
+	for name := range all {
+		w.first(vrids[name], own, name+" to speak from the new interface", func(s seen) bool { return s.at.After(from) })
+		back(name, own)
+	}
+
+	// Switched off and on, carrier lost and found.
 	mustExec(t, us, "ip link set v0 down")
 	away("plain", "v0 is down")
 	away("vmac", "v0 is down")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/raftvip/raftvip/vrrpcompat"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/net/bpf"
 )
 
@@ -166,6 +167,26 @@ func TestSource(t *testing.T) {
 	o := Options{Source: ip("10.0.1.1"), Peers: []netip.Addr{ip("10.0.0.2")}}
 	if got, err := o.source([]address{a("10.0.0.1"), a("10.0.1.1", on(other))}, 0); err != nil || got.index != other {
 		t.Errorf("interface by source: %d, %v", got.index, err)
+	}
+}
+
+func TestSamePlace(t *testing.T) {
+	at := func(index int, name, source string) place {
+		return place{base: &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index, Name: name}}, source: ip(source)}
+	}
+	p := at(2, "eth0", "10.0.0.1")
+	for _, x := range []struct {
+		q    place
+		want bool
+	}{
+		{at(2, "eth0", "10.0.0.1"), true},
+		{at(3, "eth0", "10.0.0.1"), false}, // another interface of this name
+		{at(2, "eth1", "10.0.0.1"), false}, // renamed
+		{at(2, "eth0", "10.0.0.2"), false},
+	} {
+		if got := p.same(x.q); got != x.want {
+			t.Errorf("%+v: %v", x.q, got)
+		}
 	}
 }
 
