@@ -22,8 +22,8 @@ import (
 const maxSlots = guard.MaxGroups - 1
 
 // hybrid is the VRRP half of an owner: the virtual routers of the instances with
-// "vrrp hybrid", each with its slot. All methods but status and Run belong to the
-// owner's loop.
+// "vrrp hybrid", each with its slot. follow, decide and faults belong to the owner's
+// loop; a nil hybrid, that of a witness, has no instances.
 type hybrid struct {
 	log    *slog.Logger
 	shares *shares

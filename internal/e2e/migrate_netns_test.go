@@ -23,7 +23,7 @@ func TestMigration(t *testing.T) {
 			VIPs: []netip.Addr{vip4}, More: []string{"authentication {", "auth_type PASS", "auth_pass secret", "}"}}
 	}
 	file := func(n *Node, priority int, vrrp string) {
-		n.Config = get[string](t)(n.WriteFile("raftvip.conf", instance(priority, vrrp).Conf()))
+		n.Config = get[string](t)(n.WriteFile("raftvip.conf", patient+instance(priority, vrrp).Conf()))
 	}
 	on := func(n *Node) {
 		t.Helper()

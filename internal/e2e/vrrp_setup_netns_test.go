@@ -141,8 +141,12 @@ func configure(t *testing.T, n *Node, lower int, all ...Instance) {
 	for k := range mine {
 		mine[k].Priority -= lower
 	}
-	n.Config = get[string](t)(n.WriteFile("raftvip.conf", Confs(mine...)))
+	n.Config = get[string](t)(n.WriteFile("raftvip.conf", patient+Confs(mine...)))
 }
+
+// patient has a cluster bear a machine that stalls: these tests are about what
+// VRRP makes of a change, not how fast it is noticed.
+const patient = "raft {\n heartbeat_timeout 1s\n}\n"
 
 // router is what a node says of one of its virtual routers.
 func router(st api.Status, instance string) (api.VirtualRouter, error) {

@@ -192,7 +192,7 @@ func TestVRRPOnlyInCluster(t *testing.T) {
 	for i, n := range c.Nodes {
 		// Who is better differs.
 		alone.Priority, cluster.Priority = 100+i, 200-i
-		n.Config = get[string](t)(n.WriteFile("raftvip.conf", Confs(alone, cluster)))
+		n.Config = get[string](t)(n.WriteFile("raftvip.conf", patient+Confs(alone, cluster)))
 	}
 	must(t, c.Found(bounded(t, 60*time.Second)))
 	a, b := c.Nodes[0], c.Nodes[1]
