@@ -202,11 +202,11 @@ func (h *hybrid) adjust(p *part, addrs []netip.Addr, priority uint8) {
 		p.speaker.SetPriority(priority)
 	}
 	if !slices.Equal(p.addrs, addrs) {
-		if err := p.speaker.SetAddresses(addrs); err != nil {
-			p.fault = fmt.Sprintf("instance %s: %s", p.name, err)
-			return
-		}
 		p.addrs = addrs
+		if err := p.speaker.SetAddresses(addrs); err != nil {
+			// What does not fit on the wire is no reason to give up what does.
+			h.log.Error("the addresses cannot be advertised; the list before is", "instance", p.name, "error", err)
+		}
 	}
 	if st := p.speaker.Status(); st.Down != nil && h.now()-p.began > downGrace {
 		p.fault = fmt.Sprintf("instance %s cannot speak VRRP: %s", p.name, st.Down)
