@@ -98,8 +98,8 @@ type owner struct {
 
 	// What follows belongs to the loop.
 	policy   policy.State
-	term     uint64 // the term that policy and held belong to
-	led      bool   // this node led in it
+	term     uint64 // the term that policy and held belong to,
+	leading  bool   // and whether this node led in it
 	held     bool   // moved here by an operator: nobody preempts
 	state    ownership
 	pauseEnd time.Duration // no hand-over before
@@ -170,9 +170,8 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	}
 	o.publishHint(faults)
 	standing := o.standing()
-	// A candidate has the term already in which it will lead.
-	if standing.Term != o.term || standing.Leading != o.led || !standing.Leading {
-		o.policy, o.term, o.led = policy.State{}, standing.Term, standing.Leading
+	if newReign(o.term, o.leading, standing) {
+		o.policy, o.term, o.leading = policy.State{}, standing.Term, standing.Leading
 		o.held, o.silentAt, o.ledFrom = false, nil, o.now()
 		if standing.Leading {
 			r, _ := o.group.LastRelease()
@@ -190,8 +189,8 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 				in.self = n
 			}
 		}
-		// Whom an operator has moved the group to has it in the policy's eyes, also while
-		// its lease is still to come.
+		// Where an operator moved the group to, nobody takes it from, also before the
+		// lease is confirmed and it is owned.
 		o.policy, in.decision = policy.Step(o.policy, now, self, o.state == owning || o.held, nodes)
 		in.handover = in.decision.Transfer && now >= o.pauseEnd
 		next = min(next, in.decision.NextCheck)
@@ -216,6 +215,13 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	}
 	o.setView(why, faults)
 	return max(next, time.Millisecond)
+}
+
+// newReign tells whether this node has begun or ceased to lead since the last turn.
+// The term alone does not tell: it is new before the election is won, and a turn may
+// come in between.
+func newReign(term uint64, leading bool, now cluster.Standing) bool {
+	return now.Term != term || now.Leading != leading
 }
 
 // standing is the group's, with the lease shortened by the guard's lateness: the
