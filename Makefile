@@ -41,7 +41,7 @@ unit:
 # One package at a time, as they measure and share two cores with the kernel.
 netns:
 	@[ "$$(id -u)" = 0 ] || { echo "error: the namespace tests must run as root" >&2; exit 1; }
-	RAFTVIP_NETNS=1 $(GO) test -count=1 -p 1 -timeout 20m ./vip/... ./vrrpcompat/... ./internal/testnet/... ./internal/check/... ./internal/e2e/... ./internal/chaos/...
+	RAFTVIP_NETNS=1 $(GO) test -count=1 -p 1 -timeout 20m ./vip/... ./vrrpcompat/... ./internal/testnet/... ./internal/check/... ./internal/doctor/... ./internal/e2e/... ./internal/chaos/...
 
 fuzz:
 	@for pkg in $$($(GO) list ./...); do \

@@ -39,6 +39,7 @@ func (d *Daemon) routes(node, control *http.ServeMux) {
 
 	api.Handle(control, api.PathDrill, func(ctx context.Context, _ struct{}) (api.DrillResult, error) { return d.drill(ctx) })
 	api.HandlePeer(node, api.PathObserve, d.observe)
+	d.doctorRoutes(node, control)
 
 	leaderDoes(d, node, control, api.PathNote, d.noteMove)
 	leaderDoes(d, node, control, api.PathTransfer, d.transfer)

@@ -56,6 +56,7 @@ type Daemon struct {
 	leave context.CancelFunc
 
 	reloading sync.Mutex // one reload at a time: the last one wins everywhere
+	probing   sync.Mutex // one probe at a time: what one member can ask for stays bounded
 
 	mu       sync.Mutex
 	config   *config.Config

@@ -53,13 +53,17 @@ func (v rival) source(h *testnet.Host, vrid uint8) netip.Addr {
 	return linkLocal(h)
 }
 
+// An interval that a loaded machine can keep: routers of equal priority do not find
+// back to who should be master when a stall was longer than the down interval.
+const electionInterval = 500 * time.Millisecond
+
 var rivals = []rival{
 	{"keepalived-v2", vrrpcompat.V2, false, time.Second, startKeepalived, false},
-	{"keepalived-v3", vrrpcompat.V3, false, 200 * time.Millisecond, startKeepalived, false},
-	{"keepalived-v3-ipv6", vrrpcompat.V3, true, 200 * time.Millisecond, startKeepalived, false},
+	{"keepalived-v3", vrrpcompat.V3, false, electionInterval, startKeepalived, false},
+	{"keepalived-v3-ipv6", vrrpcompat.V3, true, electionInterval, startKeepalived, false},
 	{"frr-v2", vrrpcompat.V2, false, time.Second, startFRR, true},
-	{"frr-v3", vrrpcompat.V3, false, 200 * time.Millisecond, startFRR, true},
-	{"frr-v3-ipv6", vrrpcompat.V3, true, 200 * time.Millisecond, startFRR, true},
+	{"frr-v3", vrrpcompat.V3, false, electionInterval, startFRR, true},
+	{"frr-v3-ipv6", vrrpcompat.V3, true, electionInterval, startFRR, true},
 }
 
 // mustExec runs a shell script in the host.
