@@ -80,7 +80,7 @@ func (r *rival) owns(t *testing.T, a netip.Addr) {
 // wire records the advertisements on the front network, as tcpdump reads them.
 type wire struct{ proc *testnet.Proc }
 
-func listen(t *testing.T, c *Cluster) wire {
+func listenVRRP(t *testing.T, c *Cluster) wire {
 	t.Helper()
 	p := get[*testnet.Proc](t)(c.Lab.Observer().Start(testnet.Cmd{
 		Args: []string{"tcpdump", "-l", "-n", "-i", testnet.Front.String(), "-Z", "root", "ip", "proto", "112"},
@@ -146,7 +146,7 @@ func configure(t *testing.T, n *Node, lower int, all ...Instance) {
 
 // patient has a cluster bear a machine that stalls: these tests are about what
 // VRRP makes of a change, not how fast it is noticed.
-const patient = "raft {\n heartbeat_timeout 1s\n}\n"
+const patient = "raft {\n heartbeat_timeout 2s\n}\n"
 
 // router is what a node says of one of its virtual routers.
 func router(st api.Status, instance string) (api.VirtualRouter, error) {

@@ -59,7 +59,7 @@ func TestVRRPOnlyPair(t *testing.T) {
 		t.Errorf("the address has no lifetime of at most 30 s: %s", out)
 	}
 
-	w := listen(t, c)
+	w := listenVRRP(t, c)
 	_, err := a.Stop()
 	must(t, err)
 	masterOnly(t, c, b)
