@@ -96,7 +96,7 @@ func (r *Rig) Try(ctx context.Context, f Fault, hold time.Duration) (res Result,
 	}
 	healed := boottime.Now()
 	res.Began, res.Healed = from, healed
-	if h, e := r.holder(); e == nil {
+	if h := r.latest(from); h != nil {
 		res.During = h.Name()
 		if h != owner {
 			res.count(ctx, r, h, term)
@@ -173,6 +173,19 @@ func (r *Rig) endure(ctx context.Context, f Fault, owner *testnet.Host, from, ho
 		})
 	}
 	return sleep(ctx, max(hold-(boottime.Now()-from), 200*time.Millisecond))
+}
+
+// latest returns the node that answered last, nil if none has since the instant.
+// Unlike holder it does not ask whether it answers just now: machine and observer
+// may pause for a moment.
+func (r *Rig) latest(from time.Duration) *testnet.Host {
+	answers := r.Prober.Since(from)
+	for _, h := range r.Lab.Nodes() {
+		if len(answers) > 0 && h.Name() == answers[len(answers)-1].Holder {
+			return h
+		}
+	}
+	return nil
 }
 
 // election asks the owner for the number of the latest election before a fault,
