@@ -6,7 +6,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME    ?= 5s
 
 # Debian packages that the namespace tests and the model use.
-PACKAGES := keepalived iproute2 nftables tcpdump iputils-arping procps util-linux spin gcc libc6-dev
+PACKAGES := keepalived iproute2 nftables tcpdump iputils-arping procps util-linux frr spin gcc libc6-dev
 
 .PHONY: build setup check test unit netns fuzz model sim demo chaos bench clean
 
@@ -41,7 +41,7 @@ unit:
 # One package at a time, as they measure and share two cores with the kernel.
 netns:
 	@[ "$$(id -u)" = 0 ] || { echo "error: the namespace tests must run as root" >&2; exit 1; }
-	RAFTVIP_NETNS=1 $(GO) test -count=1 -p 1 -timeout 20m ./vip/... ./internal/testnet/... ./internal/check/... ./internal/e2e/... ./internal/chaos/... ./internal/bench/...
+	RAFTVIP_NETNS=1 $(GO) test -count=1 -p 1 -timeout 20m ./vip/... ./vrrpcompat/... ./internal/testnet/... ./internal/check/... ./internal/doctor/... ./internal/e2e/... ./internal/chaos/... ./internal/bench/...
 
 fuzz:
 	@for pkg in $$($(GO) list ./...); do \

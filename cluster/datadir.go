@@ -144,6 +144,22 @@ func OpenDataDir(path string) (*DataDir, error) {
 	return &DataDir{path: path, lock: f}, nil
 }
 
+// PeekDataDir reads who the node of a data directory is, without locking or changing
+// it, for commands that only look. The errors are those of Identity, Secret and Cache.
+func PeekDataDir(path string) (Identity, pki.Secret, Cache, error) {
+	d := &DataDir{path: path}
+	id, err := d.Identity()
+	if err != nil {
+		return Identity{}, pki.Secret{}, Cache{}, err
+	}
+	secret, err := d.Secret()
+	if err != nil {
+		return Identity{}, pki.Secret{}, Cache{}, err
+	}
+	cache, err := d.Cache()
+	return id, secret, cache, err
+}
+
 // Close unlocks the directory.
 func (d *DataDir) Close() error { return d.lock.Close() }
 

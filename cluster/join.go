@@ -50,6 +50,24 @@ func Join(ctx context.Context, address string, token pki.Token, req JoinRequest)
 	return got, secret, nil
 }
 
+// Ask asks the member at address who it is, as a node with this secret would that does
+// not run. The node need not be a member.
+func Ask(ctx context.Context, address string, secret pki.Secret, nodeID string) (Hello, error) {
+	authority, err := pki.NewAuthority(secret)
+	if err != nil {
+		return Hello{}, err
+	}
+	creds := pki.NewCredentials(authority, nodeID, nil)
+	client := newPeerClient(func(ctx context.Context, proto, address string) (net.Conn, error) {
+		d := tls.Dialer{Config: creds.Client(proto, "")}
+		return d.DialContext(ctx, "tcp", address)
+	})
+	defer client.close()
+	var h Hello
+	err = client.call(ctx, address, pathHello, struct{}{}, &h)
+	return h, err
+}
+
 // Reach tells whether anything listens at a member's address, so that a join that
 // fails for want of a connection can say so.
 func Reach(ctx context.Context, address string) error {

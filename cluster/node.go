@@ -407,6 +407,21 @@ func (n *Node) Call(ctx context.Context, address, path string, in, out any) erro
 	return n.client.call(ctx, address, path, in, out)
 }
 
+// A Caller calls members over connections of its own, to see whether one can be made
+// now. It must be closed.
+type Caller struct{ client *peerClient }
+
+// NewCaller returns a Caller with no connection.
+func (n *Node) NewCaller() *Caller { return &Caller{newPeerClient(n.port.dial)} }
+
+// Call is Node.Call; the first one to an address connects.
+func (c *Caller) Call(ctx context.Context, address, path string, in, out any) error {
+	return c.client.call(ctx, address, path, in, out)
+}
+
+// Close closes the connections.
+func (c *Caller) Close() { c.client.close() }
+
 // Suffrage is a node's part in elections.
 type Suffrage string
 

@@ -161,7 +161,9 @@ func initCluster(cmd *cobra.Command, g *globals, n *nodeFlags, vips []string, fo
 			if slices.Contains(addrs, a.Prefix.Addr()) {
 				return usageError{fmt.Errorf("--vip %s: the address is in the configuration file too; leave it out here", a.Prefix.Addr())}
 			}
-			probes = append(probes, cluster.Address{Prefix: a.Prefix, Dev: dev})
+			if in.VRRP == nil { // else a VRRP master may well have it
+				probes = append(probes, cluster.Address{Prefix: a.Prefix, Dev: dev})
+			}
 			addrs = append(addrs, a.Prefix.Addr())
 		}
 	}

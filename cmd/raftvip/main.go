@@ -155,7 +155,7 @@ func rootCommand() *cobra.Command {
 	legacy.register(root)
 	root.AddCommand(
 		runCommand(g), initCommand(g), joinCommand(g), tokenCommand(g),
-		statusCommand(g), vipCommand(g), transferCommand(g), drillCommand(g), drainCommand(g), undrainCommand(g),
+		statusCommand(g), vipCommand(g), transferCommand(g), drillCommand(g), doctorCommand(g), drainCommand(g), undrainCommand(g),
 		historyCommand(g), nodeCommand(g), leaveCommand(g),
 		reloadCommand(g), checkConfigCommand(g), cleanupCommand(g), versionCommand(g),
 	)

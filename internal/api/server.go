@@ -30,6 +30,7 @@ const (
 	PathTokens   = "/v1/tokens"
 	PathDrill    = "/v1/drill"
 	PathObserve  = "/v1/observe"
+	PathDoctor   = "/v1/doctor"
 	PathLeader   = "/v1/leader/"
 	PathTransfer = PathLeader + "transfer"
 	PathDrain    = PathLeader + "drain"
@@ -41,6 +42,15 @@ const (
 	PathRevoke   = PathLeader + "token-revoke"
 	PathConfig   = PathLeader + "configure"
 	PathNote     = PathLeader + "note"
+)
+
+// Paths of the node port by which raftvip doctor asks the members.
+const (
+	PathDoctorFacts   = PathDoctor + "/facts"
+	PathDoctorTime    = PathDoctor + "/time"
+	PathDoctorPayload = PathDoctor + "/payload"
+	PathDoctorDial    = PathDoctor + "/dial"
+	PathDoctorProbe   = PathDoctor + "/probe"
 )
 
 // Handle registers a typed handler for POST requests of the control socket. A field

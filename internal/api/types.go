@@ -27,6 +27,10 @@ type Status struct {
 	Nodes   []Node  `json:"nodes"`
 	Guard   Guard   `json:"guard"`
 	Config  Config  `json:"config"`
+	// Standalone: the daemon has no cluster, as all its instances are "vrrp only".
+	Standalone bool `json:"standalone,omitempty"`
+	// VRRP are the instances that speak VRRP on this node.
+	VRRP []VirtualRouter `json:"vrrp,omitempty"`
 	// Warnings are what an operator should change, worst first.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -286,4 +290,27 @@ type DrillLeg struct {
 	Gap float64 `json:"gap_seconds"`
 	// Holders are how many machines answered during the move: 2 is one after the other.
 	Holders int `json:"holders"`
+}
+
+// DoctorTime is the answer of a member that is asked for its wall clock.
+type DoctorTime struct {
+	Clock time.Time `json:"clock"`
+}
+
+// DoctorPayload is data that only has to pass, and is sent back.
+type DoctorPayload struct {
+	Padding string `json:"padding"`
+}
+
+// DoctorDial has a member connect to others, named by their IDs.
+type DoctorDial struct {
+	To []string `json:"to"`
+}
+
+// DoctorProbe has a member take part in a probe: it listens and sends at once.
+type DoctorProbe struct {
+	// Session is 16 hexadecimal digits.
+	Session string `json:"session"`
+	// Nodes are the IDs of those that take part; their order is their number.
+	Nodes []string `json:"nodes"`
 }

@@ -39,6 +39,7 @@ func (d *Daemon) routes(node, control *http.ServeMux) {
 
 	api.Handle(control, api.PathDrill, func(ctx context.Context, _ struct{}) (api.DrillResult, error) { return d.drill(ctx) })
 	api.HandlePeer(node, api.PathObserve, d.observe)
+	d.doctorRoutes(node, control)
 
 	leaderDoes(d, node, control, api.PathNote, d.noteMove)
 	leaderDoes(d, node, control, api.PathTransfer, d.transfer)
@@ -288,7 +289,14 @@ func (d *Daemon) probeNew(ctx context.Context, s *cluster.State, instances []clu
 	}
 	var tasks errgroup.Group
 	tasks.SetLimit(16)
+	speaks := make(map[string]bool)
+	for _, in := range instances {
+		speaks[in.Name] = in.VRRP != ""
+	}
 	for _, p := range place(instances, d.configuration(), d.currentLinks()) {
+		if speaks[p.instance] {
+			continue // its VRRP master may well have the addresses, and VRRP decides
+		}
 		if _, _, known := s.AddressOf(p.address.Prefix.Addr()); known || p.err != nil {
 			continue
 		}
