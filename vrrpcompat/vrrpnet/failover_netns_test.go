@@ -80,9 +80,8 @@ func TestTakeover(t *testing.T) {
 			w.settle(51, own, v.interval)
 			told := rs.do(order{Router: "r", Do: "shutdown"}).Told
 			w.first(51, own, "we to say that we leave", func(s seen) bool { return s.priority() == 0 })
-			if got := gap(own, peer); got >= 3*v.interval {
-				t.Errorf("the peer took over %v after we said that we leave", got)
-			}
+			gap(own, peer)
+			testnet.MustWait(t, 10*time.Second, "keepalived to have heard it", logged(ka, "Backup received priority 0 advertisement"))
 			last := lastOf(t, w, 51, own)
 			if last.priority() != 0 {
 				t.Errorf("our last advertisement has priority %d", last.priority())
@@ -105,14 +104,14 @@ func TestTakeover(t *testing.T) {
 			if err := ka.Term(); err != nil {
 				t.Fatal(err)
 			}
-			rs.waitState("r", vrrpcompat.Master)
+			if s := rs.waitState("r", vrrpcompat.Master); !strings.HasSuffix(s.Reason, "resigned") {
+				t.Errorf("master because %s", s.Reason)
+			}
 			w.first(51, peer, "the peer to say that it leaves", func(s seen) bool { return s.priority() == 0 })
 			if last := lastOf(t, w, 51, peer); last.priority() != 0 {
 				t.Errorf("the peer's last advertisement has priority %d", last.priority())
 			}
-			if got := gap(peer, own); got >= 3*v.interval {
-				t.Errorf("we took over %v after the peer left", got)
-			}
+			gap(peer, own)
 			// It comes back, takes over, and dies.
 			if _, err := ka.Wait(20 * time.Second); err != nil {
 				t.Fatal(err)
@@ -250,7 +249,8 @@ func TestHybrid(t *testing.T) {
 	for _, r := range rs {
 		r.do(order{Router: "r", Do: "fellows", Addrs: own})
 	}
-	if _, err := l.StartKeepalived(l.Node(2), keepalivedGlobals+instance(53, 100, 3, interval, l.VIP4(153))); err != nil {
+	ka, err := l.StartKeepalived(l.Node(2), keepalivedGlobals+instance(53, 100, 3, interval, l.VIP4(153)))
+	if err != nil {
 		t.Fatal(err)
 	}
 	// Nobody is entitled: both listen.
@@ -279,17 +279,23 @@ func TestHybrid(t *testing.T) {
 		t.Fatalf("%v: %s", s.State, s.Reason)
 	}
 	w.settle(53, own[1], interval)
+	heard := from
 	for _, p := range w.of(53, netip.Addr{}) {
-		if p.at.After(from) && (p.src == peer || p.priority() != 150) {
+		switch {
+		case p.at.Before(from):
+		case p.src != peer && p.priority() == 150:
+			heard = p.at
+		case p.src != peer || p.at.Sub(heard) < 3*interval: // unless both were stalled
 			t.Errorf("%v spoke with priority %d while it was handed over", p.src, p.priority())
 		}
 	}
 	// Lost without a successor: the peer takes over in its skew time.
 	s = rs[1].do(order{Router: "r", Do: "disentitle"})
 	last := w.first(53, own[1], "to say that it leaves", func(s seen) bool { return s.priority() == 0 })
-	next := w.first(53, peer, "the peer to take over", func(s seen) bool { return s.at.After(last.at) })
-	if last = lastOf(t, w, 53, own[1]); last.priority() != 0 || next.at.Sub(last.at) >= 3*interval {
-		t.Errorf("the last advertisement has priority %d, the peer spoke %v later", last.priority(), next.at.Sub(last.at))
+	w.first(53, peer, "the peer to take over", func(s seen) bool { return s.at.After(last.at) })
+	testnet.MustWait(t, 10*time.Second, "keepalived to have heard it", logged(ka, "Backup received priority 0 advertisement"))
+	if last := lastOf(t, w, 53, own[1]); last.priority() != 0 {
+		t.Errorf("the last advertisement has priority %d", last.priority())
 	}
 	if n := len(s.Told); n == 0 || !s.Told[n-1].At.Before(last.at) {
 		t.Errorf("the owner was told %+v, the others at %v", s.Told, last.at)

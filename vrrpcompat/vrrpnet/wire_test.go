@@ -152,20 +152,24 @@ func (w *wire) first(vrid uint8, src netip.Addr, what string, ok func(seen) bool
 func (w *wire) settle(vrid uint8, src netip.Addr, interval time.Duration) {
 	w.t.Helper()
 	testnet.MustWait(w.t, 30*time.Second, fmt.Sprintf("%v alone to be master of router %d", src, vrid), func() error {
-		from := time.Now().Add(-4 * interval)
-		n := 0
-		for _, s := range w.of(vrid, netip.Addr{}) {
-			if s.at.Before(from) {
-				continue
-			}
-			if s.src != src {
-				return fmt.Errorf("%v speaks with priority %d", s.src, s.priority())
-			}
-			n++
-		}
-		if n < 3 {
-			return fmt.Errorf("heard %d times", n)
-		}
-		return nil
+		return w.alone(vrid, src, interval)
 	})
+}
+
+func (w *wire) alone(vrid uint8, src netip.Addr, interval time.Duration) error {
+	from := time.Now().Add(-4 * interval)
+	n := 0
+	for _, s := range w.of(vrid, netip.Addr{}) {
+		if s.at.Before(from) {
+			continue
+		}
+		if s.src != src {
+			return fmt.Errorf("%v speaks with priority %d", s.src, s.priority())
+		}
+		n++
+	}
+	if n < 3 {
+		return fmt.Errorf("heard %d times", n)
+	}
+	return nil
 }
