@@ -41,7 +41,7 @@ unit:
 # One package at a time, as they measure and share two cores with the kernel.
 netns:
 	@[ "$$(id -u)" = 0 ] || { echo "error: the namespace tests must run as root" >&2; exit 1; }
-	RAFTVIP_NETNS=1 $(GO) test -count=1 -p 1 -timeout 20m ./vip/... ./vrrpcompat/... ./internal/testnet/... ./internal/check/... ./internal/doctor/... ./internal/e2e/... ./internal/chaos/...
+	RAFTVIP_NETNS=1 $(GO) test -count=1 -p 1 -timeout 20m ./vip/... ./vrrpcompat/... ./internal/testnet/... ./internal/check/... ./internal/doctor/... ./internal/e2e/... ./internal/chaos/... ./internal/bench/...
 
 fuzz:
 	@for pkg in $$($(GO) list ./...); do \
@@ -67,7 +67,8 @@ demo: setup
 chaos: setup
 	$(GO) run ./internal/chaos $(ARGS)
 
-# bench measures beside keepalived in the same run; ARGS are its flags.
+# bench measures beside keepalived in the same run and writes docs/bench/DATE-COMMIT.md
+# and .json; ARGS are its flags, such as -quick. See docs/bench/README.md.
 bench: setup
 	$(GO) run ./internal/bench $(ARGS)
 

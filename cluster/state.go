@@ -77,10 +77,13 @@ type Instance struct {
 	// Group is the ownership group.
 	Group string `json:"group"`
 	// FromFile: a node's file brought it in, and a reload may take it away again.
-	FromFile        bool      `json:"from_file,omitempty"`
-	VirtualRouterID int       `json:"virtual_router_id,omitempty"`
-	Addresses       []Address `json:"addresses"`
-	GARP            GARP      `json:"garp"`
+	FromFile        bool `json:"from_file,omitempty"`
+	VirtualRouterID int  `json:"virtual_router_id,omitempty"`
+	// VRRP is "hybrid" where the owner also speaks VRRP on the wire and needs its
+	// consent, or "".
+	VRRP      string    `json:"vrrp,omitempty"`
+	Addresses []Address `json:"addresses"`
+	GARP      GARP      `json:"garp"`
 }
 
 // An Address is one virtual address as all nodes know it. Dev and Label are

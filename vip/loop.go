@@ -222,6 +222,7 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 		gone := !e.listed && !e.placed && (e.state == StateAbsent || e.state == StateForeign) && !k.loop.armed[e.ip()]
 		if gone {
 			delete(k.byKey, e.want.key())
+			changed = true // who waits for the address to be free may have it now
 		}
 		return gone
 	})

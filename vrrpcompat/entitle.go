@@ -69,13 +69,20 @@ func (m *Machine) Disentitle(now time.Duration, handedOver bool) []Action {
 	return []Action{BecomeBackup{Reason: "no longer owns the group"}, SendAdvertisement{Priority: PriorityLeaving}}
 }
 
-// watch keeps track of who is master while we are not entitled: whoever speaks.
+// watch keeps track of who is master while we are not entitled: whoever speaks,
+// except that a better router that still lives remains it. The last advertisement
+// of a master that has just lost may come after the first of the one it lost to.
+// Among members of our own cluster the priority decides nothing.
 func (m *Machine) watch(now time.Duration, a Advertisement, src netip.Addr) {
-	if a.Priority != PriorityLeaving {
+	s := m.master
+	switch {
+	case a.Priority != PriorityLeaving:
+		worse := a.Priority < s.priority || a.Priority == s.priority && src.Compare(s.addr) < 0
+		if s.known && !s.resigned && s.addr != src && worse && !(m.isFellow(src) && m.isFellow(s.addr)) {
+			return
+		}
 		m.follow(now, a, src)
-		return
-	}
-	if !m.master.known || m.master.addr == src {
+	case !s.known || s.addr == src:
 		m.vacant = false
 		m.master = speaker{known: true, resigned: true, addr: src, heardAt: now}
 		m.startTimer(now + m.skew())

@@ -72,6 +72,24 @@ func TestHybrid(t *testing.T) {
 			{5 * sec, entitle, "send 100, master", Master},
 			{6 * sec, tick, "send 100", Master},
 		}},
+		{"a member's last word comes after the first of the better router that it lost to", nil, []do{
+			{1 * sec, hear(150, fellow), "", Backup},
+			{1500 * ms, hear(200, higher), "", Backup},
+			{1501 * ms, hear(150, fellow), "", Backup},
+			{1600 * ms, entitle, "", Backup},
+		}},
+		{"the better router is silent, and then a member is master", nil, []do{
+			{1 * sec, hear(200, higher), "", Backup},
+			{5 * sec, tick, "", Backup},
+			{5 * sec, hear(50, fellow), "", Backup},
+			{6 * sec, entitle, "send 100, master", Master},
+		}},
+		{"the better router has resigned, and then a member is master", nil, []do{
+			{1 * sec, hear(200, higher), "", Backup},
+			{1500 * ms, hear(0, higher), "", Backup},
+			{1600 * ms, hear(50, fellow), "", Backup},
+			{1700 * ms, entitle, "send 100, master", Master},
+		}},
 		{"nobody is known to be master: listen first", nil, []do{
 			{1 * sec, entitle, "", Backup},
 			{3609 * ms, tick, "", Backup},

@@ -161,15 +161,21 @@ func initCluster(cmd *cobra.Command, g *globals, n *nodeFlags, vips []string, fo
 			if slices.Contains(addrs, a.Prefix.Addr()) {
 				return usageError{fmt.Errorf("--vip %s: the address is in the configuration file too; leave it out here", a.Prefix.Addr())}
 			}
-			probes = append(probes, cluster.Address{Prefix: a.Prefix, Dev: dev})
+			if in.VRRP == nil { // else a VRRP master may well have it
+				probes = append(probes, cluster.Address{Prefix: a.Prefix, Dev: dev})
+			}
 			addrs = append(addrs, a.Prefix.Addr())
 		}
 	}
-	for _, a := range probes {
-		fmt.Fprintf(cmd.ErrOrStderr(), "asking the network whether %s is in use ...\n", a.Prefix.Addr())
-		if err := daemon.ProbeAddress(cmd.Context(), a.Prefix, a.Dev, force); err != nil {
-			return err
-		}
+	switch {
+	case len(probes) == 0:
+	case len(probes) == 1:
+		fmt.Fprintf(cmd.ErrOrStderr(), "asking the network whether %s is in use ...\n", probes[0].Prefix.Addr())
+	default:
+		fmt.Fprintf(cmd.ErrOrStderr(), "asking the network whether any of %d addresses is in use ...\n", len(probes))
+	}
+	if err := daemon.ProbeAddresses(cmd.Context(), probes, force); err != nil {
+		return err
 	}
 	secret := pki.NewSecret()
 	if c.Raft.SecretFile != "" {

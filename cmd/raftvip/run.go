@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/raftvip/raftvip/internal/daemon"
+	"github.com/raftvip/raftvip/internal/sched"
 )
 
 func runCommand(g *globals) *cobra.Command {
@@ -58,6 +59,13 @@ func runDaemon(g *globals, level, format string) error {
 	log, err := newLogger(os.Stderr, level, format)
 	if err != nil {
 		return err
+	}
+	urgent, err := sched.FromEnv(os.Getenv)
+	if err != nil {
+		return usageError{err}
+	}
+	if err := sched.Apply(urgent); err != nil {
+		log.Warn("not as urgent as asked for", "error", err)
 	}
 	// Signals count from now on: a SIGTERM during start must not leave anything.
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)

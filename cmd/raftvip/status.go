@@ -18,7 +18,7 @@ func statusCommand(g *globals) *cobra.Command {
 		Use:   "status",
 		Short: "Show the cluster, who owns the addresses, and why",
 		Long: `Show the cluster, who owns the addresses, and why. The exit code is 0 if the
-cluster has a leader and 4 if it has none.`,
+cluster has a leader, or the daemon needs none, and 4 if it has none.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, out := g.client(), cmd.OutOrStdout()
@@ -34,7 +34,7 @@ cluster has a leader and 4 if it has none.`,
 					return err
 				}
 				if !watch {
-					if st.Cluster.Leader == "" {
+					if st.Cluster.Leader == "" && !st.Standalone {
 						return quietError{exitNoQuorum}
 					}
 					return nil
@@ -62,6 +62,13 @@ func printStatus(w io.Writer, st api.Status, asJSON bool) error {
 	if len(st.Warnings) > 0 {
 		fmt.Fprintln(w)
 	}
+	if st.Standalone {
+		fmt.Fprintf(w, "node      %s\ncluster   none: every instance is vrrp only\n", st.Node.Name)
+		printVRRP(w, st.VRRP)
+		printGuard(w, st.Guard)
+		printConfig(w, st.Config)
+		return nil
+	}
 	fmt.Fprintf(w, "node      %s (%s)\n", st.Node.Name, st.Node.Address)
 	if st.Phase != "" {
 		fmt.Fprintf(w, "waiting   %s\n", st.Phase)
@@ -75,6 +82,7 @@ func printStatus(w io.Writer, st api.Status, asJSON bool) error {
 	for _, gr := range st.Groups {
 		printGroup(w, gr)
 	}
+	printVRRP(w, st.VRRP)
 	printNodes(w, st.Nodes)
 	printGuard(w, st.Guard)
 	printConfig(w, st.Config)

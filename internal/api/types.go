@@ -27,6 +27,10 @@ type Status struct {
 	Nodes   []Node  `json:"nodes"`
 	Guard   Guard   `json:"guard"`
 	Config  Config  `json:"config"`
+	// Standalone: the daemon has no cluster, as all its instances are "vrrp only".
+	Standalone bool `json:"standalone,omitempty"`
+	// VRRP are the instances that speak VRRP on this node.
+	VRRP []VirtualRouter `json:"vrrp,omitempty"`
 	// Warnings are what an operator should change, worst first.
 	Warnings []string `json:"warnings,omitempty"`
 }

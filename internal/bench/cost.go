@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,48 +19,51 @@ import (
 // A cost is what a product takes from a node when nothing happens.
 type cost struct {
 	Product string `json:"product"`
-	Node    string `json:"node"`
-	Owner   bool   `json:"owner"`
+	Ours    bool   `json:"ours"`
+	// Voters is how many nodes there are.
+	Voters    int    `json:"voters"`
+	Addresses int    `json:"addresses"`
+	Node      string `json:"node"`
+	Owner     bool   `json:"owner"`
 	// CPU is in percent of one processor.
-	CPU float64       `json:"cpu_percent"`
-	RSS int64         `json:"rss_bytes"`
-	For time.Duration `json:"over_ns"`
+	CPU float64 `json:"cpu_percent"`
+	RSS int64   `json:"rss_bytes"`
+	// Sent and Received are packets of all kinds a second on the node's link.
+	Sent     float64       `json:"packets_sent_per_second"`
+	Received float64       `json:"packets_received_per_second"`
+	For      time.Duration `json:"over_ns"`
+	// Stall is the longest time in which the machine stood still meanwhile.
+	Stall time.Duration `json:"machine_stall_worst_ns"`
 }
 
-// costs measures all nodes of a settled product, at defaults.
-func (b *bench) costs(ctx context.Context, rep *report) error {
-	rep.Sizes = map[string]int64{"raftvip": size(b.binary)}
-	if path, err := exec.LookPath("keepalived"); err == nil {
-		rep.Sizes["keepalived"] = size(path)
+func (c cost) role() string {
+	if c.Owner {
+		return "owner"
 	}
-	if b.idle <= 0 {
-		return nil
-	}
-	products := []trial.Product{b.raftvip(0, 0)}
-	for _, k := range b.advert {
-		products = append(products, k)
-	}
-	for _, p := range products {
-		note("%s idle for %v ...", p.Name(), b.idle)
-		cs, err := b.cost(ctx, p)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err != nil {
-			note("%v", err)
-			rep.Errors = append(rep.Errors, err.Error())
-		}
-		rep.Costs = append(rep.Costs, cs...)
-	}
-	return nil
+	return "standby"
 }
 
-func (b *bench) cost(ctx context.Context, p trial.Product) (cs []cost, err error) {
-	r, err := trial.Open(ctx, p, trial.Setup{})
+// costStep is a step: what a settled product takes.
+func (b *bench) costStep(p trial.Product, addresses int) step {
+	return step{
+		section: "idle", theirs: !ours(p), name: fmt.Sprintf("%s, %d addresses", p.Name(), addresses), takes: opening + calm + b.idleFor,
+		run: func(ctx context.Context) error {
+			cs, err := b.cost(ctx, p, addresses)
+			b.rep.Costs = append(b.rep.Costs, cs...)
+			return err
+		},
+	}
+}
+
+// calm is how long a product is left alone before it counts as idle.
+const calm = 6 * time.Second // the second burst of announcements comes after 5 s
+
+func (b *bench) cost(ctx context.Context, p trial.Product, addresses int) (cs []cost, err error) {
+	r, err := trial.Open(ctx, p, trial.Setup{V4: addresses})
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
+	defer func() { err = errors.Join(err, r.Close()) }()
 	owner, err := r.Settle(ctx)
 	if err != nil {
 		return nil, err
@@ -67,36 +71,48 @@ func (b *bench) cost(ctx context.Context, p trial.Product) (cs []cost, err error
 	// Thousands of questions a second are not idle.
 	r.Client.Stop()
 	r.Prober.Stop()
-	wait := func(d time.Duration) error {
-		select {
-		case <-time.After(d):
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	if err := wait(2 * time.Second); err != nil {
+	r.Capture.Stop()
+	if err := pause(ctx, calm); err != nil {
 		return nil, err
 	}
-	before := map[*testnet.Host]time.Duration{}
+	type state struct {
+		cpu            time.Duration
+		sent, received uint64
+	}
+	look := func(h *testnet.Host) (s state, rss int64, err error) {
+		if s.cpu, rss, err = usage(r.System.Pids(h)); err != nil {
+			return s, 0, err
+		}
+		s.sent, s.received, err = h.Packets(testnet.Front)
+		return s, rss, err
+	}
+	before := map[*testnet.Host]state{}
 	start := boottime.Now()
 	for _, h := range r.Lab.Nodes() {
-		if before[h], _, err = usage(r.System.Pids(h)); err != nil {
+		if before[h], _, err = look(h); err != nil {
 			return nil, err
 		}
 	}
-	if err := wait(b.idle); err != nil {
+	if err := pause(ctx, b.idleFor); err != nil {
 		return nil, err
 	}
+	name := p.Name()
+	if mine, ok := p.(trial.Raftvip); ok {
+		mine.Voters = 0 // they have a column
+		name = mine.Name()
+	}
 	for _, h := range r.Lab.Nodes() {
-		cpu, rss, err := usage(r.System.Pids(h))
+		now, rss, err := look(h)
 		if err != nil {
 			return nil, err
 		}
-		d := boottime.Now() - start
+		end := boottime.Now()
+		per := func(n uint64) float64 { return float64(n) / (end - start).Seconds() }
 		cs = append(cs, cost{
-			Product: p.Name(), Node: h.Name(), Owner: h == owner, For: d, RSS: rss,
-			CPU: 100 * float64(cpu-before[h]) / float64(d),
+			Product: name, Ours: ours(p), Voters: p.Nodes(), Addresses: addresses, Node: h.Name(), Owner: h == owner,
+			CPU: 100 * float64(now.cpu-before[h].cpu) / float64(end-start), RSS: rss,
+			Sent: per(now.sent - before[h].sent), Received: per(now.received - before[h].received),
+			For: end - start, Stall: r.Control.Within(start, end),
 		})
 	}
 	return cs, nil
@@ -135,6 +151,23 @@ func usage(pids []int) (cpu time.Duration, rss int64, err error) {
 	return cpu, rss, nil
 }
 
+// sizeStep is a step: the programs' files, and the start of a single node.
+func (b *bench) sizeStep(n int) step {
+	const per = 2 * time.Second
+	return step{
+		section: "size", name: "size, and start-up of a single node", takes: opening + per*time.Duration(n),
+		run: func(ctx context.Context) error {
+			b.rep.Sizes = map[string]int64{"raftvip": size(b.binary)}
+			if path, err := exec.LookPath("keepalived"); err == nil {
+				b.rep.Sizes["keepalived"] = size(path)
+			}
+			samples, err := b.starts(ctx, n, per)
+			b.rep.Startup = timingOf(samples, b.threshold)
+			return err
+		},
+	}
+}
+
 func size(path string) int64 {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -145,38 +178,38 @@ func size(path string) int64 {
 
 // starts measures, on a single node, the time from starting the daemon until the
 // network is answered.
-func (b *bench) starts(ctx context.Context, rep *report) error {
-	var ds []time.Duration
-	p := b.raftvip(0, 1)
-	note("start-up of a single node ...")
+func (b *bench) starts(ctx context.Context, n int, per time.Duration) (samples []sample, err error) {
+	p := b.raftvip(0)
+	p.Voters = 1
 	r, err := trial.Open(ctx, p, trial.Setup{})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer r.Close()
+	defer func() { err = errors.Join(err, r.Close()) }()
 	h := r.Lab.Node(0)
-	for range b.n {
+	for range n {
 		if _, err := r.Settle(ctx); err != nil {
-			return err
+			return samples, err
 		}
 		if err := r.System.Term(h); err != nil {
-			return err
+			return samples, err
 		}
 		from := boottime.Now()
 		if err := r.System.Start(h); err != nil {
-			return err
+			return samples, err
 		}
 		err := testnet.WaitFor(ctx, "the single node to answer", func() error {
-			if as := r.Prober.Since(from); len(as) > 0 {
-				ds = append(ds, as[0].At-from)
-				return nil
+			as := r.Prober.Since(from)
+			if len(as) == 0 {
+				return errors.New("no answer yet")
 			}
-			return fmt.Errorf("no answer yet")
+			samples = append(samples, sample{as[0].At - from, r.Control.Within(from, as[0].At)})
+			return nil
 		})
 		if err != nil {
-			return err
+			return samples, err
 		}
+		b.plan.advance(per)
 	}
-	rep.Startup = trial.Summarize(ds)
-	return nil
+	return samples, nil
 }

@@ -1,7 +1,9 @@
-// Command bench measures raftvip and keepalived in one run: the gap a client sees
-// when the owner fails or is told to move, and what each costs. It needs root. It
-// prints and judges nothing: timing depends on the machine, whose stalls are
-// printed beside.
+// Command bench measures raftvip and keepalived in one run: the gap a client sees,
+// elections, takeovers of many addresses, false failovers under load, and what
+// both cost. It needs root. Results are written as Markdown and JSON, after each
+// step, with the targets of DESIGN.md beside them. A missed target is a result; the
+// exit code is 1 if two raftvip nodes answered for one address or if a step that
+// is not about keepalived alone could not be done. See docs/bench/README.md.
 package main
 
 import (
@@ -21,98 +23,49 @@ import (
 	"github.com/raftvip/raftvip/internal/e2e"
 )
 
-type options struct {
-	n          int
-	heartbeats string
-	adverts    string
-	faults     string
-	idle       time.Duration
-	json       string
-	commit     string
-}
-
 func main() {
-	var o options
-	flag.IntVar(&o.n, "n", 10, "trials of each")
-	flag.StringVar(&o.heartbeats, "heartbeats", "1s,300ms,100ms,50ms", "heartbeat `TIMEOUTS` of raftvip; may be empty")
-	flag.StringVar(&o.adverts, "adverts", "v2/1s,v3/100ms,v3/10ms", "VRRP versions and advert `INTERVALS` of keepalived; may be empty")
-	flag.StringVar(&o.faults, "faults", "kill,power,freeze,isolate,term,transfer", "`FAULTS`, separated by commas; may be empty")
-	flag.DurationVar(&o.idle, "idle", 10*time.Second, "over how long idle processor time is measured; 0 for not at all")
-	flag.StringVar(&o.json, "json", "", "write all results to this `FILE`")
-	flag.StringVar(&o.commit, "commit", "", "what is measured (default: ask git)")
-	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, o); err != nil {
+	o, err := parseOptions(os.Args[1:], os.Stderr)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return
+	case err != nil:
 		fmt.Fprintln(os.Stderr, "error:", err)
-		stop()
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err = run(ctx, o)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
 	}
-}
-
-func list(s string) []string {
-	if s == "" {
-		return nil
-	}
-	return strings.Split(s, ",")
 }
 
 // bench is one run.
 type bench struct {
 	options
-	heartbeat []time.Duration
-	advert    []trial.Keepalived
-	fault     []trial.Fault
-	binary    string
-	pins      string
-}
-
-func (o options) parse() (*bench, error) {
-	b := &bench{options: o}
-	if o.n < 1 {
-		return nil, errors.New("-n: must be at least 1")
-	}
-	for _, s := range list(o.heartbeats) {
-		h, err := time.ParseDuration(s)
-		if err != nil {
-			return nil, fmt.Errorf("-heartbeats: %w", err)
-		}
-		b.heartbeat = append(b.heartbeat, h)
-	}
-	for _, s := range list(o.adverts) {
-		v, interval, _ := strings.Cut(s, "/")
-		d, err := time.ParseDuration(interval)
-		version := map[string]int{"v2": 2, "v3": 3}[v]
-		if err != nil || version == 0 {
-			return nil, fmt.Errorf("-adverts: %q: must be like v3/100ms", s)
-		}
-		b.advert = append(b.advert, trial.Keepalived{Version: version, Advert: d})
-	}
-	var err error
-	if b.fault, err = trial.Find(list(o.faults)...); err != nil {
-		return nil, fmt.Errorf("-faults: %w", err)
-	}
-	return b, nil
+	binary string
+	pins   string
+	plan   *plan
+	rep    *report
 }
 
 func run(ctx context.Context, o options) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("network namespaces need root")
 	}
-	b, err := o.parse()
-	if err != nil {
-		return err
-	}
-	rep := report{Env: trial.Environment(ctx, o.commit), N: o.n}
-	if rep.Env.Keepalived == "" {
+	env := trial.Environment(ctx, o.commit)
+	if env.Keepalived == "" {
 		fmt.Fprintln(os.Stderr, "keepalived is not installed: nothing to compare with")
-		b.advert = nil
+		o.adverts = nil
 	}
 	dir, err := os.MkdirTemp("", "raftvip-bench-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
+	b := &bench{options: o}
+	b.rep = &report{Env: env, Dirty: env.Dirty(), Flags: o.args, Threshold: o.threshold}
 	fmt.Fprintln(os.Stderr, "building raftvip ...")
 	if b.binary, err = release(ctx, dir); err != nil {
 		return err
@@ -124,20 +77,47 @@ func run(ctx context.Context, o options) (err error) {
 	defer func() { err = errors.Join(err, pins.Close()) }()
 	b.pins = pins.Dir
 
-	if err := b.gaps(ctx, &rep); err != nil {
+	b.plan = &plan{out: os.Stderr, now: time.Now}
+	if b.plan.steps, err = b.steps(); err != nil {
 		return err
 	}
-	if err := b.costs(ctx, &rep); err != nil {
-		return err
+	fmt.Fprintf(os.Stderr, "%d steps, about %s on a quiet machine with two processors; results go to %s\n",
+		len(b.plan.steps), short(b.plan.total()), filepath.Join(o.out, b.rep.name()+".md"))
+	var failed []error
+	err = b.plan.run(ctx, func() error { return b.rep.save(o.out) }, func(s step, e error) {
+		if ctx.Err() != nil {
+			return // it was ended, it has not failed
+		}
+		e = fmt.Errorf("%s: %s: %s", s.section, s.name, brief(e))
+		b.plan.note("failed: %v", e)
+		b.rep.Errors = append(b.rep.Errors, e.Error())
+		if !s.theirs {
+			failed = append(failed, e)
+		}
+	})
+	b.rep.Complete = err == nil
+	if e := b.rep.save(o.out); e != nil {
+		return errors.Join(err, e)
 	}
-	if err := b.starts(ctx, &rep); err != nil {
-		return err
+	b.rep.markdown(os.Stdout)
+	if ctx.Err() == nil {
+		err = errors.Join(append(failed, err)...)
 	}
-	rep.print(os.Stdout)
-	if o.json != "" {
-		return trial.WriteJSON(o.json, rep)
+	return errors.Join(b.rep.verdict(), err)
+}
+
+// brief is the text of an error on one line that can be read: a daemon's last
+// output may be part of it.
+func brief(err error) string {
+	if err == nil {
+		return ""
 	}
-	return nil
+	const most = 400
+	text := strings.Join(strings.Fields(err.Error()), " ")
+	if len(text) > most {
+		text = text[:most/2] + " ... " + text[len(text)-most/2:]
+	}
+	return text
 }
 
 // release builds the program as it is installed, without symbols.
@@ -153,10 +133,3 @@ func release(ctx context.Context, dir string) (string, error) {
 	}
 	return path, nil
 }
-
-func (b *bench) raftvip(h time.Duration, voters int) trial.Raftvip {
-	return trial.Raftvip{Binary: b.binary, PinDir: b.pins, Heartbeat: h, Voters: voters}
-}
-
-// note tells that something goes on.
-func note(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }

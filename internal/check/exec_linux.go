@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/raftvip/raftvip/internal/sched"
 )
 
 // errStopped is the outcome of runs that the end of the runner has prevented.
@@ -53,7 +55,10 @@ func (r *execRunner) run(ctx context.Context) {
 		runtime.UnlockOSThread()
 		return
 	}
-	// Never unlocked, so that the thread ends with this goroutine.
+	// Never unlocked, so that the thread ends with this goroutine. What the daemon's
+	// urgency is for does not include its scripts; one that cannot lay it off has
+	// them run with it.
+	_ = sched.Ordinary()
 	defer r.pipes.close()
 	defer close(r.stopped)
 	for {

@@ -19,7 +19,7 @@ func TestReferenceFile(t *testing.T) {
 	if len(diags) > 0 {
 		t.Fatal(list(diags))
 	}
-	if len(cfg.Instances) != 2 || len(cfg.Raft.Peers) != 3 {
+	if len(cfg.Instances) != 3 || len(cfg.Raft.Peers) != 3 {
 		t.Errorf("%+v", cfg)
 	}
 	// It says that it shows the defaults.
@@ -43,13 +43,15 @@ func hasKeywords(t *testing.T, name string, pattern func(keyword string) string)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for block, keywords := range config.Supported() {
-		for _, k := range keywords {
-			if block == "raft" && k == "tls" {
-				continue // an error in this version
-			}
-			if !regexp.MustCompile(pattern(k)).Match(text) {
-				t.Errorf("%s lacks %s of %s", name, k, block)
+	for _, all := range []map[string][]string{config.Supported(), config.SupportedVRRP()} {
+		for block, keywords := range all {
+			for _, k := range keywords {
+				if block == "raft" && k == "tls" || k == "auth_hmac" {
+					continue // an error in this version
+				}
+				if !regexp.MustCompile(pattern(k)).Match(text) {
+					t.Errorf("%s lacks %s of %s", name, k, block)
+				}
 			}
 		}
 	}
@@ -62,6 +64,23 @@ func TestSupportedKeywordsAreRead(t *testing.T) {
 			text := k
 			if block != "top level" {
 				text = fmt.Sprintf("%s x {\n%s\n}", block, k)
+			}
+			_, diags := config.LoadBytes("x", []byte(text), machine())
+			if out := list(diags); strings.Contains(out, "unknown") || strings.Contains(out, k+": accepted") {
+				t.Errorf("%s in %s: %s", k, block, out)
+			}
+		}
+	}
+}
+
+// The same with those that only VRRP uses, in a file where it is on.
+func TestSupportedVRRPKeywordsAreRead(t *testing.T) {
+	for block, keywords := range config.SupportedVRRP() {
+		for _, k := range keywords {
+			in := "vrrp_instance x {\nvrrp hybrid\n%s\n}\n"
+			text := fmt.Sprintf(in, k)
+			if block != "vrrp_instance" {
+				text = fmt.Sprintf(in, "") + fmt.Sprintf("%s {\n%s\n}", block, k)
 			}
 			_, diags := config.LoadBytes("x", []byte(text), machine())
 			if out := list(diags); strings.Contains(out, "unknown") || strings.Contains(out, k+": accepted") {

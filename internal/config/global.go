@@ -43,7 +43,7 @@ func (l *loader) globalDefs(n *keepalived.Node) {
 		"vrrp_gna_interval":  {read: l.setSeconds(&g.GARP.GNAInterval, "0", "4294")},
 	}
 	l.garpStatements(known, "vrrp_", &g.GARP, nil)
-	l.statements(ctxGlobal, n.Block, known)
+	l.statements(ctxGlobal, l.splitVRRP(n.Block), known)
 }
 
 // garpStatements adds the four garp_master_* keywords. written, if not nil,

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"maps"
 	"time"
 
 	"github.com/raftvip/raftvip/internal/keepalived"
@@ -13,6 +14,8 @@ const defaultScriptInterval = time.Second
 type instanceBlock struct {
 	*Instance
 	garp            []func(*GARP) // the instance's own settings over the global ones
+	vrrp            *vrrpBlock    // nil: off
+	advertPos       Pos
 	interfacePos    Pos
 	vridPos         Pos
 	priorityWritten bool
@@ -35,7 +38,12 @@ func (l *loader) vrrpInstance(n *keepalived.Node) {
 	l.instanceNames[name] = n.Pos
 
 	in := &instanceBlock{Instance: &Instance{Pos: n.Pos, Name: name, Priority: 100, AdvertInt: time.Second}}
-	l.statements(ctxInstance, n.Block, l.instanceStatements(in))
+	known := l.instanceStatements(in)
+	if mode, pos := l.vrrpMode(n.Block); mode != "" {
+		in.vrrp = &vrrpBlock{VRRP: VRRP{Pos: pos, Mode: mode, TTL: 255}, positions: map[string]Pos{}}
+		maps.Copy(known, l.vrrpStatements(in.vrrp))
+	}
+	l.statements(ctxInstance, n.Block, known)
 	if len(in.Addresses) > 1 {
 		// virtual_ipaddress first, whatever the order in the file.
 		var first, excluded []Address
@@ -80,7 +88,11 @@ func (l *loader) instanceStatements(in *instanceBlock) map[string]statement {
 				in.Priority = v
 			}
 		}},
-		"advert_int": {read: l.setSeconds(&in.AdvertInt, "0.01", "255")},
+		"advert_int": {read: func(n *keepalived.Node) {
+			in.advertPos = n.Pos
+			l.setSeconds(&in.AdvertInt, "0.01", "255")(n)
+		}},
+		"vrrp": {read: l.readVRRPMode},
 		"virtual_ipaddress": {block: true, many: true, read: func(n *keepalived.Node) {
 			in.Addresses = append(in.Addresses, l.addresses(n, false)...)
 		}},

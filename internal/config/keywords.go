@@ -14,6 +14,9 @@ const (
 	ctxInstance context = "vrrp_instance"
 	ctxScript   context = "vrrp_script"
 	ctxRaft     context = "raft"
+
+	// ctxAuthentication is a block of an instance; nothing else is found there.
+	ctxAuthentication context = "authentication"
 )
 
 var contexts = []context{ctxRoot, ctxGlobal, ctxInstance, ctxScript, ctxRaft}
@@ -35,10 +38,22 @@ var supported = map[context]map[string]bool{
 	ctxInstance: words(`state interface virtual_router_id priority advert_int virtual_ipaddress
 		virtual_ipaddress_excluded no_virtual_ipaddress track_script track_interface nopreempt preempt
 		preempt_delay dont_track_primary garp_master_delay garp_master_repeat garp_master_refresh
-		garp_master_refresh_repeat`),
+		garp_master_refresh_repeat vrrp`),
 	ctxScript: words("script interval timeout weight rise fall user"),
 	ctxRaft: words(`node_id listen advertise peers secret_file data_dir socket heartbeat_timeout
 		ownership guard witness on_quorum_loss tls`),
+}
+
+// supportedVRRP names the keywords that have an effect only where an instance
+// has "vrrp hybrid" or "vrrp only"; of global_defs, where any has.
+var supportedVRRP = map[context]map[string]bool{
+	ctxGlobal: words(`vrrp_mcast_group4 vrrp_mcast_group6 vrrp_skip_check_adv_addr vrrp_check_unicast_src
+		vrrp_lower_prio_no_advert vrrp_higher_prio_send_advert vrrp_owner_ignore_adverts vrrp_strict
+		v3_checksum_as_v2 vrrp_startup_delay vrrp_down_timer_adverts`),
+	ctxInstance: words(`version authentication auth_hmac unicast_src_ip mcast_src_ip track_src_ip unicast_peer
+		unicast_ttl check_unicast_src unicast_fault_no_peer mcast_dst_ip use_vmac vmac_xmit_base v3_checksum_as_v2
+		skip_check_adv_addr lower_prio_no_advert higher_prio_send_advert owner_ignore_adverts strict_mode
+		down_timer_adverts accept native_ipv6`),
 }
 
 func words(s string) map[string]bool {

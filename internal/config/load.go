@@ -88,6 +88,7 @@ type loader struct {
 	defaultInterfaceWritten bool
 	scripts                 map[string]*scriptBlock
 	instances               []*instanceBlock
+	globalVRRP              [][]*keepalived.Node // VRRP settings of each global_defs
 	instanceNames           map[string]Pos
 }
 

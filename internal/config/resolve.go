@@ -2,11 +2,13 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 )
 
 // resolve does what needs all blocks: order does not matter to raftvip, while
 // keepalived wants a script above the instances that use it.
 func (l *loader) resolve() {
+	global := l.vrrpGlobalDefs()
 	for _, in := range l.instances {
 		if in.Interface == "" && l.defaultInterfaceWritten {
 			in.Interface = l.cfg.Global.DefaultInterface
@@ -21,7 +23,8 @@ func (l *loader) resolve() {
 		}
 		l.resolvePreemption(in)
 		l.checkInterfaces(in)
-		if in.VirtualRouterID == 0 && in.vridPos == (Pos{}) {
+		l.resolveVRRP(in, global)
+		if in.VirtualRouterID == 0 && in.vridPos == (Pos{}) && in.vrrp == nil {
 			l.warnf(in.Pos, "vrrp_instance %s: no virtual_router_id; raftvip does not need it, keepalived and VRRP do (1 to 255)", shorten(in.Name))
 		}
 	}
@@ -170,6 +173,10 @@ func (l *loader) checkAddresses() {
 }
 
 func (l *loader) checkFamilies(in *instanceBlock) {
+	if in.vrrp != nil && in.VRRP.Version == 3 && !in.noAddresses && !slices.ContainsFunc(in.Addresses, func(a Address) bool { return !a.Excluded }) {
+		l.errorf(in.Pos, "vrrp_instance %s: no virtual_ipaddress; VRRP version 3 needs one, or no_virtual_ipaddress if that is intended", shorten(in.Name))
+		return
+	}
 	if len(in.Addresses) == 0 && !in.noAddresses {
 		l.warnf(in.Pos, "vrrp_instance %s: no address; write virtual_ipaddress, or no_virtual_ipaddress if that is intended", shorten(in.Name))
 		return
@@ -182,6 +189,9 @@ func (l *loader) checkFamilies(in *instanceBlock) {
 		if first == nil {
 			first = &in.Addresses[i]
 		} else if a.Prefix.Addr().Is4() != first.Prefix.Addr().Is4() {
+			if in.vrrp != nil {
+				return // an error already
+			}
 			l.warnf(a.Pos, "virtual_ipaddress: IPv4 and IPv6 in one instance; keepalived would refuse this address outside virtual_ipaddress_excluded")
 			return
 		}
@@ -205,10 +215,23 @@ func (l *loader) checkVRIDs() {
 		if len(in.Addresses) > 0 {
 			k.ipv6 = in.Addresses[0].Prefix.Addr().Is6()
 		}
-		if first, ok := uses[k]; ok {
+		if in.vrrp != nil {
+			k.ipv6 = in.VRRP.IPv6
+		}
+		if first, ok := uses[k]; ok && in.vrrp != nil && first.vrrp != nil {
+			if !apart(in.VRRP, first.VRRP) {
+				l.errorf(in.vridPos, "virtual_router_id %d: also used by vrrp_instance %s at %s; must be another one: both speak VRRP on %s", k.vrid, shorten(first.Name), first.vridPos, k.dev)
+			}
+		} else if ok {
 			l.warnf(in.vridPos, "virtual_router_id %d: also used by vrrp_instance %s at %s; raftvip does not mind, keepalived and VRRP refuse this on one interface", k.vrid, shorten(first.Name), first.vridPos)
 		} else {
 			uses[k] = in
 		}
 	}
+}
+
+// apart reports whether two virtual routers of one number on one interface cannot
+// hear each other's advertisements: both have peers, and none in common.
+func apart(a, b *VRRP) bool {
+	return len(a.Peers) > 0 && len(b.Peers) > 0 && !slices.ContainsFunc(a.Peers, func(p VRRPPeer) bool { return indexPeer(b.Peers, p.Addr) >= 0 })
 }

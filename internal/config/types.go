@@ -152,6 +152,8 @@ type Instance struct {
 	// DontTrackPrimary: the instance's own interface being down is no fault.
 	DontTrackPrimary bool
 	GARP             GARP
+	// VRRP is how the instance speaks VRRP; nil: not at all.
+	VRRP *VRRP
 }
 
 // Raft is the raft block: raftvip's own settings.

@@ -17,18 +17,29 @@ import (
 func instancesOf(c *config.Config) []cluster.Instance {
 	out := make([]cluster.Instance, 0, len(c.Instances))
 	for _, in := range c.Instances {
-		i := cluster.Instance{
-			Name: in.Name, Group: cluster.DefaultGroup, FromFile: true,
-			VirtualRouterID: in.VirtualRouterID, GARP: garpOf(in.GARP),
+		if in.VRRP != nil && in.VRRP.Mode == config.VRRPOnly {
+			continue // it is none of the cluster's
 		}
-		for _, a := range in.Addresses {
-			i.Addresses = append(i.Addresses, cluster.Address{
-				Prefix: a.Prefix, Excluded: a.Excluded, Dev: a.Dev, Brd: a.Brd, Scope: a.Scope, Label: a.Label,
-			})
-		}
-		out = append(out, i)
+		out = append(out, instanceOf(in))
 	}
 	return out
+}
+
+// instanceOf is an instance of a file as the cluster knows it.
+func instanceOf(in *config.Instance) cluster.Instance {
+	i := cluster.Instance{
+		Name: in.Name, Group: cluster.DefaultGroup, FromFile: true,
+		VirtualRouterID: in.VirtualRouterID, GARP: garpOf(in.GARP),
+	}
+	if in.VRRP != nil {
+		i.VRRP = string(in.VRRP.Mode)
+	}
+	for _, a := range in.Addresses {
+		i.Addresses = append(i.Addresses, cluster.Address{
+			Prefix: a.Prefix, Excluded: a.Excluded, Dev: a.Dev, Brd: a.Brd, Scope: a.Scope, Label: a.Label,
+		})
+	}
+	return i
 }
 
 func garpOf(g config.GARP) cluster.GARP {
@@ -89,6 +100,11 @@ func difference(have, want []cluster.Instance, heartbeatHave, heartbeatWant time
 		if h.VirtualRouterID != w.VirtualRouterID {
 			add("instance %s: virtual_router_id is %d in the file, %d in the cluster", w.Name, w.VirtualRouterID, h.VirtualRouterID)
 		}
+		if h.VRRP != w.VRRP {
+			add("instance %s: vrrp is %s in the file, %s in the cluster", w.Name, vrrpWord(w.VRRP), vrrpWord(h.VRRP))
+		} else if h.VRRP != "" && !sameOrder(h, w) {
+			add("instance %s: virtual_ipaddress has another order in the file than in the cluster", w.Name)
+		}
 		if h.GARP != w.GARP {
 			add("instance %s: the announcement schedule (garp_*) differs", w.Name)
 		}
@@ -104,6 +120,23 @@ func difference(have, want []cluster.Instance, heartbeatHave, heartbeatWant time
 		add("heartbeat_timeout is %s in the file, %s in the cluster", heartbeatWant, heartbeatHave)
 	}
 	return lines
+}
+
+func vrrpWord(mode string) string {
+	if mode == "" {
+		return "off"
+	}
+	return mode
+}
+
+// sameOrder tells whether two instances with the same addresses advertise them in
+// the same order.
+func sameOrder(a, b cluster.Instance) bool {
+	as, bs := advertised(a), advertised(b)
+	same := slices.Equal(as, bs)
+	slices.SortFunc(as, netip.Addr.Compare)
+	slices.SortFunc(bs, netip.Addr.Compare)
+	return same || !slices.Equal(as, bs)
 }
 
 func sameAddress(a, b cluster.Address) bool {

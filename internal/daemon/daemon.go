@@ -40,15 +40,18 @@ type Daemon struct {
 	started  time.Time
 	begun    config.Raft // what the daemon was started with
 
-	data   *cluster.DataDir
-	node   *cluster.Node
-	checks *check.Checks
-	host   *vip.Netlink
-	sender *vip.PacketAnnouncer
-	guard  *guard.Guard
-	keeper *vip.Keeper
-	owner  *owner
-	socket http.Handler
+	data    *cluster.DataDir
+	node    *cluster.Node
+	checks  *check.Checks
+	host    *vip.Netlink
+	sender  *vip.PacketAnnouncer
+	guard   *guard.Guard
+	journal *vip.Journal
+	keeper  *vip.Keeper
+	owner   *owner
+	hybrid  *hybrid // nil on a witness
+	plain   *plain  // nil on a witness
+	socket  http.Handler
 
 	leave context.CancelFunc
 
@@ -91,15 +94,18 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 		}
 	}()
 	id, secret, err := identity(d.data, d.config)
+	if errors.Is(err, cluster.ErrEmptyDataDir) && needsNoCluster(d.config) {
+		return d, d.openStandalone()
+	}
 	if err != nil {
 		return nil, err
 	}
 	if !id.Witness {
-		if err := d.openKernel(); err != nil {
+		if err := d.openKernel(d.config.Raft.Guard); err != nil {
 			return nil, err
 		}
 	}
-	gate := vip.NewGate(d.vipGuard(), groupNumber, nil)
+	gate := &gates{main: vip.NewGate(d.vipGuard(), groupNumber, nil)}
 	sink := newLeaseSink(gate, d.lateness())
 	cache, err := d.data.Cache()
 	if err != nil {
@@ -132,7 +138,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 
 // openKernel takes hold of the interfaces: the guard first, which takes over what
 // an earlier run left shut and keeps out a second daemon, then left-overs go.
-func (d *Daemon) openKernel() error {
+func (d *Daemon) openKernel(guardKind string) error {
 	if err := checkPrivileges(); err != nil {
 		return err
 	}
@@ -141,7 +147,7 @@ func (d *Daemon) openKernel() error {
 		return err
 	}
 	d.sender = vip.NewAnnouncer()
-	kind, err := guard.ParseKind(d.config.Raft.Guard)
+	kind, err := guard.ParseKind(guardKind)
 	if err != nil {
 		return err
 	}
@@ -206,30 +212,44 @@ func minHeartbeat(lateness time.Duration) time.Duration {
 	return time.Duration(float64(lateness) / (lease.Margin / 2)).Round(time.Millisecond)
 }
 
-func (d *Daemon) openOwner(gate *vip.Gate, sink *leaseSink) {
+func (d *Daemon) openOwner(gate *gates, sink *leaseSink) {
+	group := d.node.Group(cluster.DefaultGroup)
+	keeper := &shares{gates: gate, refresh: group.RefreshLease}
 	d.owner = &owner{
-		name: cluster.DefaultGroup, group: d.node.Group(cluster.DefaultGroup), node: d.node,
-		gate: gate, sink: sink, checks: d.checks, log: d.log.With("group", cluster.DefaultGroup), now: boottime.Now,
+		name: cluster.DefaultGroup, group: group, node: d.node,
+		gate: gate, sink: sink, keeper: keeper, checks: d.checks, report: d.groupReport, log: d.log.With("group", cluster.DefaultGroup), now: boottime.Now,
 		addresses: d.addresses, describe: d.describe, record: d.record,
 		requests: make(chan *moveRequest), beat: d.watch.beat,
 	}
 	if d.host == nil {
-		d.owner.keeper = noKeeper{}
+		keeper.main = noKeeper{}
 		return
 	}
 	kind := d.guard.Kind()
 	d.owner.silent = kind != guard.Lifetime && kind != guard.Off
-	d.keeper = vip.NewKeeper(vip.KeeperConfig{
-		Host: d.host, Announcer: d.sender, Guard: d.guard, Gate: gate, Group: groupNumber,
-		Logger: d.log, Journal: vip.NewJournal(d.journalPath()), Lifetime: d.guard.AddressLifetime(),
+	d.journal = vip.NewJournal(d.journalPath())
+	d.keeper = d.newKeeper(gate.main, groupNumber)
+	keeper.main = d.keeper
+	d.openHybrid(keeper)
+	d.openPlain()
+	d.owner.turned = d.plain.wake
+}
+
+// newKeeper makes a keeper beneath the guard.
+func (d *Daemon) newKeeper(gate *vip.Gate, number uint32) *vip.Keeper {
+	return vip.NewKeeper(vip.KeeperConfig{
+		Host: d.host, Announcer: d.sender, Guard: d.guard, Gate: gate, Group: number,
+		Logger: d.log, Journal: d.journal, Lifetime: d.guard.AddressLifetime(),
 	})
-	d.owner.keeper = d.keeper
 }
 
 // Run works until ctx ends, then releases, hands over, and returns. ready is
 // called once everything listens and ownership has been looked at.
 func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	defer d.closeParts()
+	if d.node == nil {
+		return d.runStandalone(ctx, ready)
+	}
 	ln, err := api.ListenSocket(d.config.Raft.Socket)
 	if err != nil {
 		return err
@@ -263,8 +283,12 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	nodes.Go(part("history", func() error { d.writeHistory(nodeCtx); return nil }))
 	if d.keeper != nil {
 		keepers.Go(part("addresses", func() error { return d.keeper.Run(keeperCtx) }))
+		keepers.Go(part("vrrp", func() error { return d.hybrid.run(keeperCtx) }))
 		keepers.Go(part("interfaces", func() error { d.followLinks(keeperCtx); return nil }))
 		keepers.Go(part("guard", func() error { return d.guard.Run(keeperCtx) }))
+	}
+	if d.plain != nil {
+		owners.Go(part("vrrp only", func() error { return d.plain.run(ownerCtx) }))
 	}
 	owners.Go(part("checks", func() error { return d.checks.Run(ownerCtx) }))
 	owners.Go(part("owner", func() error { return d.owner.run(ownerCtx) }))
@@ -329,7 +353,7 @@ func (d *Daemon) addresses(s *cluster.State) (addrs []vip.Address, schedule vip.
 	if d.host == nil {
 		return nil, schedule, nil
 	}
-	for _, p := range place(s.Instances, d.configuration(), d.currentLinks()) {
+	for _, p := range d.place(s.Instances) {
 		per := schedule
 		for _, in := range s.Instances {
 			if in.Name == p.instance && in.GARP != (cluster.GARP{}) {
@@ -406,12 +430,16 @@ func (d *Daemon) describe(h *hint) {
 	if d.guard != nil {
 		h.Guard = string(d.guard.Kind())
 	}
+	h.VRRP = d.hybrid.hints()
 }
 
 // driftLocked lists how the file differs from the cluster.
 func (d *Daemon) driftLocked() []string {
+	if d.node == nil {
+		return nil
+	}
 	s := d.node.State()
-	if !s.Founded() || d.path == "" || len(d.config.Instances) == 0 {
+	if !s.Founded() || d.path == "" || len(instancesOf(d.config)) == 0 {
 		return nil
 	}
 	return difference(s.Instances, instancesOf(d.config), s.Heartbeat.Configured, d.heartbeatOf(d.config))
@@ -433,11 +461,14 @@ func (d *Daemon) Reload(ctx context.Context, force bool) (api.ReloadResult, erro
 	sdNotify(sd.SdNotifyReloading)
 	defer sdNotify(sd.SdNotifyReady)
 	c, path, err := d.settings.LoadConfig()
+	if err == nil && d.node == nil && !needsNoCluster(c) {
+		err = errNeedsCluster
+	}
 	if err != nil {
 		d.mu.Lock()
 		d.reload = err
 		d.mu.Unlock()
-		d.owner.sink.notify()
+		d.look()
 		d.log.Error("reload changed nothing", "file", path, "error", err)
 		return api.ReloadResult{File: path}, err
 	}
@@ -445,10 +476,14 @@ func (d *Daemon) Reload(ctx context.Context, force bool) (api.ReloadResult, erro
 	d.config, d.path, d.loadedAt, d.reload = c, path, time.Now(), nil
 	d.mu.Unlock()
 	d.checks.Reload(c)
-	d.owner.sink.notify()
+	d.look()
 	result := api.ReloadResult{File: path, Warnings: append(diagnosticTexts(c.Warnings), needStart(d.begun, c.Raft)...)}
+	if d.node == nil {
+		d.log.Info("reloaded", "file", path)
+		return result, nil
+	}
 	s := d.node.State()
-	if path == "" || len(c.Instances) == 0 || !s.Founded() {
+	if path == "" || len(instancesOf(c)) == 0 || !s.Founded() {
 		d.log.Info("reloaded", "file", path)
 		return result, nil
 	}

@@ -73,3 +73,27 @@ func TestChooseTarget(t *testing.T) {
 		t.Errorf("nobody fit: %v does not say why", err)
 	}
 }
+
+// TestNewReign: a node that has seen its new term as a candidate still notices that
+// it leads, or it would not know that an operator moved the group here.
+func TestNewReign(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		term    uint64
+		leading bool
+		now     cluster.Standing
+		want    bool
+	}{
+		{"follows on", 4, false, cluster.Standing{Term: 4}, false},
+		{"new term, elected at once", 4, false, cluster.Standing{Term: 5, Leading: true}, true},
+		{"candidate", 4, false, cluster.Standing{Term: 5}, true},
+		{"elected after a turn as candidate", 5, false, cluster.Standing{Term: 5, Leading: true}, true},
+		{"leads on", 5, true, cluster.Standing{Term: 5, Leading: true}, false},
+		{"leads again at once", 5, true, cluster.Standing{Term: 7, Leading: true}, true},
+		{"stepped down in its term", 5, true, cluster.Standing{Term: 5}, true},
+	} {
+		if got := newReign(tt.term, tt.leading, tt.now); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
+}

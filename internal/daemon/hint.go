@@ -3,6 +3,7 @@ package daemon
 import (
 	"cmp"
 	"encoding/json"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -17,11 +18,21 @@ type hint struct {
 	// Faults are those that no check knows of, such as an address without an interface.
 	Faults []string `json:"faults,omitempty"`
 	Owning bool     `json:"owning"`
+	// VRRP is what the node is in its hybrid instances, by name.
+	VRRP map[string]vrrpHint `json:"vrrp,omitempty"`
 	// What follows is for status only.
 	Program     string   `json:"program,omitempty"`
 	Drift       []string `json:"drift,omitempty"`
 	ConfigError string   `json:"config_error,omitempty"`
 	Guard       string   `json:"guard,omitempty"`
+}
+
+// A vrrpHint is what a node is in one hybrid instance.
+type vrrpHint struct {
+	// Source is the address from which it speaks.
+	Source netip.Addr `json:"source"`
+	// Master: it is VRRP master.
+	Master bool `json:"master,omitempty"`
 }
 
 // faults are all reasons for which the node cannot own.

@@ -72,10 +72,13 @@ type owner struct {
 	name   string
 	group  mover
 	node   membership
-	gate   *vip.Gate
+	gate   *gates
 	sink   *leaseSink
-	keeper addressKeeper
+	keeper *shares
+	hybrid *hybrid // the VRRP half
 	checks *check.Checks
+	// report is what the checks say about the group's instances.
+	report func() check.Report
 	log    *slog.Logger
 	now    func() time.Duration
 	// silent: the guard silences the addresses the moment the gate is shut, so
@@ -90,10 +93,13 @@ type owner struct {
 	requests chan *moveRequest
 	// beat is called at each turn of the loop: the watchdog's food.
 	beat func()
+	// turned, if not nil, is told of each turn: something may have changed.
+	turned func()
 
 	// What follows belongs to the loop.
 	policy   policy.State
-	term     uint64 // the term that policy and held belong to
+	term     uint64 // the term that policy and held belong to,
+	leading  bool   // and whether this node led in it
 	held     bool   // moved here by an operator: nobody preempts
 	state    ownership
 	pauseEnd time.Duration // no hand-over before
@@ -151,16 +157,21 @@ func (o *owner) run(ctx context.Context) error {
 // turn looks at everything once and acts. It returns when to look again.
 func (o *owner) turn(ctx context.Context) time.Duration {
 	o.beat()
+	if o.turned != nil {
+		o.turned()
+	}
 	s := o.node.State()
 	self := o.node.Self().NodeID
+	o.hybrid.follow(s, o.state == owning)
 	addrs, schedule, faults := o.addresses(s)
+	faults = append(faults, o.hybrid.faults()...)
 	if fault := o.node.DiskFault(); fault != "" {
 		faults = append(faults, fault)
 	}
 	o.publishHint(faults)
 	standing := o.standing()
-	if standing.Term != o.term || !standing.Leading {
-		o.policy, o.term = policy.State{}, standing.Term
+	if newReign(o.term, o.leading, standing) {
+		o.policy, o.term, o.leading = policy.State{}, standing.Term, standing.Leading
 		o.held, o.silentAt, o.ledFrom = false, nil, o.now()
 		if standing.Leading {
 			r, _ := o.group.LastRelease()
@@ -178,7 +189,9 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 				in.self = n
 			}
 		}
-		o.policy, in.decision = policy.Step(o.policy, now, self, o.state == owning, nodes)
+		// Where an operator moved the group to, nobody takes it from, also before the
+		// lease is confirmed and it is owned.
+		o.policy, in.decision = policy.Step(o.policy, now, self, o.state == owning || o.held, nodes)
 		in.handover = in.decision.Transfer && now >= o.pauseEnd
 		next = min(next, in.decision.NextCheck)
 	}
@@ -198,10 +211,17 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 			next = min(next, left+time.Millisecond)
 		}
 	default:
-		o.becomeStandby(why, addrs, schedule)
+		o.becomeStandby(why, addrs, schedule, standing)
 	}
 	o.setView(why, faults)
 	return max(next, time.Millisecond)
+}
+
+// newReign tells whether this node has begun or ceased to lead since the last turn.
+// The term alone does not tell: it is new before the election is won, and a turn may
+// come in between.
+func newReign(term uint64, leading bool, now cluster.Standing) bool {
+	return now.Term != term || now.Leading != leading
 }
 
 // standing is the group's, with the lease shortened by the guard's lateness: the
@@ -255,7 +275,7 @@ func (o *owner) silentPeers(s *cluster.State) []string {
 }
 
 func (o *owner) publishHint(faults []string) {
-	h := hint{Check: o.checks.Report(), Faults: faults, Owning: o.state == owning}
+	h := hint{Check: o.report(), Faults: faults, Owning: o.state == owning}
 	o.describe(&h)
 	o.hint = h
 	b, err := json.Marshal(h)
@@ -273,6 +293,7 @@ func (o *owner) becomeOwner(term uint64, why string, addrs []vip.Address, schedu
 		o.group.RefreshLease()
 	}
 	// Nothing that could wait stands before this: the addresses are down.
+	o.hybrid.decide(true, false)
 	o.keeper.Set(vip.Wanted{Own: true, Term: term, Addresses: addrs, Schedule: schedule})
 	if o.state != owning {
 		o.state, o.tookAt, o.arrived = owning, o.now(), false
@@ -291,7 +312,7 @@ func (o *owner) arrive(term uint64) {
 		return
 	}
 	for _, a := range k.Addresses {
-		if a.Wanted && !a.Present && a.Err == nil && a.Why == "" {
+		if a.Wanted && !a.Present && a.Err == nil && a.Why == "" && !o.keeper.waits(a.Prefix.Addr()) {
 			return
 		}
 	}
@@ -331,8 +352,9 @@ func (o *owner) explain(s *cluster.State, term uint64) (from, reason string, gap
 	return from, "election after a restart", vacant
 }
 
-// becomeStandby silences the addresses at once and has them deleted.
-func (o *owner) becomeStandby(why string, addrs []vip.Address, schedule vip.Schedule) {
+// becomeStandby silences the addresses at once and has them deleted. The VRRP peers
+// are told unless a member goes on.
+func (o *owner) becomeStandby(why string, addrs []vip.Address, schedule vip.Schedule, standing cluster.Standing) {
 	if o.state == owning {
 		o.gate.Shut()
 		o.state = standby
@@ -343,6 +365,7 @@ func (o *owner) becomeStandby(why string, addrs []vip.Address, schedule vip.Sche
 		}
 	}
 	o.keeper.Set(vip.Wanted{Own: false, Addresses: addrs, Schedule: schedule})
+	o.hybrid.decide(false, !standing.Leading && standing.LeaderID != "")
 }
 
 // handOver is a planned move. The gate is shut first; a release never waits for
@@ -370,6 +393,9 @@ func (o *owner) handOver(ctx context.Context, to, reason string, manual bool) er
 		o.pauseEnd = o.now() + handoverPause
 		return err
 	}
+	// Until now the VRRP peers were told that this node is master, as the member is
+	// from now on: they see one master all the time.
+	o.hybrid.decide(false, true)
 	return nil
 }
 
@@ -438,6 +464,8 @@ func (o *owner) shutdown() {
 	o.state = standby
 	addrs, schedule, _ := o.addresses(s)
 	o.keeper.Set(vip.Wanted{Own: false, Addresses: addrs, Schedule: schedule})
+	// Who still speaks when this returns has nobody to hand over to.
+	defer o.hybrid.decide(false, false)
 	if !standing.Leading || len(s.Nodes) < 2 {
 		return
 	}
@@ -476,5 +504,5 @@ func (o *owner) View() ownerView {
 
 // faultsNow returns why this node cannot own, as of the loop's last turn.
 func (o *owner) faultsNow() []string {
-	return append(o.checks.Report().Faults, o.View().faults...)
+	return append(slices.Clone(o.report().Faults), o.View().faults...)
 }

@@ -2,14 +2,12 @@ package daemon
 
 import (
 	"time"
-
-	"github.com/raftvip/raftvip/vip"
 )
 
-// A leaseSink carries the lease of a group to its gate, on the goroutine that
+// A leaseSink carries the lease of a group to its gates, on the goroutine that
 // learnt of it: a renewal or a revocation never waits for the owner loop.
 type leaseSink struct {
-	gate *vip.Gate
+	gate *gates
 	// lateness is by how much the guard may silence the addresses late; the lease
 	// is shortened by it.
 	lateness time.Duration
@@ -18,7 +16,7 @@ type leaseSink struct {
 	wake chan struct{}
 }
 
-func newLeaseSink(gate *vip.Gate, lateness time.Duration) *leaseSink {
+func newLeaseSink(gate *gates, lateness time.Duration) *leaseSink {
 	return &leaseSink{gate: gate, lateness: lateness, wake: make(chan struct{}, 1)}
 }
 

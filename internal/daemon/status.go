@@ -33,6 +33,7 @@ func (d *Daemon) Status() api.Status {
 	}
 	st.Nodes = d.nodeStatus(s, standing)
 	st.Groups = []api.Group{d.groupStatus(s, standing)}
+	st.VRRP = d.virtualRouters()
 	st.Warnings = d.warnings(st)
 	return st
 }
@@ -87,7 +88,7 @@ func (d *Daemon) groupStatus(s *cluster.State, standing cluster.Standing) api.Gr
 	g.Why = whyOwner(s, g.Owner, view, standing)
 	placed := make(map[string]placement)
 	if d.host != nil {
-		for _, p := range place(s.Instances, d.configuration(), d.currentLinks()) {
+		for _, p := range d.place(s.Instances) {
 			placed[p.address.Prefix.Addr().String()] = p
 		}
 	}
@@ -105,17 +106,10 @@ func (d *Daemon) groupStatus(s *cluster.State, standing cluster.Standing) api.Gr
 				if k.Prefix.Addr() != a.Prefix.Addr() {
 					continue
 				}
-				out.Announced = k.Announced
-				if k.Present {
-					out.State = "present"
-				}
-				switch {
-				case k.Err != nil:
-					out.Problem = k.Err.Error()
-				case k.Why != "":
-					out.Problem = k.Why
-				case k.AnnounceErr != nil:
-					out.Problem = k.AnnounceErr.Error()
+				kept := keptAddress(in.Name, k)
+				out.Announced, out.State = kept.Announced, kept.State
+				if kept.Problem != "" {
+					out.Problem = kept.Problem
 				}
 			}
 			g.Addresses = append(g.Addresses, out)
@@ -265,6 +259,7 @@ func (d *Daemon) warnings(st api.Status) []string {
 			}
 		}
 	}
+	w = append(w, vrrpWarnings(st.VRRP)...)
 	w = append(w, st.Guard.Warnings...)
 	return slices.Compact(w)
 }

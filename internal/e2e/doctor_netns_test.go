@@ -204,7 +204,7 @@ func TestDoctorSilence(t *testing.T) {
 	type finding = doctor.Finding
 
 	// A service that only the owner can start.
-	listen(t, o, vip4.String())
+	serveOn(t, o, vip4.String())
 	says(t, gone, expectation{findings: []finding{
 		{Check: doctor.CheckSysctl, Node: gone.Name, Peer: o.Name, Result: doctor.Warn, Seen: "ip_nonlocal_bind is 0"},
 		{Check: doctor.CheckSysctl, Node: other.Name, Peer: o.Name, Result: doctor.Warn, Seen: "ip_nonlocal_bind is 0"},
@@ -241,8 +241,8 @@ func TestDoctorSilence(t *testing.T) {
 	}})
 }
 
-// listen has something listen on an address of the node until the test ends.
-func listen(t *testing.T, n *Node, address string) {
+// serveOn has something listen on an address of the node until the test ends.
+func serveOn(t *testing.T, n *Node, address string) {
 	t.Helper()
 	var ln net.Listener
 	must(t, n.Host.Do(func() (err error) {

@@ -29,8 +29,8 @@ type Node struct {
 	// User, if not 0, is the user that the daemon and its commands run as. The
 	// node's directory is made theirs.
 	User uint32
-	// RunArgs are further arguments of run.
-	RunArgs []string
+	// RunArgs are further arguments of run, Env further environment of the daemon.
+	RunArgs, Env []string
 	// OwnPIDs: the daemon and its scripts see only the processes of the host.
 	OwnPIDs bool
 
@@ -53,7 +53,7 @@ func (n *Node) args(args ...string) []string {
 // Start starts the daemon.
 func (n *Node) Start(args ...string) error {
 	p, err := n.Host.Start(testnet.Cmd{
-		Name: n.Name, Args: n.args(slices.Concat([]string{"run"}, n.RunArgs, args)...), Env: noEnv, OwnPIDs: n.OwnPIDs, User: n.User,
+		Name: n.Name, Args: n.args(slices.Concat([]string{"run"}, n.RunArgs, args)...), Env: slices.Concat(noEnv, n.Env), OwnPIDs: n.OwnPIDs, User: n.User,
 	})
 	if err != nil {
 		return err

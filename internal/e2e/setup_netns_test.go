@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -60,6 +61,11 @@ type setup struct {
 	vips  []netip.Addr // probed all the time; default is vip4
 	// unprobed: the prober may see no answer at all, as where nothing is ever up.
 	unprobed bool
+	// rivals are further hosts, without a node: other VRRP routers. Promise P1 is not
+	// about them.
+	rivals int
+	// unjudged: promise P1 does not hold, and the test is about that.
+	unjudged bool
 }
 
 // vip4 is the address of most tests.
@@ -73,7 +79,7 @@ func newCluster(t *testing.T, s setup) *Cluster {
 	t.Parallel()
 	slots <- struct{}{}
 	t.Cleanup(func() { <-slots })
-	lab := testnet.ForTest(t, testnet.Options{Nodes: s.nodes})
+	lab := testnet.ForTest(t, testnet.Options{Nodes: s.nodes + s.rivals})
 	if len(s.vips) == 0 {
 		s.vips = []netip.Addr{vip4}
 	}
@@ -83,12 +89,38 @@ func newCluster(t *testing.T, s setup) *Cluster {
 	}
 	t.Cleanup(func() {
 		p.Stop()
-		if s.unprobed && p.Stats().Answers == 0 {
+		if s.unjudged || s.unprobed && p.Stats().Answers == 0 {
 			return
 		}
-		testnet.MustHoldP1(t, p)
+		if s.rivals == 0 {
+			testnet.MustHoldP1(t, p)
+			return
+		}
+		mustHoldP1Among(t, p, lab.Nodes()[:s.nodes])
 	})
-	return New(lab, path, s.names...)
+	c := New(lab, path, s.names...)
+	c.Nodes = c.Nodes[:s.nodes]
+	return c
+}
+
+// mustHoldP1Among is testnet.MustHoldP1 for some hosts only.
+func mustHoldP1Among(t *testing.T, p *testnet.Prober, hosts []*testnet.Host) {
+	t.Helper()
+	var answers []testnet.Answer
+	for _, a := range p.Answers() {
+		if slices.ContainsFunc(hosts, func(h *testnet.Host) bool { return h.Name() == a.Holder }) {
+			answers = append(answers, a)
+		}
+	}
+	st := p.Stats()
+	switch err := testnet.CheckP1(answers, testnet.DefaultWindow).Err(); {
+	case err != nil:
+		t.Errorf("%v (%d probes, %v)", err, st.Probes, st.Cadence)
+	case len(answers) == 0:
+		t.Error("P1 not judged: no answer was seen")
+	case st.Dropped > 0:
+		t.Error("P1 not judged: the observer lost packets")
+	}
 }
 
 // newFormed is newCluster with all nodes running.

@@ -200,3 +200,17 @@ func onThread(f func() error) error {
 	}()
 	return <-done
 }
+
+// Packets returns how many packets the host has sent and received on the network
+// so far, as its link counts them.
+func (h *Host) Packets(n Network) (sent, received uint64, err error) {
+	link, err := h.nl.LinkByIndex(h.links[n])
+	if err != nil {
+		return 0, 0, fmt.Errorf("count packets of %s: %w", h.name, err)
+	}
+	s := link.Attrs().Statistics
+	if s == nil {
+		return 0, 0, fmt.Errorf("count packets of %s: the link has no statistics", h.name)
+	}
+	return s.TxPackets, s.RxPackets, nil
+}

@@ -21,6 +21,8 @@ type Env struct {
 	CPUs       int       `json:"cpus"`
 	Go         string    `json:"go"`
 	Keepalived string    `json:"keepalived"` // "" if there is none
+	// Load is the load average over the last minute before the start.
+	Load float64 `json:"load_average"`
 }
 
 // Environment describes the machine. The commit is read from git unless it is given.
@@ -38,6 +40,9 @@ func Environment(ctx context.Context, commit string) Env {
 		e.Kernel = unix.ByteSliceToString(u.Release[:])
 	}
 	e.Keepalived, _ = Installed(ctx)
+	if b, err := os.ReadFile("/proc/loadavg"); err == nil {
+		_, _ = fmt.Sscan(string(b), &e.Load)
+	}
 	return e
 }
 
@@ -47,8 +52,11 @@ func (e Env) String() string {
 	if k == "" {
 		k = "no keepalived"
 	}
-	return fmt.Sprintf("raftvip %s, Linux %s, %d CPUs, %s, %s", e.Commit, e.Kernel, e.CPUs, e.Go, k)
+	return fmt.Sprintf("raftvip %s, Linux %s, %d CPUs, load %.2f, %s, %s", e.Commit, e.Kernel, e.CPUs, e.Load, e.Go, k)
 }
+
+// Dirty tells whether the tree had changes that are not in the commit.
+func (e Env) Dirty() bool { return strings.HasSuffix(e.Commit, "-dirty") }
 
 // WriteJSON writes v to the file, readable.
 func WriteJSON(path string, v any) error {

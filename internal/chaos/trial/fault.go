@@ -49,6 +49,7 @@ func Faults() []Fault {
 		{Name: "freeze", Title: "SIGSTOP, then SIGCONT", Moves: true, Thaws: true, inject: freeze},
 		{Name: "starve", Title: "CPU quota 0.1 %, then lifted", Moves: true, Thaws: true, inject: starve},
 		{Name: "isolate", Title: "full partition", Moves: true, CutsClient: true, inject: isolate},
+		{Name: "partition", Title: "partition", Moves: true, inject: partition},
 		{Name: "cut-out", Title: "owner to others cut", Moves: true, inject: cutOut},
 		{Name: "cut-in", Title: "others to owner cut", Moves: true, inject: cutIn},
 		{Name: "cut-peers", Title: "peer links cut, clients reach all", Moves: true, PeerNetwork: true, inject: cutPeers},
@@ -57,6 +58,9 @@ func Faults() []Fault {
 		{Name: "kill-all", Title: "kill -9 of all, start all", inject: killAll},
 		{Name: "term", Title: "SIGTERM", Moves: true, Planned: true, inject: term},
 		{Name: "transfer", Title: "planned move", Moves: true, Planned: true, inject: move},
+		{Name: "drain", Title: "drain", Moves: true, Planned: true, inject: drain},
+		{Name: "check", Title: "failed check", Moves: true, Planned: true, inject: failCheck},
+		{Name: "priority", Title: "priority change", Moves: true, Planned: true, inject: demote},
 	}
 }
 
@@ -108,6 +112,11 @@ func (r *Rig) heal(context.Context) error { return r.Lab.Heal() }
 
 func isolate(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {
 	return r.heal, r.Lab.Isolate(o)
+}
+
+// partition cuts the owner off from the other nodes; clients reach all.
+func partition(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	return r.heal, r.Lab.Split([]*testnet.Host{o}, r.Others(o))
 }
 
 func cutOut(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {
@@ -175,6 +184,30 @@ func term(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {
 func move(ctx context.Context, r *Rig, o *testnet.Host) (undo, error) {
 	back, err := r.System.Move(ctx, o)
 	return both(nil, back), err
+}
+
+func drain(ctx context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	s, ok := r.System.(Drainer)
+	if !ok {
+		return nil, errors.New("it cannot be drained")
+	}
+	return func(ctx context.Context) error { return s.Undrain(ctx, o) }, s.Drain(ctx, o)
+}
+
+func failCheck(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	s, ok := r.System.(Breaker)
+	if !ok || !r.Setup.Check {
+		return nil, errors.New("it has no check script")
+	}
+	return func(context.Context) error { return s.Mend(o) }, s.Break(o)
+}
+
+func demote(ctx context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	s, ok := r.System.(Demoter)
+	if !ok {
+		return nil, errors.New("its priority cannot be changed")
+	}
+	return func(ctx context.Context) error { return s.Promote(ctx, o) }, s.Demote(ctx, o)
 }
 
 func both(a, b undo) undo {

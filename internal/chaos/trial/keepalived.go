@@ -27,9 +27,20 @@ func (p Keepalived) Name() string { return fmt.Sprintf("keepalived v%d %v", p.Ve
 // Nodes implements Product.
 func (p Keepalived) Nodes() int { return 2 }
 
+// Detection is the backup's Master_Down_Interval: three adverts and its skew
+// (RFC 9568 section 6.1; RFC 3768 counts the skew in parts of a second).
+func (p Keepalived) Detection() time.Duration {
+	unit := p.Advert
+	if p.Version == 2 {
+		unit = time.Second
+	}
+	return 3*p.Advert + unit*(256-(vrrpBase-vrrpStep))/256
+}
+
 const (
 	vrrpBase = 150 // priority of the first node
 	vrrpStep = 50
+	demoted  = 10
 )
 
 // Installed returns an error if there is no keepalived, and its version.
@@ -43,47 +54,32 @@ func Installed(ctx context.Context) (string, error) {
 }
 
 // config is for unicast, which both products then use.
-func (p Keepalived) config(r *Rig, i int) string {
+func (p Keepalived) config(r *Rig, i, priority int) string {
 	h := r.Lab.Node(i)
-	state := "MASTER"
-	if i > 0 {
-		state = "BACKUP"
+	var b strings.Builder
+	fmt.Fprintf(&b, "global_defs {\n    router_id %s\n", h)
+	if r.Setup.Check {
+		b.WriteString("    script_user root\n")
 	}
-	peers := ""
+	b.WriteString("}\n")
+	var about strings.Builder
+	fmt.Fprintf(&about, "    version %d\n    advert_int %g\n    unicast_src_ip %v\n    unicast_peer {\n", p.Version, p.Advert.Seconds(), h.Addr4(r.Peers()))
 	for _, o := range r.Others(h) {
-		peers += fmt.Sprintf("        %v\n", o.Addr4(r.Peers()))
+		fmt.Fprintf(&about, "        %v\n", o.Addr4(r.Peers()))
 	}
-	return fmt.Sprintf(`global_defs {
-    router_id %s
-}
-vrrp_instance V {
-    state %s
-    interface %v
-    virtual_router_id 51
-    priority %d
-    version %d
-    advert_int %g
-    unicast_src_ip %v
-    unicast_peer {
-%s    }
-    virtual_ipaddress {
-        %v/24 dev %v
-    }
-    virtual_ipaddress_excluded {
-        %v/64 dev %[10]v
-    }
-}
-`, h, state, r.Peers(), vrrpBase-vrrpStep*i, p.Version, p.Advert.Seconds(), h.Addr4(r.Peers()), peers,
-		r.VIPs[0], testnet.Front, r.VIPs[1])
+	about.WriteString("    }\n")
+	r.instances(&b, h, priority, i == 0, about.String())
+	return b.String()
 }
 
 func (p Keepalived) deploy(ctx context.Context, r *Rig) (System, error) {
 	if _, err := Installed(ctx); err != nil {
 		return nil, err
 	}
-	s := &keepalived{product: p, rig: r, procs: map[*testnet.Host]*testnet.Proc{}}
-	for _, h := range r.Lab.Nodes() {
-		if err := s.Start(h); err != nil {
+	s := &keepalived{product: p, rig: r, procs: map[*testnet.Host]*testnet.Proc{}, priority: map[*testnet.Host]int{}}
+	for i, h := range r.Lab.Nodes() {
+		s.priority[h] = vrrpBase - vrrpStep*i
+		if err := errors.Join(s.Mend(h), s.Start(h)); err != nil {
 			return nil, err
 		}
 	}
@@ -95,20 +91,15 @@ type keepalived struct {
 	product Keepalived
 	rig     *Rig
 	procs   map[*testnet.Host]*testnet.Proc
+	// priority is that of each node's file.
+	priority map[*testnet.Host]int
 }
 
 // Strict is false: what keepalived does not promise is found here, not failed.
 func (s *keepalived) Strict() bool { return false }
 
-// Detection is the backup's Master_Down_Interval: three adverts and its skew
-// (RFC 9568 section 6.1; RFC 3768 counts the skew in parts of a second).
-func (s *keepalived) Detection() time.Duration {
-	unit := s.product.Advert
-	if s.product.Version == 2 {
-		unit = time.Second
-	}
-	return 3*s.product.Advert + unit*(256-(vrrpBase-vrrpStep))/256
-}
+// Detection implements System.
+func (s *keepalived) Detection() time.Duration { return s.product.Detection() }
 
 // Settled returns the first node, as the addresses go back there.
 func (s *keepalived) Settled(context.Context) (*testnet.Host, error) {
@@ -134,7 +125,7 @@ func (s *keepalived) Start(h *testnet.Host) error {
 	}
 	for i, o := range s.rig.Lab.Nodes() {
 		if o == h {
-			p, err := s.rig.Lab.StartKeepalived(h, s.product.config(s.rig, i))
+			p, err := s.rig.Lab.StartKeepalived(h, s.product.config(s.rig, i, s.priority[h]))
 			if err != nil {
 				return err
 			}
@@ -161,7 +152,8 @@ func (s *keepalived) Term(h *testnet.Host) error {
 }
 
 func ended(p *testnet.Proc) error {
-	if _, err := p.Wait(15 * time.Second); errors.Is(err, testnet.ErrStillRunning) {
+	// It may take its time over 1000 addresses.
+	if _, err := p.Wait(time.Minute); errors.Is(err, testnet.ErrStillRunning) {
 		return err
 	}
 	return nil
@@ -170,6 +162,26 @@ func ended(p *testnet.Proc) error {
 func (s *keepalived) Freeze(h *testnet.Host) error { return s.procs[h].SignalTree(syscall.SIGSTOP) }
 func (s *keepalived) Thaw(h *testnet.Host) error   { return s.procs[h].SignalTree(syscall.SIGCONT) }
 func (s *keepalived) Pids(h *testnet.Host) []int   { return s.procs[h].Tree() }
+
+func (s *keepalived) Break(h *testnet.Host) error { return s.rig.breakCheck(h) }
+func (s *keepalived) Mend(h *testnet.Host) error  { return s.rig.mendCheck(h) }
+
+// Demote changes the file and has it read again, as Promote does.
+func (s *keepalived) Demote(_ context.Context, h *testnet.Host) error {
+	return s.reload(h, demoted)
+}
+
+func (s *keepalived) Promote(_ context.Context, h *testnet.Host) error {
+	return s.reload(h, vrrpBase-vrrpStep*s.rig.index(h))
+}
+
+func (s *keepalived) reload(h *testnet.Host, priority int) error {
+	s.priority[h] = priority
+	if err := s.rig.Lab.WriteKeepalived(h, s.product.config(s.rig, s.rig.index(h), priority)); err != nil {
+		return err
+	}
+	return s.procs[h].Signal(syscall.SIGHUP)
+}
 
 // Move is a stop, as keepalived has no other planned move.
 func (s *keepalived) Move(_ context.Context, owner *testnet.Host) (func(context.Context) error, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,6 +20,14 @@ type Raftvip struct {
 	PinDir    string        // a directory in a bpffs, or ""
 	Heartbeat time.Duration // 0 is the default
 	Voters    int           // default 3
+	// Ranked gives the nodes a file each with an instance: the first has the highest
+	// priority and gets the addresses back. Without it the cluster has no file but
+	// for the raft block, and all nodes are equal.
+	Ranked bool
+	// Variant names how the daemon is started, if not as usual: by RunArgs and Env.
+	Variant string
+	RunArgs []string
+	Env     []string
 }
 
 // Name implements Product.
@@ -29,6 +38,12 @@ func (p Raftvip) Name() string {
 	}
 	if p.Heartbeat > 0 {
 		parts = append(parts, "H="+p.Heartbeat.String())
+	}
+	if p.Voters > 0 {
+		parts = append(parts, fmt.Sprintf("%d voters", p.Voters))
+	}
+	if p.Variant != "" {
+		parts = append(parts, p.Variant)
 	}
 	return strings.Join(parts, " ")
 }
@@ -42,7 +57,7 @@ func (p Raftvip) Nodes() int {
 }
 
 // config is the node's own file: only what the trial is about.
-func (p Raftvip) config(r *Rig, h *testnet.Host) string {
+func (p Raftvip) config(r *Rig, h *testnet.Host, priority int) string {
 	var b strings.Builder
 	b.WriteString("raft {\n")
 	if p.Guard != "" {
@@ -58,24 +73,36 @@ func (p Raftvip) config(r *Rig, h *testnet.Host) string {
 		fmt.Fprintf(&b, "    listen %v:7355\n    advertise %[1]v:7355\n", h.Addr4(testnet.Peer))
 	}
 	b.WriteString("}\n")
+	if r.Setup.Check {
+		b.WriteString("global_defs {\n    script_user root\n}\n")
+	}
+	if p.Ranked {
+		r.instances(&b, h, priority, r.index(h) == 0, "")
+	}
 	return b.String()
 }
 
+// priority is that of a node when it is not demoted; there are at most five.
+func (p Raftvip) priority(i int) int { return vrrpBase - 10*i }
+
 func (p Raftvip) deploy(ctx context.Context, r *Rig) (System, error) {
 	s := &raftvip{product: p, rig: r, cluster: e2e.New(r.Lab, p.Binary)}
-	for _, n := range s.cluster.Nodes {
-		var err error
-		if n.Config, err = n.WriteFile("raftvip.conf", p.config(r, n.Host)); err != nil {
+	for i, n := range s.cluster.Nodes {
+		n.RunArgs, n.Env = p.RunArgs, p.Env
+		if err := errors.Join(s.Mend(n.Host), s.write(n.Host, p.priority(i))); err != nil {
 			return nil, err
 		}
 	}
 	var args []string
-	for _, v := range r.VIPs {
-		bits := 24
-		if v.Is6() {
-			bits = 64
+	for _, v := range r.Addresses {
+		if !p.Ranked {
+			args = append(args, "--vip", fmt.Sprintf("%v/%d@%v", v, r.bits(v), testnet.Front))
 		}
-		args = append(args, "--vip", fmt.Sprintf("%v/%d@%v", v, bits, testnet.Front))
+	}
+	args = append(args, "--token-uses", strconv.Itoa(p.Nodes()))
+	if len(r.Addresses) != len(r.VIPs) {
+		// The network would be asked for each, one after the other.
+		args = append(args, "--force")
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -127,6 +154,9 @@ func (s *raftvip) status(ctx context.Context, n *e2e.Node) (api.Status, error) {
 
 func (s *raftvip) Settled(ctx context.Context) (*testnet.Host, error) {
 	owner := ""
+	if s.product.Ranked {
+		owner = s.cluster.Nodes[0].Name
+	}
 	for _, n := range s.cluster.Nodes {
 		if !n.Running() {
 			return nil, fmt.Errorf("the daemon of %s has ended: %s", n.Name, n.Daemon().Tail(500))
@@ -169,17 +199,80 @@ func (s *raftvip) Term(h *testnet.Host) error {
 	return err
 }
 
+// write writes the node's file.
+func (s *raftvip) write(h *testnet.Host, priority int) error {
+	n := s.node(h)
+	var err error
+	n.Config, err = n.WriteFile("raftvip.conf", s.product.config(s.rig, h, priority))
+	return err
+}
+
+func (s *raftvip) Break(h *testnet.Host) error { return s.rig.breakCheck(h) }
+func (s *raftvip) Mend(h *testnet.Host) error  { return s.rig.mendCheck(h) }
+
+// Demote is `raftvip reload` with another priority in the file, as is Promote.
+func (s *raftvip) Demote(ctx context.Context, h *testnet.Host) error {
+	return s.reload(ctx, h, demoted)
+}
+
+func (s *raftvip) Promote(ctx context.Context, h *testnet.Host) error {
+	return s.reload(ctx, h, s.product.priority(s.rig.index(h)))
+}
+
+func (s *raftvip) reload(ctx context.Context, h *testnet.Host, priority int) error {
+	if !s.product.Ranked {
+		return errors.New("its file has no priority")
+	}
+	if err := s.write(h, priority); err != nil {
+		return err
+	}
+	var out api.ReloadResult
+	return api.NewClient(s.node(h).Socket).Call(ctx, api.PathReload, api.ReloadRequest{}, &out)
+}
+
+// Drain is `raftvip drain`, Undrain `raftvip undrain`.
+func (s *raftvip) Drain(ctx context.Context, h *testnet.Host) error { return s.drain(ctx, h, true) }
+
+func (s *raftvip) Undrain(ctx context.Context, h *testnet.Host) error { return s.drain(ctx, h, false) }
+
+func (s *raftvip) drain(ctx context.Context, h *testnet.Host, on bool) error {
+	var out api.Done
+	return api.NewClient(s.node(h).Socket).Call(ctx, api.PathDrain, api.DrainRequest{Node: s.node(h).Name, Drained: on}, &out)
+}
+
+// Election is Raft's term: each election, and nothing else, makes a new one.
+func (s *raftvip) Election(ctx context.Context, h *testnet.Host) (uint64, error) {
+	st, err := s.status(ctx, s.node(h))
+	return st.Cluster.Term, err
+}
+
+// Best is the one with the highest priority; they fall from the first node on.
+func (s *raftvip) Best(without *testnet.Host) *testnet.Host {
+	if others := s.rig.Others(without); s.product.Ranked && len(others) > 0 {
+		return others[0]
+	}
+	return nil
+}
+
 // Move is `raftvip transfer`. That it is refused, as by voters that do not answer
 // in time, is a possible outcome and no failure: the owner stays.
 func (s *raftvip) Move(ctx context.Context, owner *testnet.Host) (func(context.Context) error, error) {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	var out api.TransferResult
-	err := api.NewClient(s.node(owner).Socket).Call(ctx, api.PathTransfer, api.TransferRequest{}, &out)
+	err := s.transfer(ctx, owner, "")
 	if err != nil && ctx.Err() == nil && !errors.Is(err, api.ErrNoDaemon) {
 		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	return nil, err
+	if !s.product.Ranked {
+		return nil, err
+	}
+	// An operator's move stays until the operator moves again.
+	return func(ctx context.Context) error { return s.transfer(ctx, owner, s.node(owner).Name) }, err
+}
+
+func (s *raftvip) transfer(ctx context.Context, at *testnet.Host, to string) error {
+	var out api.TransferResult
+	return api.NewClient(s.node(at).Socket).Call(ctx, api.PathTransfer, api.TransferRequest{Node: to}, &out)
 }
 
 // ErrRefused: the product declined a planned move.

@@ -44,11 +44,34 @@ type System interface {
 	Strict() bool
 }
 
-// Setup says how the lab is built.
-type Setup struct {
-	// PeerNetwork has the nodes talk to each other over a network of their own.
-	PeerNetwork bool
-}
+// What only some products, or some set-ups, can do. A fault that needs one of
+// these fails where it is missing.
+type (
+	// A Breaker has check scripts. Break makes that of the node fail, and Mend
+	// undoes it.
+	Breaker interface {
+		Break(h *testnet.Host) error
+		Mend(h *testnet.Host) error
+	}
+	// A Demoter has priorities in a file. Demote gives the node a lower one than
+	// all others have, by a reload, and Promote gives it its own again.
+	Demoter interface {
+		Demote(ctx context.Context, h *testnet.Host) error
+		Promote(ctx context.Context, h *testnet.Host) error
+	}
+	// A Drainer can tell a node to own nothing, and Undrain undoes it.
+	Drainer interface {
+		Drain(ctx context.Context, h *testnet.Host) error
+		Undrain(ctx context.Context, h *testnet.Host) error
+	}
+	// An Elector has elections. Election is the number of the latest one that the
+	// node knows of; Best is the node that should win one if this node cannot, nil
+	// if any may.
+	Elector interface {
+		Election(ctx context.Context, h *testnet.Host) (uint64, error)
+		Best(without *testnet.Host) *testnet.Host
+	}
+)
 
 // A Rig is a product in a lab with all observers running.
 type Rig struct {
@@ -56,27 +79,44 @@ type Rig struct {
 	System  System
 	Product Product
 	Setup   Setup
-	VIPs    []netip.Addr // the IPv4 one first
+	// Addresses are all virtual ones; VIPs are those that are probed. IPv4 first.
+	Addresses, VIPs []netip.Addr
+
 	Prober  *testnet.Prober
 	Client  *testnet.Client
 	Capture *testnet.Capture
 	Control *testnet.ControlProbe
+
+	settled *testnet.Host // by the end of the trial before, or nil
 }
 
 // Open builds a lab, starts the product and the observers, and waits until it has
 // settled. Close ends everything, also after a failure of Open.
 func Open(ctx context.Context, p Product, s Setup) (_ *Rig, err error) {
-	lab, err := testnet.New(ctx, testnet.Options{Nodes: p.Nodes(), PeerNetwork: s.PeerNetwork})
+	o := testnet.Options{Nodes: p.Nodes(), PeerNetwork: s.PeerNetwork}
+	if v4, v6 := s.counts(); v4+v6 > 2 {
+		o.Subnet4 = netip.MustParsePrefix("10.99.0.0/16")
+	}
+	lab, err := testnet.New(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	r := &Rig{Lab: lab, Product: p, Setup: s, VIPs: []netip.Addr{lab.VIP4(100), lab.VIP6(100)}, Control: testnet.StartControl(0)}
+	r := &Rig{Lab: lab, Product: p, Setup: s, Addresses: s.addresses(lab), Control: testnet.StartControl(0)}
+	for _, of := range []func(netip.Addr) bool{netip.Addr.Is4, netip.Addr.Is6} {
+		var family []netip.Addr
+		for _, a := range r.Addresses {
+			if of(a) {
+				family = append(family, a)
+			}
+		}
+		r.VIPs = append(r.VIPs, spread(family, mostProbed)...)
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("%s: %w", p.Name(), err), r.Close())
 		}
 	}()
-	if r.Prober, err = lab.StartProber(testnet.ProberOptions{VIPs: r.VIPs}); err != nil {
+	if r.Prober, err = lab.StartProber(testnet.ProberOptions{VIPs: r.VIPs, Interval: r.interval()}); err != nil {
 		return nil, err
 	}
 	if r.Capture, err = lab.Observer().StartCapture(testnet.Front); err != nil {
@@ -89,7 +129,7 @@ func Open(ctx context.Context, p Product, s Setup) (_ *Rig, err error) {
 		return nil, err
 	}
 	// Before somebody owned the address the client would only have noise to tell.
-	r.Client, err = lab.Client(0).StartClient(testnet.ClientOptions{VIP: r.VIPs[0]})
+	r.Client, err = lab.Client(0).StartClient(testnet.ClientOptions{VIP: r.VIPs[0], Interval: r.interval()})
 	return r, err
 }
 
@@ -155,6 +195,9 @@ func (r *Rig) settleWithin() time.Duration {
 		if !r.System.Strict() {
 			d = 20 * time.Second
 		}
+		if len(r.Addresses) > len(r.VIPs) {
+			d = 60 * time.Second
+		}
 		d += 8 * r.System.Detection()
 	}
 	return d
@@ -165,6 +208,15 @@ func (r *Rig) settleWithin() time.Duration {
 func (r *Rig) Settle(ctx context.Context) (*testnet.Host, error) {
 	var owner *testnet.Host
 	var since time.Duration
+	if h := r.settled; h != nil {
+		// The trial before has waited for it; look whether it is still so.
+		r.settled = nil
+		owns, err := r.System.Settled(ctx)
+		answers, silent := r.holder()
+		if err == nil && silent == nil && owns == h && answers == h {
+			return h, nil
+		}
+	}
 	err := waitFor(ctx, r.settleWithin(), "a settled state", func() error {
 		h, err := r.System.Settled(ctx)
 		if err == nil {

@@ -11,6 +11,7 @@ import (
 // A Series is several trials of each of some faults on one product.
 type Series struct {
 	Product Product
+	Setup   Setup // but for PeerNetwork, which follows from the fault
 	Faults  []Fault
 	Trials  int
 	// Hold is how long a fault lasts at least; HoldThaws where the daemon wakes up
@@ -47,7 +48,9 @@ func (s Series) Run(ctx context.Context) ([]Result, error) {
 			}
 			if r == nil {
 				var err error
-				if r, err = Open(ctx, s.Product, Setup{PeerNetwork: f.PeerNetwork}); err != nil {
+				setup := s.Setup
+				setup.PeerNetwork = f.PeerNetwork
+				if r, err = Open(ctx, s.Product, setup); err != nil {
 					return out, err
 				}
 			}

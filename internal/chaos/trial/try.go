@@ -39,11 +39,22 @@ type Result struct {
 	HealGap time.Duration `json:"heal_gap_ns"`
 	// Blind is the longest time in which the client sent nothing during Gap.
 	Blind time.Duration `json:"blind_ns"`
-	// Stall is the longest time in which the machine stood still meanwhile.
-	Stall time.Duration `json:"stall_ns"`
-	Took  time.Duration `json:"took_ns"`
+	// Stall is the longest time in which the machine stood still meanwhile;
+	// FaultStall the same before healing began, while the client was measured.
+	Stall      time.Duration `json:"stall_ns"`
+	FaultStall time.Duration `json:"fault_stall_ns"`
+	// Moves is how often the addresses went to another node before healing began.
+	Moves int `json:"moves"`
+	// Elections is how many were held until another node had taken over, and Best
+	// the node that should have won; 0 and "" where there is no such thing.
+	Elections uint64        `json:"elections,omitempty"`
+	Best      string        `json:"best,omitempty"`
+	Took      time.Duration `json:"took_ns"`
 	// Answers is how many answers the judgement is based on.
 	Answers int `json:"answers"`
+	// Began and Healed are when, since boot, the fault was done and undone.
+	Began  time.Duration `json:"-"`
+	Healed time.Duration `json:"-"`
 	// Problem is what should not have happened, or "".
 	Problem string `json:"problem,omitempty"`
 	// Note is something worth knowing that is not wrong.
@@ -68,6 +79,10 @@ func (r *Rig) Try(ctx context.Context, f Fault, hold time.Duration) (res Result,
 	}
 	res.From = owner.Name()
 	dropped := r.Prober.Stats().Dropped
+	term, err := r.election(ctx, owner, &res)
+	if err != nil {
+		return res, fmt.Errorf("%s: before %s: %w", res.Product, f.Name, err)
+	}
 	from := r.Client.Mark(f.Name)
 	heal, err := f.inject(ctx, r, owner)
 	if errors.Is(err, ErrRefused) {
@@ -80,8 +95,12 @@ func (r *Rig) Try(ctx context.Context, f Fault, hold time.Duration) (res Result,
 		err = r.endure(ctx, f, owner, from, hold, &res)
 	}
 	healed := boottime.Now()
-	if h, e := r.holder(); e == nil {
+	res.Began, res.Healed = from, healed
+	if h := r.latest(from); h != nil {
 		res.During = h.Name()
+		if h != owner {
+			res.count(ctx, r, h, term)
+		}
 	}
 	if heal != nil {
 		// Also after Ctrl-C: the lab is closed next, but a quota must not outlive it.
@@ -97,7 +116,7 @@ func (r *Rig) Try(ctx context.Context, f Fault, hold time.Duration) (res Result,
 	case err != nil:
 		res.problem(fmt.Errorf("after %s: %w", f.Name, err))
 	default:
-		res.To = next.Name()
+		res.To, r.settled = next.Name(), next
 	}
 	// The client waits for late answers, and a thawed daemon may be slow to speak.
 	if err := sleep(ctx, 100*time.Millisecond); err != nil {
@@ -137,14 +156,63 @@ func (r *Rig) endure(ctx context.Context, f Fault, owner *testnet.Host, from, ho
 			res.problem(moved)
 		}
 	}
-	if f.Planned {
+	// Many addresses are still being announced when they are answered for.
+	if f.Planned && len(r.Addresses) == len(r.VIPs) {
 		hold = 0
 	}
-	// A moment more than the takeover takes, so that two that answer are seen.
-	if !r.System.Strict() {
-		hold = max(hold, 2*r.System.Detection())
+	// Where two may answer, that another does is the sign of its takeover.
+	if !r.System.Strict() && f.Moves {
+		within := 2*r.System.Detection() + 2*checkInterval
+		_ = waitFor(ctx, within, "another node to answer", func() error {
+			for _, a := range r.Prober.Since(from) {
+				if a.Holder != owner.Name() {
+					return nil
+				}
+			}
+			return errors.New("not yet")
+		})
 	}
 	return sleep(ctx, max(hold-(boottime.Now()-from), 200*time.Millisecond))
+}
+
+// latest returns the node that answered last, nil if none has since the instant.
+// Unlike holder it does not ask whether it answers just now: machine and observer
+// may pause for a moment.
+func (r *Rig) latest(from time.Duration) *testnet.Host {
+	answers := r.Prober.Since(from)
+	for _, h := range r.Lab.Nodes() {
+		if len(answers) > 0 && h.Name() == answers[len(answers)-1].Holder {
+			return h
+		}
+	}
+	return nil
+}
+
+// election asks the owner for the number of the latest election before a fault,
+// and notes who should win the next.
+func (r *Rig) election(ctx context.Context, owner *testnet.Host, res *Result) (uint64, error) {
+	s, ok := r.System.(Elector)
+	if !ok {
+		return 0, nil
+	}
+	if best := s.Best(owner); best != nil {
+		res.Best = best.Name()
+	}
+	return s.Election(ctx, owner)
+}
+
+// count asks the new owner how many elections there have been since.
+func (r *Result) count(ctx context.Context, rig *Rig, owner *testnet.Host, before uint64) {
+	s, ok := rig.System.(Elector)
+	if !ok {
+		return
+	}
+	now, err := s.Election(ctx, owner)
+	if err != nil {
+		r.problem(err)
+		return
+	}
+	r.Elections = now - before
 }
 
 // judge fills in what was seen from outside.
@@ -156,10 +224,11 @@ func (r *Rig) judge(res *Result, from, healed, to time.Duration) {
 	}
 	for _, v := range r.VIPs {
 		mine := of(answers, v)
-		rep := testnet.CheckP1(mine, testnet.DefaultWindow)
+		rep := testnet.CheckP1(mine, r.interval())
 		res.Overlap = max(res.Overlap, rep.Overlap)
 		before := slices.DeleteFunc(slices.Clone(mine), func(a testnet.Answer) bool { return a.At >= healed })
-		res.FaultOverlap = max(res.FaultOverlap, testnet.CheckP1(before, testnet.DefaultWindow).Overlap)
+		res.FaultOverlap = max(res.FaultOverlap, testnet.CheckP1(before, r.interval()).Overlap)
+		res.Moves = max(res.Moves, moves(before, res.From))
 		for _, x := range rep.Violations {
 			res.Violations = append(res.Violations, x.String())
 		}
@@ -175,7 +244,20 @@ func (r *Rig) judge(res *Result, from, healed, to time.Duration) {
 			res.Gap, res.Blind = o.Gap, o.Blind
 		}
 	}
-	res.Stall = r.Control.Within(from, to)
+	res.Stall, res.FaultStall = r.Control.Within(from, to), r.Control.Within(from, healed)
+}
+
+// moves counts how often answers went to another holder than before, the first of
+// which is given.
+func moves(answers []testnet.Answer, holder string) int {
+	n := 0
+	for _, a := range answers {
+		if a.Holder != holder {
+			n++
+			holder = a.Holder
+		}
+	}
+	return n
 }
 
 func of(answers []testnet.Answer, v netip.Addr) []testnet.Answer {

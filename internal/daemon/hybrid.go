@@ -1,0 +1,394 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/check"
+	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/vip/guard"
+	"github.com/raftvip/raftvip/vrrpcompat"
+	"github.com/raftvip/raftvip/vrrpcompat/vrrpnet"
+)
+
+// maxSlots is how many instances can have a gate of their own.
+const maxSlots = guard.MaxGroups - 1
+
+// hybrid is the VRRP half of an owner: the virtual routers of the instances with
+// "vrrp hybrid", each with its slot. follow, decide and faults belong to the owner's
+// loop; a nil hybrid, that of a witness, has no instances.
+type hybrid struct {
+	log    *slog.Logger
+	shares *shares
+	// config is the node's file, report what its checks say.
+	config func() *config.Config
+	report func() check.Report
+	// fellows are what the other members are, by instance.
+	fellows func() map[string][]fellow
+	// newSlot makes a slot with this number in the guard, newSpeaker the virtual
+	// router of an instance.
+	newSlot    func(name string, number uint32) *slot
+	newSpeaker func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (speaker, error)
+	wake       func()
+	now        func() time.Duration
+	began      time.Duration
+	tasks      tasks
+
+	mu    sync.Mutex
+	parts map[string]*part // by instance, for ever
+}
+
+// A fellow is another member of the cluster in one instance, as reported age ago.
+type fellow struct {
+	vrrpHint
+	age time.Duration
+}
+
+// A part is one instance. It is written with hybrid.mu held.
+type part struct {
+	name string
+	slot *slot // nil where the guard has no group left
+
+	speaker  speaker // nil: the instance does not speak
+	settings speakerSettings
+	began    time.Duration // of the speaker
+	stop     func()
+	addrs    []netip.Addr
+	priority uint8
+	fellows  []netip.Addr
+	claims   uint64 // announcements that it has asked for
+	// succeeds: this node had the addresses before this virtual router was there, so
+	// that it goes on where something else ended.
+	succeeds bool
+	// mastered is the latest time at which another member is known to have been
+	// master, 0 for never: so a virtual router that has just begun to listen knows.
+	mastered time.Duration
+
+	speaks bool // the cluster has it speak VRRP
+	fault  string
+	// silentUntil is the end of vrrp_startup_delay.
+	silentUntil time.Duration
+	last        hybridDecision
+}
+
+// follow brings the virtual routers in line with the replicated state and the
+// node's file. The cluster says what speaks VRRP and for which addresses; the file
+// says how. owning says that this node owns the group now.
+func (h *hybrid) follow(s *cluster.State, owning bool) {
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := h.config()
+	of := make(map[netip.Addr]*slot)
+	seen := make(map[string]bool)
+	for _, in := range s.Instances {
+		p := h.parts[in.Name]
+		if in.VRRP != "" && p == nil {
+			p = h.addPart(in.Name)
+		}
+		if p == nil {
+			continue
+		}
+		seen[in.Name] = true
+		if p.slot != nil {
+			for _, a := range in.Addresses {
+				of[a.Prefix.Addr()] = p.slot
+			}
+		}
+		p.fault = ""
+		if p.speaks = in.VRRP != ""; p.speaks {
+			h.configure(p, in, c, owning)
+		} else {
+			h.release(p)
+		}
+		if p.fault != "" && p.slot != nil {
+			p.slot.bar()
+		}
+	}
+	for name, p := range h.parts {
+		if !seen[name] {
+			p.speaks, p.fault = false, ""
+			h.release(p)
+		}
+	}
+	h.shares.assign(of)
+	h.tell()
+}
+
+// addPart makes the part of an instance, and its slot.
+func (h *hybrid) addPart(name string) *part {
+	p := &part{name: name}
+	if len(h.parts) < maxSlots {
+		p.slot = h.newSlot(name, uint32(len(h.parts)+1))
+		h.shares.gates.add(p.slot)
+		h.tasks.start(p.slot.keeper.Run)
+		h.tasks.start(func(ctx context.Context) error { forward(ctx, p.slot.keeper.Changed, h.wake); return nil })
+	}
+	h.parts[name] = p
+	return p
+}
+
+// forward calls wake after each change, until ctx ends.
+func forward(ctx context.Context, changed func() <-chan struct{}, wake func()) {
+	for {
+		next := changed()
+		wake()
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// configure gives the part the virtual router that the file describes. The cluster
+// says that the instance speaks: a file that does not say so any more changes
+// nothing until the cluster has taken it over, too.
+func (h *hybrid) configure(p *part, in cluster.Instance, c *config.Config, owning bool) {
+	addrs := advertised(in)
+	file := speaking(c, in.Name)
+	switch {
+	case p.slot == nil:
+		p.fault = fmt.Sprintf("instance %s: more than %d instances with vrrp hybrid", in.Name, maxSlots)
+	case file == nil && p.speaker != nil:
+		h.adjust(p, addrs, p.priority)
+		return
+	case file == nil:
+		p.fault = fmt.Sprintf("instance %s speaks VRRP in this cluster, but this node's file does not have it with vrrp hybrid", in.Name)
+	case file.VRRP.NoPeerIsFault && len(file.VRRP.Peers) == 0:
+		p.fault = fmt.Sprintf("instance %s: no unicast_peer (unicast_fault_no_peer)", in.Name)
+	}
+	if p.fault != "" {
+		h.silence(p, false)
+		return
+	}
+	p.silentUntil = h.began + file.VRRP.StartupDelay
+	settings, priority := settingsOf(file), effective(h.report(), file)
+	if p.speaker != nil && reflect.DeepEqual(p.settings, settings) {
+		h.adjust(p, addrs, priority)
+		return
+	}
+	succeeds := owning && (p.speaker == nil || p.slot.permitted())
+	sink := p.slot.rule(succeeds) // from now on the old one has no say
+	h.silence(p, succeeds)
+	r, err := h.newSpeaker(in.Name, settings, addrs, priority, sink)
+	if err != nil {
+		p.fault = fmt.Sprintf("instance %s: %s", in.Name, err)
+		return
+	}
+	p.speaker, p.settings, p.addrs, p.priority, p.succeeds = r, settings, addrs, priority, succeeds
+	p.fellows, p.claims, p.began = nil, 0, h.now()
+	p.stop = h.tasks.start(func(ctx context.Context) error {
+		var ends sync.WaitGroup
+		defer ends.Wait()
+		ends.Go(func() { forward(ctx, r.Changed, h.wake) })
+		return r.Run(ctx)
+	})
+}
+
+// adjust gives a virtual router what it can take without a break.
+func (h *hybrid) adjust(p *part, addrs []netip.Addr, priority uint8) {
+	if p.priority != priority {
+		p.priority = priority
+		p.speaker.SetPriority(priority)
+	}
+	if !slices.Equal(p.addrs, addrs) {
+		p.addrs = addrs
+		if err := p.speaker.SetAddresses(addrs); err != nil {
+			// What does not fit on the wire is no reason to give up what does.
+			h.log.Error("the addresses cannot be advertised; the list before is", "instance", p.name, "error", err)
+		}
+	}
+	if st := p.speaker.Status(); st.Down != nil && h.now()-p.began > downGrace {
+		p.fault = fmt.Sprintf("instance %s cannot speak VRRP: %s", p.name, st.Down)
+	}
+}
+
+// downGrace is how long a new virtual router may be without a socket before that
+// is a fault.
+const downGrace = time.Second
+
+// speaking returns the instance of a file that has it with vrrp hybrid, or nil.
+func speaking(c *config.Config, name string) *config.Instance {
+	for _, in := range c.Instances {
+		if in.Name == name && in.VRRP != nil && in.VRRP.Mode == config.VRRPHybrid {
+			return in
+		}
+	}
+	return nil
+}
+
+// effective is an instance's effective priority on this node.
+func effective(r check.Report, in *config.Instance) uint8 {
+	for _, i := range r.Instances {
+		if i.Name == in.Name {
+			return uint8(min(max(i.Effective, 1), 255))
+		}
+	}
+	return uint8(in.Priority)
+}
+
+// release leaves an instance that does not speak VRRP (any more) to Raft alone.
+func (h *hybrid) release(p *part) {
+	if p.slot != nil {
+		p.slot.leave()
+	}
+	h.silence(p, false)
+}
+
+// silence ends a virtual router. Unless another one continues, the peers are told.
+func (h *hybrid) silence(p *part, continued bool) {
+	if p.speaker == nil {
+		return
+	}
+	p.speaker.Disentitle(continued)
+	p.stop()
+	p.speaker, p.stop, p.last = nil, nil, hybridDecision{}
+}
+
+// tell gives the virtual routers what is known of their fellows.
+func (h *hybrid) tell() {
+	fellows, now := h.fellows(), h.now()
+	for _, p := range h.parts {
+		var addrs []netip.Addr
+		for _, f := range fellows[p.name] {
+			addrs = append(addrs, f.Source)
+			if f.Master {
+				p.mastered = max(p.mastered, now-f.age)
+			}
+		}
+		slices.SortFunc(addrs, netip.Addr.Compare)
+		if p.speaker != nil && !slices.Equal(p.fellows, addrs) {
+			p.fellows = addrs
+			p.speaker.SetFellows(addrs)
+		}
+	}
+}
+
+// decide tells the virtual routers whether they may speak. successor says that a
+// member goes on.
+func (h *hybrid) decide(own, successor bool) {
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range h.parts {
+		if p.slot == nil {
+			continue
+		}
+		in := hybridInputs{own: own, successor: successor, speaks: p.speaks, fault: p.fault, started: h.now() >= p.silentUntil}
+		if p.speaker != nil {
+			h.instruct(p, decideHybrid(in))
+			in.master, in.other = h.observe(p)
+		}
+		d := decideHybrid(in)
+		if d != p.last && p.speaks {
+			h.log.Info("vrrp", "instance", p.name, "up", d.up, "reason", d.why)
+		}
+		p.last = d
+	}
+}
+
+// instruct tells a virtual router whether it may speak. When it may not, its
+// addresses are silent before anybody else is told.
+func (h *hybrid) instruct(p *part, d hybridDecision) {
+	if !d.entitled {
+		p.speaker.Disentitle(d.handedOver)
+		return
+	}
+	st := p.speaker.Status()
+	p.speaker.Entitle(h.continues(p, st))
+	// As soon as it listens it knows.
+	if st.State != vrrpcompat.Initialize {
+		p.succeeds = false
+	}
+}
+
+// continues reports whether the cluster, as far as is known beyond what this
+// virtual router has heard, is master, so that this node goes on as that: its own
+// router before this one was, or another member's was until a moment ago.
+func (h *hybrid) continues(p *part, st vrrpnet.Status) bool {
+	lately := p.mastered > 0 && h.now()-p.mastered < time.Duration(p.settings.machine.DownTimerAdverts)*p.settings.machine.Interval
+	return (p.succeeds || lately) && st.Other == nil
+}
+
+// observe takes over what a virtual router has become.
+func (h *hybrid) observe(p *part) (master bool, other string) {
+	m := p.slot.moment()
+	st := p.speaker.Status()
+	if st.State == vrrpcompat.Master {
+		p.slot.mastered(m)
+	}
+	if st.Other != nil {
+		other = fmt.Sprintf("%s with priority %d", st.Other.Addr, st.Other.Priority)
+	}
+	if st.Announcements > p.claims {
+		p.slot.keeper.Announce("another router claimed the addresses")
+	}
+	p.claims = st.Announcements
+	return p.slot.permitted(), other
+}
+
+// faults are why this node cannot own because of VRRP.
+func (h *hybrid) faults() []string {
+	var out []string
+	h.each(func(p *part) {
+		if p.fault != "" {
+			out = append(out, p.fault)
+		}
+	})
+	slices.Sort(out)
+	return out
+}
+
+// run runs the keepers and virtual routers until ctx ends.
+func (h *hybrid) run(ctx context.Context) error { return h.tasks.run(ctx) }
+
+// hints are what this node is, by instance.
+func (h *hybrid) hints() map[string]vrrpHint {
+	out := make(map[string]vrrpHint)
+	h.each(func(p *part) {
+		if p.speaker == nil {
+			return
+		}
+		if st := p.speaker.Status(); st.Source.IsValid() {
+			out[p.name] = vrrpHint{Source: st.Source, Master: st.State == vrrpcompat.Master}
+		}
+	})
+	return out
+}
+
+// vmacs are the interfaces with a virtual MAC, by instance.
+func (h *hybrid) vmacs() map[string]string {
+	out := make(map[string]string)
+	h.each(func(p *part) {
+		if p.speaker == nil || p.settings.net.VMAC == nil {
+			return
+		}
+		if out[p.name] = p.speaker.Status().VMAC; out[p.name] == "" {
+			out[p.name] = fmt.Sprintf("vrrp.%d", p.settings.net.VRID) // it is about to come
+		}
+	})
+	return out
+}
+
+func (h *hybrid) each(f func(*part)) {
+	if h == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range h.parts {
+		f(p)
+	}
+}

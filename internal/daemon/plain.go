@@ -1,0 +1,382 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"reflect"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/api"
+	"github.com/raftvip/raftvip/internal/boottime"
+	"github.com/raftvip/raftvip/internal/check"
+	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/vip"
+	"github.com/raftvip/raftvip/vrrpcompat"
+	"github.com/raftvip/raftvip/vrrpcompat/vrrpnet"
+)
+
+// plainLifetime is the lifetime of the addresses of plain VRRP routers on the
+// kernel: those of a dead daemon vanish after it.
+const plainLifetime = 30 * time.Second
+
+// plain runs the instances with "vrrp only": VRRP routers without Raft, as
+// keepalived's are. No guard enforces anything for them.
+type plain struct {
+	log    *slog.Logger
+	config func() *config.Config
+	report func() check.Report
+	// claimed says why the cluster, if there is one, has the say about an instance, or
+	// "".
+	claimed func(*config.Instance) string
+	// place resolves the addresses of an instance on this node.
+	place      func(cluster.Instance) (addrs []vip.Address, faults []string)
+	newKeeper  func(*vip.Gate) slotKeeper
+	newSpeaker func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (router, error)
+	now        func() time.Duration
+	woken      chan struct{}
+	tasks      tasks
+
+	mu     sync.Mutex
+	began  time.Duration
+	turned bool
+	parts  map[string]*plainPart // by instance, for ever
+}
+
+// A router is a speaker that can leave the election for a while.
+type router interface {
+	speaker
+	Startup()
+	Shutdown()
+}
+
+// A plainPart is one instance. It is written with plain.mu held.
+type plainPart struct {
+	name     string
+	slot     *slot
+	speaker  router
+	settings speakerSettings
+	began    time.Duration
+	stop     func()
+	addrs    []netip.Addr
+	priority uint8
+	claims   uint64
+	last     plainDecision
+	instance *config.Instance // nil: not in the file any more
+}
+
+func (p *plain) wake() {
+	select {
+	case p.woken <- struct{}{}:
+	default: // it has not looked since the last one
+	}
+}
+
+// run is the loop. At the end the routers have left the election and the addresses
+// are gone.
+func (p *plain) run(ctx context.Context) error {
+	tasks, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	ended := make(chan error, 1)
+	go func() { ended <- p.tasks.run(tasks) }()
+	p.mu.Lock()
+	p.began = p.now()
+	p.mu.Unlock()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		timer.Reset(p.turn())
+		select {
+		case <-ctx.Done():
+		case <-p.woken:
+		case <-timer.C:
+		}
+	}
+	p.mu.Lock()
+	for _, part := range p.parts {
+		p.end(part)
+	}
+	p.mu.Unlock()
+	stop() // the keepers delete what is left
+	return <-ended
+}
+
+// turn looks at every instance once, and returns when to look again.
+func (p *plain) turn() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.config()
+	report := p.report()
+	for _, part := range p.parts {
+		part.instance = nil
+	}
+	for _, in := range c.Instances {
+		if in.VRRP == nil || in.VRRP.Mode != config.VRRPOnly {
+			continue
+		}
+		part := p.parts[in.Name]
+		if part == nil {
+			part = p.addPart(in.Name)
+		}
+		part.instance = in
+		p.follow(part, instanceReport(report, in))
+	}
+	for _, part := range p.parts {
+		if part.instance == nil {
+			p.end(part)
+		}
+	}
+	p.turned = true
+	return time.Second
+}
+
+func instanceReport(r check.Report, in *config.Instance) check.InstanceReport {
+	for _, i := range r.Instances {
+		if i.Name == in.Name {
+			return i
+		}
+	}
+	return check.InstanceReport{Base: in.Priority, Effective: in.Priority}
+}
+
+func (p *plain) addPart(name string) *plainPart {
+	gate := vip.NewGate(nil, 0, nil)
+	part := &plainPart{name: name, slot: &slot{name: name, gate: gate, lease: true, slow: true}}
+	part.slot.keeper = p.newKeeper(gate)
+	p.parts[name] = part
+	p.tasks.start(part.slot.keeper.Run)
+	return part
+}
+
+// end stops an instance: the peers are told when its addresses are down.
+func (p *plain) end(part *plainPart) {
+	if part.speaker != nil {
+		part.speaker.Shutdown()
+		part.stop()
+		part.speaker, part.stop = nil, nil
+	}
+	part.slot.bar()
+	part.slot.keeper.Set(vip.Wanted{})
+	part.last = plainDecision{}
+}
+
+// follow does for one instance what its file, its checks and VRRP say.
+func (p *plain) follow(part *plainPart, report check.InstanceReport) {
+	in := part.instance
+	whole := instanceOf(in)
+	addrs, faults := p.place(whole)
+	priority := uint8(min(max(report.Effective, 1), 255))
+	if in.VRRP.NoPeerIsFault && len(in.VRRP.Peers) == 0 {
+		faults = append(faults, "no unicast_peer (unicast_fault_no_peer)")
+	}
+	if err := p.configure(part, settingsOf(in), advertised(whole), priority); err != nil {
+		faults = append(faults, err.Error())
+	}
+	inputs := plainInputs{
+		started: p.now() >= p.began+in.VRRP.StartupDelay, claimed: p.claimed(in), check: report, faults: faults,
+	}
+	if part.speaker != nil {
+		if decidePlain(inputs).runs {
+			part.speaker.Startup()
+		} else {
+			part.speaker.Shutdown()
+		}
+	}
+	m, st := part.slot.moment(), vrrpnet.Status{}
+	if part.speaker != nil {
+		if st = part.speaker.Status(); st.State == vrrpcompat.Master {
+			part.slot.mastered(m)
+			inputs.master = part.slot.permitted()
+		}
+		if st.Announcements > part.claims {
+			part.slot.keeper.Announce("another router claimed the addresses")
+		}
+		part.claims = st.Announcements
+	}
+	d := decidePlain(inputs)
+	if d.state != part.last.state {
+		p.log.Info("vrrp only", "instance", part.name, "state", d.state, "priority", priority, "reason", cmpReason(d.why, st.Reason))
+	}
+	part.last = d
+	// A term of ownership ends with a loss, and routers come and go.
+	term, own := m.losses+1, false
+	if d.up {
+		if own, _ = part.slot.open(term); own {
+			part.slot.gate.Renew(term, st.Until)
+		}
+	}
+	part.slot.keeper.Set(vip.Wanted{Own: own, Term: term, Addresses: addrs, Schedule: scheduleOf(whole.GARP)})
+}
+
+func cmpReason(why, reason string) string {
+	if why != "" {
+		return why
+	}
+	return reason
+}
+
+// configure gives the instance its virtual router, or says why there is none.
+func (p *plain) configure(part *plainPart, s speakerSettings, addrs []netip.Addr, priority uint8) error {
+	if part.speaker != nil && reflect.DeepEqual(part.settings, s) {
+		if part.priority != priority {
+			part.priority = priority
+			part.speaker.SetPriority(priority)
+		}
+		if !slices.Equal(part.addrs, addrs) {
+			if err := part.speaker.SetAddresses(addrs); err != nil {
+				return err
+			}
+			part.addrs = addrs
+		}
+		if st := part.speaker.Status(); st.Down != nil && p.now()-part.began > downGrace {
+			return fmt.Errorf("cannot speak VRRP: %w", st.Down)
+		}
+		return nil
+	}
+	if part.speaker != nil {
+		part.speaker.Shutdown()
+		part.stop()
+		part.speaker, part.stop = nil, nil
+	}
+	r, err := p.newSpeaker(part.name, s, addrs, priority, part.slot.rule(false))
+	if err != nil {
+		return err
+	}
+	r.Shutdown() // until the decision is to take part
+	part.speaker, part.settings, part.addrs, part.priority, part.began, part.claims = r, s, addrs, priority, p.now(), 0
+	part.stop = p.tasks.start(func(ctx context.Context) error {
+		var ends sync.WaitGroup
+		defer ends.Wait()
+		ends.Go(func() { forward(ctx, r.Changed, p.wake) })
+		return r.Run(ctx)
+	})
+	return nil
+}
+
+// vmacs are the interfaces with a virtual MAC, by instance. It is called by the
+// loop, through place.
+func (p *plain) vmacs() map[string]string {
+	out := make(map[string]string)
+	for name, part := range p.parts {
+		if part.speaker != nil && part.settings.net.VMAC != nil {
+			if link := part.speaker.Status().VMAC; link != "" {
+				out[name] = link
+			}
+		}
+	}
+	return out
+}
+
+// ready reports whether every instance was looked at.
+func (p *plain) ready() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.turned
+}
+
+// status is that of all instances in the file.
+func (p *plain) status(names map[netip.Addr]string) []api.VirtualRouter {
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []api.VirtualRouter
+	for _, part := range p.parts {
+		if part.instance == nil {
+			continue
+		}
+		v := api.VirtualRouter{Instance: part.name, Mode: string(config.VRRPOnly), Guarantee: plainGuarantee}
+		if part.speaker != nil {
+			describeSpeaker(&v, part.settings, part.speaker.Status(), names)
+		}
+		v.State, v.Up = part.last.state, part.last.up && part.slot.permitted()
+		v.Why = part.last.why
+		if v.Why == "" && part.speaker != nil {
+			v.Why = part.speaker.Status().Reason
+		}
+		for _, k := range part.slot.keeper.Status().Addresses {
+			v.Addresses = append(v.Addresses, keptAddress(part.name, k))
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
+// keptAddress is an address as its keeper sees it.
+func keptAddress(instance string, k vip.AddressStatus) api.Address {
+	out := api.Address{Prefix: k.Prefix, Instance: instance, Link: k.Link, State: "absent", Announced: k.Announced}
+	if k.Present {
+		out.State = "present"
+	}
+	switch {
+	case k.Err != nil:
+		out.Problem = k.Err.Error()
+	case k.Why != "":
+		out.Problem = k.Why
+	case k.AnnounceErr != nil:
+		out.Problem = k.AnnounceErr.Error()
+	}
+	return out
+}
+
+// openPlain makes the routers of the instances with "vrrp only".
+func (d *Daemon) openPlain() {
+	d.plain = &plain{
+		log: d.log, config: d.configuration, report: d.checks.Report, now: boottime.Now,
+		claimed: d.claimed, place: d.placePlain, woken: make(chan struct{}, 1), parts: make(map[string]*plainPart),
+		newKeeper: func(gate *vip.Gate) slotKeeper {
+			return vip.NewKeeper(vip.KeeperConfig{
+				Host: d.host, Announcer: d.sender, Gate: gate, Logger: d.log, Journal: d.journal, Lifetime: plainLifetime,
+			})
+		},
+		newSpeaker: func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (router, error) {
+			return s.router(addrs, priority, sink, d.log.With("instance", name))
+		},
+	}
+}
+
+// claimed says why an instance with "vrrp only" must not run: what the cluster has,
+// its owner answers for.
+func (d *Daemon) claimed(in *config.Instance) string {
+	if d.node == nil {
+		return ""
+	}
+	s := d.node.State()
+	for _, have := range s.Instances {
+		if have.Name == in.Name {
+			return fmt.Sprintf("the cluster has instance %s too: reload a file without it, or delete its addresses with raftvip vip del", in.Name)
+		}
+	}
+	for _, a := range in.Addresses {
+		if other, _, ok := s.AddressOf(a.Prefix.Addr()); ok {
+			return fmt.Sprintf("the cluster has address %s too, in instance %s", a.Prefix.Addr(), other.Name)
+		}
+	}
+	return ""
+}
+
+// placePlain resolves the addresses of an instance with "vrrp only".
+func (d *Daemon) placePlain(in cluster.Instance) (addrs []vip.Address, faults []string) {
+	vmacs := d.plain.vmacs()
+	for _, p := range place([]cluster.Instance{in}, d.configuration(), d.currentLinks()) {
+		if link, ok := vmacs[p.instance]; ok && p.address.Dev == "" {
+			p.link, p.err = link, nil
+		}
+		a, err := p.addressOf(scheduleOf(in.GARP))
+		if err != nil {
+			faults = append(faults, err.Error())
+			if errors.Is(err, vip.ErrNoLink) {
+				addrs = append(addrs, vip.Address{Prefix: p.address.Prefix, Link: p.link, Schedule: scheduleOf(in.GARP)})
+			}
+			continue
+		}
+		addrs = append(addrs, a)
+	}
+	return addrs, faults
+}
