@@ -191,7 +191,7 @@ func (l *lab) guard() vip.Guard {
 	l.t.Helper()
 	g, err := guard.Open(guard.Options{Kind: "bpf", Instance: fmt.Sprintf("bench-%d", os.Getpid())})
 	if err != nil {
-		l.t.Skip(err)
+		l.t.Fatal(err)
 	}
 	l.atClose(func() { _ = g.Close() })
 	return g
