@@ -248,6 +248,7 @@ func (s *State) addVIP(v VIPCommand) error {
 	if in, a, ok := s.AddressOf(v.Address.Prefix.Addr()); ok {
 		return refuse(CodeAddressInUse, `see "raftvip vip list"`, "address %s is already in instance %s", a.Prefix, in.Name)
 	}
+	s.ownInstances()
 	for i := range s.Instances {
 		if s.Instances[i].Name == v.Instance {
 			s.Instances[i].Addresses = append(s.Instances[i].Addresses, v.Address)
@@ -259,6 +260,7 @@ func (s *State) addVIP(v VIPCommand) error {
 }
 
 func (s *State) delVIP(ip netip.Addr) error {
+	s.ownInstances()
 	for i := range s.Instances {
 		in := &s.Instances[i]
 		for k, a := range in.Addresses {

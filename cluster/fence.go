@@ -40,8 +40,10 @@ type fence struct {
 	readVoters func() []string
 	// leading is the term in which this node leads and has caught up, or 0.
 	leading uint64
-	// heardAt is when a leader was last heard.
+	// heardAt is when a leader was last heard, or a vote bound this voter.
 	heardAt time.Duration
+	// freedC is closed at the next release.
+	freedC chan struct{}
 }
 
 // newFence begins at the start of the process. The term is the newest one that
@@ -52,6 +54,7 @@ func newFence(self string, now func() time.Duration, promise, length time.Durati
 		promise: lease.NewPromise(now(), promise, term),
 		newest:  term,
 		heardAt: now(),
+		freedC:  make(chan struct{}),
 	}
 }
 
@@ -93,13 +96,24 @@ func (f *fence) bound(candidate string) time.Duration {
 
 // grants decides whether a vote that Raft has granted may leave this node. Its
 // own lease of any older term ends first; then the promise is looked at again,
-// as a leader may have been heard while Raft was writing the vote to disk.
-func (f *fence) grants(term uint64, candidate string) bool {
+// as a leader may have been heard while Raft was writing the vote to disk. With
+// follow this voter promises to follow the candidate from now on, and bound tells
+// whether it does.
+func (f *fence) grants(term uint64, candidate string, follow bool) (leaves, bound bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.newest = max(f.newest, term)
 	f.revokeLocked(term - 1)
-	return f.promise.Bound(f.now(), candidate) <= 0
+	now := f.now()
+	if f.promise.Bound(now, candidate) > 0 {
+		return false, false
+	}
+	// A voter that has heard of a newer term has nothing to promise in this one.
+	if follow && term == f.newest && f.promise.Voted(now, term, candidate) {
+		f.heardAt = now
+		return true, true
+	}
+	return true, false
 }
 
 // campaigns decides whether a request for votes in term may leave this node. From
@@ -269,6 +283,15 @@ func (f *fence) freed(term, seq uint64) {
 	defer f.mu.Unlock()
 	f.newest = max(f.newest, term)
 	f.promise.Release(term, seq)
+	close(f.freedC)
+	f.freedC = make(chan struct{})
+}
+
+// freeing is closed when the next release is heard of.
+func (f *fence) freeing() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.freedC
 }
 
 // rebind is the voter's side of taking a release back; false refuses.

@@ -49,13 +49,15 @@ type Group struct {
 	leaders chan bool
 	changed *broadcast
 	peers   peerCaller
+	// reserve writes a vote ahead; nil for a store that cannot.
+	reserve func(term uint64, candidate []byte) error
 
 	mu sync.Mutex
 	// release is the last one heard of, and when.
 	release   Release
 	releaseAt time.Duration
 	transfer  bool // a hand-over is under way
-	closing   bool // no hand-over begins any more
+	closing   bool // nothing begins any more that transfers or calls count
 
 	transfers sync.WaitGroup // hand-overs under way
 	calls     sync.WaitGroup // lease messages under way
@@ -128,6 +130,9 @@ func newGroup(p groupParts) (*Group, error) {
 		return f.promise.Length()
 	})
 	g.trans.diskFault = p.diskFault
+	if s, ok := p.stable.(interface{ reserve(uint64, []byte) error }); ok {
+		g.reserve = s.reserve
+	}
 	config := raftConfig(p.self, p.heartbeat.Current)
 	config.NotifyCh = g.leaders
 	config.Logger = newRaftLogger(p.raftLog)
@@ -434,10 +439,47 @@ func (g *Group) apply(ctx context.Context, c Command) error {
 	case err != nil:
 		return fmt.Errorf("commit to the cluster's log: %w", err)
 	}
+	g.spread()
 	if refused, ok := future.Response().(error); ok {
 		return refused
 	}
 	return nil
+}
+
+// spread tells the voters how far the log is committed, as Raft itself does half a
+// second later: whoever leads next has then applied all of it, and need not commit
+// something first.
+func (g *Group) spread() {
+	term, _ := g.fence.until()
+	if term == 0 {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closing {
+		return
+	}
+	for _, s := range g.raft.GetConfiguration().Configuration().Servers {
+		if string(s.ID) != g.self {
+			g.calls.Go(func() { g.tellCommitted(term, s) })
+		}
+	}
+}
+
+// tellCommitted sends what a leader sends when it has nothing to replicate. To a node
+// that lacks a part of the log it is of no use, and does no harm.
+func (g *Group) tellCommitted(term uint64, s raft.Server) {
+	var last raft.Log
+	committed := g.raft.CommitIndex()
+	if err := g.logs.GetLog(committed, &last); err != nil {
+		return // it is in a snapshot
+	}
+	req := &raft.AppendEntriesRequest{
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.self), Addr: g.trans.EncodePeer(raft.ServerID(g.self), g.trans.LocalAddr())},
+		Term:      term, PrevLogEntry: last.Index, PrevLogTerm: last.Term, LeaderCommitIndex: committed,
+	}
+	// An error is a voter that does not answer; Raft will go on telling it.
+	_ = g.trans.networkTransport.AppendEntries(s.ID, s.Address, req, &raft.AppendEntriesResponse{})
 }
 
 // setTiming applies a changed heartbeat setting. Raft's own leader lease cannot

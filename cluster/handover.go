@@ -28,21 +28,106 @@ type Release struct {
 
 // peerCaller sends the lease messages to another voter.
 type peerCaller interface {
+	callPrepare(ctx context.Context, address string, r Release) error
 	callRelease(ctx context.Context, address string, r Release) error
 	callRebind(ctx context.Context, address string, r Release) error
 }
 
-// released is the voter's side of a hand-over.
+// prepare is the voter's side of Prepare.
+func (g *Group) prepare(r Release) error {
+	if g.reserve == nil {
+		return nil
+	}
+	for _, s := range g.raft.GetConfiguration().Configuration().Servers {
+		if string(s.ID) == r.To {
+			return g.reserve(r.Term+1, g.trans.EncodePeer(s.ID, s.Address))
+		}
+	}
+	return refuse(CodeNotFound, "", "node %s is not a member here yet", r.To)
+}
+
+// released is the voter's side of a hand-over. The one that is to take over stands
+// for election at once: the release is its TimeoutNow.
 func (g *Group) released(r Release) {
 	g.mu.Lock()
 	g.release, g.releaseAt = r, g.now()
 	g.mu.Unlock()
 	g.fence.freed(r.Term, r.Seq)
+	if r.To == g.self && g.fence.bound(g.self) <= 0 && g.raft.CurrentTerm() == r.Term {
+		g.trans.receive(raft.RPC{
+			Command:  &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}},
+			RespChan: make(chan raft.RPCResponse, 1),
+		})
+	}
+}
+
+// takeover finds what a hand-over to a voter needs, and refuses if it could not be
+// quick.
+func (g *Group) takeover(ctx context.Context, to string) (term uint64, target raft.Server, others []raft.Server, err error) {
+	term, _ = g.fence.until()
+	if term == 0 {
+		return 0, target, nil, refuse(CodeNotLeader, "", "this node does not lead group %s", g.name)
+	}
+	for _, s := range g.raft.GetConfiguration().Configuration().Servers {
+		if s.Suffrage != raft.Voter || string(s.ID) == g.self {
+			continue
+		}
+		others = append(others, s)
+		if string(s.ID) == to {
+			target = s
+		}
+	}
+	if target.ID == "" {
+		return 0, target, nil, refuse(CodeTransfer, `see "raftvip node list"`, "node %s is not another voter of group %s", to, g.name)
+	}
+	if ago, ok := g.fence.contact(to); !ok || ago > g.length() {
+		return 0, target, nil, refuse(CodeTransfer, `see "raftvip status"`, "node %s does not answer", to)
+	}
+	if !g.caughtUp(ctx, term, to) {
+		return 0, target, nil, refuse(CodeTransfer, `see "raftvip status"`, "node %s does not have the newest state yet", to)
+	}
+	return term, target, others, nil
+}
+
+// Prepare does what a hand-over to a voter needs and what may take long, while this
+// node still owns: it makes sure that the voter is there and has the whole state, and
+// that a majority has the vote for it on disk. Nothing is decided by it. Transfer
+// is to follow.
+func (g *Group) Prepare(ctx context.Context, to string) error {
+	g.mu.Lock()
+	if g.closing {
+		g.mu.Unlock()
+		return refuse(CodeNotLeader, "", "this node is stopping")
+	}
+	g.transfers.Add(1)
+	g.mu.Unlock()
+	defer g.transfers.Done()
+	term, target, others, err := g.takeover(ctx, to)
+	if err != nil {
+		return err
+	}
+	release := Release{Group: g.name, Term: term, From: g.self, To: to}
+	g.calls.Go(func() {
+		if err := g.prepare(release); err != nil {
+			g.log.Debug("vote not written ahead", "error", err)
+		}
+	})
+	tell := func(ctx context.Context, s raft.Server) error {
+		if s.ID == target.ID {
+			g.tellCommitted(term, s)
+		}
+		return g.peers.callPrepare(ctx, string(s.Address), release)
+	}
+	if _, err := g.call(ctx, others, to, tell); err != nil {
+		return refuse(CodeTransfer, `see "raftvip status"; the owner stays`, "prepare the hand-over to %s: %s", to, err)
+	}
+	return nil
 }
 
 // Transfer hands the group over to a voter. The caller has stopped answering for
 // the group's addresses already, or its guard will when the lease sink says so.
-// The order is: lease revoked here, then the voters are freed, then Raft is asked.
+// The order is: lease revoked here, Raft is told that it hands over, then the voters
+// are freed, and one of them with that told to stand for election.
 // When the hand-over fails the promises are taken back, and the lease with them.
 func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) error {
 	g.mu.Lock()
@@ -60,44 +145,70 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 		g.transfers.Done()
 	}()
 
-	term, _ := g.fence.until()
-	if term == 0 {
-		return refuse(CodeNotLeader, "", "this node does not lead group %s", g.name)
-	}
-	var target raft.Server
-	servers := g.raft.GetConfiguration().Configuration().Servers
-	var others []string
-	for _, s := range servers {
-		if s.Suffrage != raft.Voter || string(s.ID) == g.self {
-			continue
-		}
-		others = append(others, string(s.ID))
-		if string(s.ID) == to {
-			target = s
-		}
-	}
-	if target.ID == "" {
-		return refuse(CodeTransfer, `see "raftvip node list"`, "node %s is not another voter of group %s", to, g.name)
-	}
-	if ago, ok := g.fence.contact(to); !ok || ago > g.length() {
-		return refuse(CodeTransfer, `see "raftvip status"`, "node %s does not answer", to)
-	}
-	if !g.caughtUp(ctx, term, to) {
-		return refuse(CodeTransfer, `see "raftvip status"`, "node %s does not have the newest state yet", to)
+	term, target, others, err := g.takeover(ctx, to)
+	if err != nil {
+		return err
 	}
 	release := Release{Group: g.name, Term: term, From: g.self, To: to, Reason: reason, Manual: manual}
-	release.Seq = g.fence.release(term, others)
-	stop, err := g.free(ctx, servers, release, (len(others)+1)/2) // with this node's own, a majority
+	ids := make([]string, len(others))
+	for i, s := range others {
+		ids[i] = string(s.ID)
+	}
+	release.Seq = g.fence.release(term, ids)
+	freeing, cancel := context.WithCancel(ctx)
+	defer cancel()
+	h := &handing{to: target.ID, free: func() (stop func(), err error) {
+		return g.call(freeing, others, to, func(ctx context.Context, s raft.Server) error {
+			return g.peers.callRelease(ctx, string(s.Address), release)
+		})
+	}}
+	g.trans.handing.Store(h)
+	err = g.raft.LeadershipTransferToServer(target.ID, target.Address).Error()
+	g.trans.handing.Store(nil)
+	cancel()
+	stop := h.end()
 	if err == nil {
-		err = g.raft.LeadershipTransferToServer(target.ID, target.Address).Error()
+		return nil // who still waits to hear of the release may be needed for the election
 	}
 	stop()
-	if err == nil {
-		return nil
-	}
 	signal(g.unbound) // for those that do not answer now
 	g.rebind(context.WithoutCancel(ctx), release)
 	return refuse(CodeTransfer, `see "raftvip status"; the owner stays`, "hand over to %s: %s", to, err)
+}
+
+// A handing is the part of a hand-over that begins when Raft asks for it. Raft may
+// ask late, after it has given the hand-over up.
+type handing struct {
+	to   raft.ServerID
+	free func() (stop func(), err error)
+
+	mu   sync.Mutex
+	over bool
+	stop func() // nil before free
+}
+
+// begin frees the voters, once.
+func (h *handing) begin() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.over || h.stop != nil {
+		return errNotReleased
+	}
+	stop, err := h.free()
+	h.stop = stop
+	return err
+}
+
+// end lets nothing begin any more. What it returns ends the calls that tell of the
+// release, and waits for it.
+func (h *handing) end() (stop func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.over = true
+	if h.stop == nil {
+		return func() {}
+	}
+	return h.stop
 }
 
 // caughtUp waits a moment until a voter has the whole log. A hand-over to one that
@@ -117,10 +228,10 @@ func (g *Group) caughtUp(ctx context.Context, term uint64, id string) bool {
 	return true
 }
 
-// free tells the voters that the lease is released and waits until the target
-// and enough others to elect it know. The rest are not waited for: the calls end
+// call tells something to voters, all at once, and returns when the target and, with
+// this node, a majority have answered. The rest are not waited for: the calls end
 // with their own timeout. Stop ends them all and waits for it.
-func (g *Group) free(ctx context.Context, servers []raft.Server, r Release, needed int) (stop func(), err error) {
+func (g *Group) call(ctx context.Context, voters []raft.Server, target string, tell func(context.Context, raft.Server) error) (stop func(), err error) {
 	calls, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	g.calls.Go(func() {
 		select {
@@ -133,15 +244,10 @@ func (g *Group) free(ctx context.Context, servers []raft.Server, r Release, need
 		id  string
 		err error
 	}
-	answers := make(chan answer, len(servers))
+	answers := make(chan answer, len(voters))
 	var sent sync.WaitGroup
-	asked := 0
-	for _, s := range servers {
-		if s.Suffrage != raft.Voter || string(s.ID) == g.self {
-			continue
-		}
-		asked++
-		sent.Go(func() { answers <- answer{string(s.ID), g.peers.callRelease(calls, string(s.Address), r)} })
+	for _, s := range voters {
+		sent.Go(func() { answers <- answer{string(s.ID), tell(calls, s)} })
 	}
 	g.calls.Go(func() { sent.Wait(); cancel() })
 	// A call that has ended sends nothing on a new connection any more, so that a
@@ -149,9 +255,10 @@ func (g *Group) free(ctx context.Context, servers []raft.Server, r Release, need
 	stop = func() { cancel(); sent.Wait() }
 	ctx, cancelWait := context.WithTimeout(ctx, max(g.length(), 100*time.Millisecond))
 	defer cancelWait()
-	target := false
+	needed := (len(voters) + 1) / 2 // with this node, a majority
+	reached := false
 	var failures []error
-	for range asked {
+	for range voters {
 		select {
 		case a := <-answers:
 			if a.err != nil {
@@ -159,8 +266,8 @@ func (g *Group) free(ctx context.Context, servers []raft.Server, r Release, need
 				continue
 			}
 			needed--
-			target = target || a.id == r.To
-			if target && needed <= 0 {
+			reached = reached || a.id == target
+			if reached && needed <= 0 {
 				return stop, nil
 			}
 		case <-ctx.Done():

@@ -365,6 +365,17 @@ func fromMember(ctx context.Context, r Release) error {
 	return nil
 }
 
+func (n *Node) handlePrepare(ctx context.Context, r Release) (any, error) {
+	if err := fromMember(ctx, r); err != nil {
+		return nil, err
+	}
+	g := n.Group(r.Group)
+	if g == nil {
+		return nil, refuse(CodeNotFound, "", "no group %s", r.Group)
+	}
+	return nil, g.prepare(r)
+}
+
 func (n *Node) handleRelease(ctx context.Context, r Release) (any, error) {
 	if err := fromMember(ctx, r); err != nil {
 		return nil, err
@@ -397,6 +408,7 @@ func (n *Node) apiHandler() http.Handler {
 	handle(mux, pathHello, n.handleHello)
 	handle(mux, pathJoin, n.handleJoin)
 	handle(mux, pathReport, n.handleReport)
+	handle(mux, pathPrepare, n.handlePrepare)
 	handle(mux, pathRelease, n.handleRelease)
 	handle(mux, pathRebind, n.handleRebind)
 	if n.opts.Handler != nil {

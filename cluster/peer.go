@@ -22,6 +22,7 @@ const (
 	pathHello   = "/peer/hello"
 	pathJoin    = "/peer/join"
 	pathReport  = "/peer/report"
+	pathPrepare = "/peer/prepare"
 	pathRelease = "/peer/release"
 	pathRebind  = "/peer/rebind"
 )
@@ -180,6 +181,10 @@ func unwrapURL(err error) error {
 		}
 	}
 	return err
+}
+
+func (c *peerClient) callPrepare(ctx context.Context, address string, r Release) error {
+	return c.call(ctx, address, pathPrepare, r, nil)
 }
 
 func (c *peerClient) callRelease(ctx context.Context, address string, r Release) error {

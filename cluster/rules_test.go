@@ -326,7 +326,7 @@ func TestAcknowledgementIsWithheld(t *testing.T) {
 	r := newRig(t, 1).awake()
 	inner := r.raft
 	r.raft = func(command any) any {
-		r.fence.grants(3, "c") // Raft grants a vote in a later term meanwhile
+		r.fence.grants(3, "c", false) // Raft grants a vote in a later term meanwhile
 		return inner(command)
 	}
 	for _, command := range []any{entries(2, "b"), &raft.InstallSnapshotRequest{RPCHeader: from("b"), Term: 2}} {

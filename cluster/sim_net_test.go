@@ -273,6 +273,13 @@ func (t *simTransport) TimeoutNow(_ raft.ServerID, target raft.ServerAddress, ar
 // simPeers sends the lease messages over the same network.
 type simPeers struct{ proc *simProc }
 
+func (p simPeers) callPrepare(ctx context.Context, address string, r Release) error {
+	_, err := p.proc.host.net.call(ctx, p.proc, address, func(to *simProc) (any, error) {
+		return nil, to.group.prepare(r)
+	})
+	return err
+}
+
 func (p simPeers) callRelease(ctx context.Context, address string, r Release) error {
 	_, err := p.proc.host.net.call(ctx, p.proc, address, func(to *simProc) (any, error) {
 		to.group.released(r)

@@ -142,18 +142,24 @@ func newState() *State {
 	}
 }
 
-// clone returns a copy that may be changed.
+// clone returns a copy that may be changed, but for its instances: whoever changes
+// those takes copies of them first (ownInstances), so that readers can tell by the
+// slice that nothing has changed.
 func (s *State) clone() *State {
 	c := *s
 	c.Nodes = maps.Clone(s.Nodes)
 	c.Removed = maps.Clone(s.Removed)
 	c.Tokens = maps.Clone(s.Tokens)
-	c.Instances = slices.Clone(s.Instances)
-	for i := range c.Instances {
-		c.Instances[i].Addresses = slices.Clone(c.Instances[i].Addresses)
-	}
 	c.Moves = slices.Clone(s.Moves)
 	return &c
+}
+
+// ownInstances makes the instances of a clone its own.
+func (s *State) ownInstances() {
+	s.Instances = slices.Clone(s.Instances)
+	for i := range s.Instances {
+		s.Instances[i].Addresses = slices.Clone(s.Instances[i].Addresses)
+	}
 }
 
 // Founded tells whether a cluster exists in this state.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -58,6 +59,9 @@ type leaseTransport struct {
 	// replicating tells whether Raft leads and a node is one of its members; nil
 	// until Raft runs.
 	replicating atomic.Pointer[func(id string) bool]
+
+	// handing is the hand-over under way, or nil.
+	handing atomic.Pointer[handing]
 
 	answersMu sync.Mutex
 	matched   map[string]matched       // by node ID
@@ -193,8 +197,22 @@ func (t *leaseTransport) RequestVote(id raft.ServerID, target raft.ServerAddress
 	if !t.fence.campaigns(args.Term) {
 		return errPromised
 	}
-	return again(func() error { return t.networkTransport.RequestVote(id, target, args, resp) })
+	var sent time.Duration
+	err := again(func() error {
+		sent = t.fence.now()
+		return t.networkTransport.RequestVote(id, target, args, resp)
+	})
+	if err == nil && resp.Granted && resp.Term == args.Term && bytes.Equal(resp.Peers, votedAndBound) {
+		t.fence.acknowledged(args.Term, string(id), sent)
+	}
+	return err
 }
+
+// votedAndBound is what a voter puts into its vote if it has promised to follow the
+// candidate as it would follow a leader. It is said, not taken for granted: a voter
+// may have reasons not to, and programs of other versions know nothing of it. The
+// field is one that Raft fills for peers of protocol version 0 only.
+var votedAndBound = []byte("raftvip: bound")
 
 // RequestPreVote implements raft.WithPreVote.
 func (t *leaseTransport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
@@ -246,6 +264,9 @@ func (t *leaseTransport) TimeoutNow(id raft.ServerID, target raft.ServerAddress,
 	// releases first. The check is here because being wrong would be a second owner.
 	if term, _ := t.fence.until(); term != 0 && !t.fence.released(term) {
 		return errNotReleased
+	}
+	if h := t.handing.Load(); h != nil && h.to == id {
+		return h.begin() // and the release is the TimeoutNow
 	}
 	return t.networkTransport.TimeoutNow(id, target, args, resp)
 }
@@ -378,6 +399,9 @@ func (t *leaseTransport) preVote(rpc raft.RPC, req *raft.RequestPreVoteRequest) 
 // vote answers a candidate. While the promise runs Raft is not even asked, so
 // that its term and its vote stay as they are.
 func (t *leaseTransport) vote(rpc raft.RPC, req *raft.RequestVoteRequest) {
+	if req.LeadershipTransfer {
+		t.awaitRelease(string(req.ID))
+	}
 	if t.fence.bound(string(req.ID)) > 0 {
 		rpc.Respond(&raft.RequestVoteResponse{RPCHeader: responseHeader(req.RPCHeader)}, nil)
 		return
@@ -388,18 +412,45 @@ func (t *leaseTransport) vote(rpc raft.RPC, req *raft.RequestVoteRequest) {
 	asked := *req
 	asked.LeadershipTransfer = true
 	rpc.Command = &asked
+	// A hand-over is expected to succeed, so its candidate may count on this vote as
+	// on an answer to its first heartbeat, and owns one round trip sooner. In other
+	// elections the vote is not worth so much: of a candidate that loses, it would keep
+	// this voter from the next one.
+	follow := req.LeadershipTransfer && string(req.ID) != t.fence.self
 	t.pass(rpc, func(r raft.RPCResponse) raft.RPCResponse {
 		resp, ok := r.Response.(*raft.RequestVoteResponse)
 		if !ok || r.Error != nil || !resp.Granted {
 			return r
 		}
-		if !t.fence.grants(req.Term, string(req.ID)) {
-			withheld := *resp
-			withheld.Granted = false
-			r.Response = &withheld
+		said := *resp
+		leaves, bound := t.fence.grants(req.Term, string(req.ID), follow && resp.Term == req.Term)
+		said.Granted, said.Peers = leaves, nil
+		if bound {
+			said.Peers = votedAndBound
 		}
+		r.Response = &said
 		return r
 	})
+}
+
+// awaitRelease waits a moment until this voter may help candidate, which says that it
+// was handed the group: its request may be faster than the old leader's release.
+func (t *leaseTransport) awaitRelease(candidate string) {
+	timer := time.NewTimer(t.window())
+	defer timer.Stop()
+	for {
+		freed := t.fence.freeing()
+		if t.fence.bound(candidate) <= 0 {
+			return
+		}
+		select {
+		case <-freed:
+		case <-timer.C:
+			return
+		case <-t.done:
+			return
+		}
+	}
 }
 
 // responseHeader answers in the protocol version of the request.

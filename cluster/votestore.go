@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -26,19 +27,31 @@ type voteStore struct {
 	seq     uint64
 	synced  int64 // slot whose content is on disk
 	current voteRecord
+	// maybeCast: this process found the reservation on disk and cannot tell whether
+	// the vote was given.
+	maybeCast bool
 }
 
-// voteRecord is Raft's state that must survive a crash (Raft thesis, figure 3.1).
+// voteRecord is Raft's state that must survive a crash (Raft thesis, figure 3.1),
+// and the vote that is written ahead of an election that is about to be held.
 type voteRecord struct {
+	term uint64
+	vote ballotPaper
+	// ahead is on disk as soon as reserve returns. It is of a later term than vote, or
+	// it is that vote, or it is over.
+	ahead ballotPaper
+}
+
+type ballotPaper struct {
 	term      uint64
-	voteTerm  uint64
 	candidate []byte
 }
 
 const (
-	voteMagic    = "rvipvote"
-	voteSlot     = 4096          // a slot never shares a disk block with the other one
-	voteHeader   = 8 + 8 + 8 + 2 // sequence, term, term of the vote, length of the candidate
+	voteMagic    = "rvipvot2"
+	voteSlot     = 4096  // a slot never shares a disk block with the other one
+	voteHeader   = 8 + 8 // sequence, term
+	paperHeader  = 8 + 2 // term, length of the candidate
 	maxCandidate = 1024
 )
 
@@ -109,6 +122,7 @@ func (s *voteStore) load() error {
 		seq, r, ok := decodeVote(buf)
 		if ok && (!found || seq > s.seq) {
 			s.seq, s.current, s.synced, found = seq, r, slot, true
+			s.maybeCast = r.ahead.term > 0
 		}
 	}
 	if !found {
@@ -121,33 +135,42 @@ func (s *voteStore) load() error {
 }
 
 func encodeVote(seq uint64, r voteRecord) []byte {
-	b := make([]byte, 0, len(voteMagic)+voteHeader+len(r.candidate)+4)
+	b := make([]byte, 0, len(voteMagic)+voteHeader+2*paperHeader+len(r.vote.candidate)+len(r.ahead.candidate)+4)
 	b = append(b, voteMagic...)
 	b = binary.BigEndian.AppendUint64(b, seq)
 	b = binary.BigEndian.AppendUint64(b, r.term)
-	b = binary.BigEndian.AppendUint64(b, r.voteTerm)
-	b = binary.BigEndian.AppendUint16(b, uint16(len(r.candidate)))
-	b = append(b, r.candidate...)
+	for _, p := range []ballotPaper{r.vote, r.ahead} {
+		b = binary.BigEndian.AppendUint64(b, p.term)
+		b = binary.BigEndian.AppendUint16(b, uint16(len(p.candidate)))
+		b = append(b, p.candidate...)
+	}
 	return binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
 }
 
 func decodeVote(b []byte) (seq uint64, r voteRecord, ok bool) {
-	const fixed = len(voteMagic) + voteHeader
-	if len(b) < fixed+4 || string(b[:len(voteMagic)]) != voteMagic {
+	whole := b
+	if len(b) < len(voteMagic)+voteHeader || string(b[:len(voteMagic)]) != voteMagic {
 		return 0, r, false
 	}
-	n := int(binary.BigEndian.Uint16(b[fixed-2:]))
-	if n > maxCandidate || len(b) < fixed+n+4 {
+	b = b[len(voteMagic):]
+	seq, r.term = binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])
+	b = b[voteHeader:]
+	for _, p := range []*ballotPaper{&r.vote, &r.ahead} {
+		if len(b) < paperHeader {
+			return 0, r, false
+		}
+		p.term = binary.BigEndian.Uint64(b)
+		n := int(binary.BigEndian.Uint16(b[8:]))
+		b = b[paperHeader:]
+		if n > maxCandidate || len(b) < n {
+			return 0, r, false
+		}
+		p.candidate = append([]byte(nil), b[:n]...)
+		b = b[n:]
+	}
+	if len(b) < 4 || crc32.ChecksumIEEE(whole[:len(whole)-len(b)]) != binary.BigEndian.Uint32(b) {
 		return 0, r, false
 	}
-	if crc32.ChecksumIEEE(b[:fixed+n]) != binary.BigEndian.Uint32(b[fixed+n:]) {
-		return 0, r, false
-	}
-	at := len(voteMagic)
-	seq = binary.BigEndian.Uint64(b[at:])
-	r.term = binary.BigEndian.Uint64(b[at+8:])
-	r.voteTerm = binary.BigEndian.Uint64(b[at+16:])
-	r.candidate = append([]byte(nil), b[fixed:fixed+n]...)
 	return seq, r, true
 }
 
@@ -173,6 +196,11 @@ func (s *voteStore) write(sync bool) error {
 func (s *voteStore) change(sync bool, f func(*voteRecord)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.changeLocked(sync, f)
+}
+
+// changeLocked is change with mu held.
+func (s *voteStore) changeLocked(sync bool, f func(*voteRecord)) error {
 	old := s.current
 	f(&s.current)
 	err := s.write(sync)
@@ -188,6 +216,27 @@ func (s *voteStore) change(sync bool, f func(*voteRecord)) error {
 // rewrite writes what is written already, to see whether it can be.
 func (s *voteStore) rewrite() error { return s.change(true, func(*voteRecord) {}) }
 
+// reserve writes the vote for candidate in term before it is asked for, so that Raft
+// need not wait for the disk when it gives it. It promises nothing: Raft may vote for
+// another one, or not at all. Only after a crash, when nobody knows whether the vote
+// was given, this node gives no other one in that term.
+func (s *voteStore) reserve(term uint64, candidate []byte) error {
+	if len(candidate) == 0 || len(candidate) > maxCandidate {
+		return fmt.Errorf("write vote: candidate of %d bytes; must be 1 to %d", len(candidate), maxCandidate)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	over := term <= s.current.term || term <= s.current.vote.term
+	if over || s.maybeCast && s.current.ahead.term >= s.current.term {
+		return nil // that vote, if it was given, must not be forgotten
+	}
+	err := s.changeLocked(true, func(r *voteRecord) { r.ahead = ballotPaper{term, bytes.Clone(candidate)} })
+	if err == nil {
+		s.maybeCast = false
+	}
+	return err
+}
+
 // Set implements raft.StableStore.
 func (s *voteStore) Set(key, val []byte) error {
 	if string(key) != keyLastVoteCand {
@@ -196,17 +245,32 @@ func (s *voteStore) Set(key, val []byte) error {
 	if len(val) > maxCandidate {
 		return fmt.Errorf("write vote: candidate of %d bytes; must be at most %d", len(val), maxCandidate)
 	}
-	return s.change(true, func(r *voteRecord) { r.candidate = append([]byte(nil), val...) })
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ahead, reserved := s.current.ahead, s.current.ahead.term > 0 && s.current.ahead.term == s.current.vote.term
+	switch {
+	case reserved && bytes.Equal(ahead.candidate, val):
+		s.current.vote.candidate = bytes.Clone(val) // and it is on disk
+		return nil
+	case reserved && s.maybeCast:
+		return fmt.Errorf("write vote: this node may have voted for %s in term %d before it was restarted", ahead.candidate, ahead.term)
+	}
+	return s.changeLocked(true, func(r *voteRecord) {
+		r.vote.candidate = bytes.Clone(val)
+		if r.ahead.term <= r.vote.term {
+			r.ahead = ballotPaper{}
+		}
+	})
 }
 
 // Get implements raft.StableStore.
 func (s *voteStore) Get(key []byte) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if string(key) != keyLastVoteCand || len(s.current.candidate) == 0 {
+	if string(key) != keyLastVoteCand || len(s.current.vote.candidate) == 0 {
 		return nil, errNotFound
 	}
-	return append([]byte(nil), s.current.candidate...), nil
+	return bytes.Clone(s.current.vote.candidate), nil
 }
 
 // SetUint64 implements raft.StableStore. Neither value waits for the disk.
@@ -216,7 +280,8 @@ func (s *voteStore) Get(key []byte) ([]byte, error) {
 //
 // A term without a vote is written, so that it survives the death of the process,
 // but not synced. The crash of the machine may lose it, and then: this node cannot
-// vote twice in a term, as votes are synced with theirs; no candidate of that term
+// vote twice in a term, as votes are synced with theirs, or were before (reserve), and
+// are not given to another one after a crash; no candidate of that term
 // or an older one can win with its help, as a majority's votes of that term are on
 // disk and refuse it; and the promise of a started process, which the term is for
 // as well, has long ended when a machine has booted.
@@ -227,9 +292,9 @@ func (s *voteStore) SetUint64(key []byte, val uint64) error {
 	case keyLastVoteTerm:
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if val != s.current.voteTerm {
+		if val != s.current.vote.term {
 			// Without its candidate the old vote must not look like one of the new term.
-			s.current.voteTerm, s.current.candidate = val, nil
+			s.current.vote = ballotPaper{term: val}
 		}
 		return nil
 	}
@@ -245,7 +310,7 @@ func (s *voteStore) GetUint64(key []byte) (uint64, error) {
 	case keyCurrentTerm:
 		v = s.current.term
 	case keyLastVoteTerm:
-		v = s.current.voteTerm
+		v = s.current.vote.term
 	}
 	if v == 0 {
 		return 0, errNotFound

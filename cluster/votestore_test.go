@@ -101,8 +101,117 @@ func TestVoteStore(t *testing.T) {
 	}
 }
 
+// crash loses what was written and not synced.
+func crash(t *testing.T, path string, s *voteStore) *voteStore {
+	t.Helper()
+	unsynced := (1 - s.synced) * voteSlot
+	s.Close()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err == nil {
+		_, err = f.WriteAt(make([]byte, voteSlot), unsynced)
+		f.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reopen(t, path, s)
+}
+
+func TestVoteWrittenAhead(t *testing.T) {
+	// vote is what Raft does when it votes.
+	vote := func(s *voteStore, term uint64, candidate string) error {
+		s.SetUint64([]byte(keyCurrentTerm), term)
+		s.SetUint64([]byte(keyLastVoteTerm), term)
+		return s.Set([]byte(keyLastVoteCand), []byte(candidate))
+	}
+	open := func(t *testing.T) (string, *voteStore) {
+		path := filepath.Join(t.TempDir(), "vote")
+		s, err := openVoteStore(path, true)
+		if err == nil {
+			err = vote(s, 7, "a")
+		}
+		if err == nil {
+			err = s.reserve(8, []byte("b"))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return path, s
+	}
+	t.Run("is no vote", func(t *testing.T) {
+		_, s := open(t)
+		expectVote(t, s, 7, 7, "a")
+	})
+	t.Run("needs no write that waits", func(t *testing.T) {
+		path, s := open(t)
+		slot := s.synced
+		if err := vote(s, 8, "b"); err != nil || s.synced != slot {
+			t.Errorf("the vote was synced again, or failed: %v", err)
+		}
+		expectVote(t, s, 8, 8, "b")
+		s = crash(t, path, s)
+		if err := vote(s, 8, "c"); err == nil {
+			t.Error("another vote of the same term after a crash")
+		}
+		if err := vote(s, 8, "b"); err != nil {
+			t.Errorf("the same vote: %v", err)
+		}
+		if err := vote(s, 9, "c"); err != nil {
+			t.Errorf("a later term: %v", err)
+		}
+	})
+	t.Run("may be given to another", func(t *testing.T) {
+		path, s := open(t)
+		if err := vote(s, 8, "c"); err != nil {
+			t.Fatal(err)
+		}
+		expectVote(t, crash(t, path, s), 8, 8, "c")
+	})
+	t.Run("keeps the older vote", func(t *testing.T) {
+		path, s := open(t)
+		expectVote(t, crash(t, path, s), 7, 7, "a")
+	})
+	t.Run("is not forgotten for a newer one", func(t *testing.T) {
+		path, s := open(t)
+		if err := vote(s, 8, "b"); err != nil {
+			t.Fatal(err)
+		}
+		s = crash(t, path, s)
+		if err := s.reserve(9, []byte("d")); err != nil {
+			t.Fatal(err)
+		}
+		if err := vote(s, 8, "c"); err == nil {
+			t.Error("another vote of the same term after a crash and a newer reservation")
+		}
+	})
+	t.Run("is replaced", func(t *testing.T) {
+		path, s := open(t)
+		if err := s.reserve(8, []byte("d")); err != nil {
+			t.Fatal(err)
+		}
+		slot := s.synced
+		if err := vote(s, 8, "b"); err != nil || s.synced == slot {
+			t.Errorf("a vote that is not on disk was not synced, or failed: %v", err)
+		}
+		expectVote(t, crash(t, path, s), 8, 8, "b")
+	})
+	t.Run("of a term that is over", func(t *testing.T) {
+		_, s := open(t)
+		slot := s.synced
+		for term := range uint64(8) {
+			if err := s.reserve(term, []byte("d")); err != nil || s.synced != slot {
+				t.Errorf("term %d: written, or failed: %v", term, err)
+			}
+		}
+		if s.reserve(9, nil) == nil || s.reserve(9, make([]byte, maxCandidate+1)) == nil {
+			t.Error("a candidate of no length, or of too much, was taken")
+		}
+	})
+}
+
 func FuzzDecodeVote(f *testing.F) {
-	f.Add(encodeVote(3, voteRecord{term: 9, voteTerm: 8, candidate: []byte("10.0.0.1:7355")}))
+	f.Add(encodeVote(3, voteRecord{term: 9, vote: ballotPaper{8, []byte("10.0.0.1:7355")}, ahead: ballotPaper{10, []byte("10.0.0.2:7355")}}))
 	f.Add([]byte(voteMagic))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		seq, r, ok := decodeVote(b)

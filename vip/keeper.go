@@ -177,12 +177,12 @@ func NewKeeper(cfg KeeperConfig) *Keeper {
 // Set gives the Keeper a new wanted state, in place of the one before. It never
 // blocks. A caller that gives the group up shuts the gate first.
 func (k *Keeper) Set(w Wanted) {
-	w.Addresses = slices.Clone(w.Addresses)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.closing || k.seq.Load() > 0 && equalWanted(k.wanted, w) {
 		return
 	}
+	w.Addresses = slices.Clone(w.Addresses)
 	k.set(w)
 }
 

@@ -10,6 +10,7 @@ type Promise struct {
 	holder   string
 	term     uint64
 	until    time.Duration
+	elected  bool    // the holder is not yet known to lead: it was voted for
 	released release // the newest one heard of
 	rebound  release // the newest one taken back
 }
@@ -44,11 +45,25 @@ func (p *Promise) Heard(now time.Duration, term uint64, leader string) {
 	if term < p.term || term <= p.released.term {
 		return
 	}
-	if term == p.term && p.holder != "" && p.holder != leader {
+	if term == p.term && p.holder != "" && p.holder != leader && !p.elected {
 		return // a term has one leader: whoever else speaks in it binds nobody
 	}
-	p.term, p.holder = term, leader
+	p.term, p.holder, p.elected = term, leader, false
 	p.until = max(p.until, now+p.length)
+}
+
+// Voted notes at now that this voter votes for candidate in term, before the vote can
+// leave, and tells whether it is bound by that as if it had heard the candidate lead.
+// The caller has made sure that it is free. A candidate that wins may then count on
+// this voter from the moment at which it asked. Of one that loses the promise runs
+// out, or goes to the leader of that term as soon as that one is heard.
+func (p *Promise) Voted(now time.Duration, term uint64, candidate string) bool {
+	if term <= p.term || term <= p.released.term || p.until > now {
+		return false
+	}
+	p.term, p.holder, p.elected = term, candidate, true
+	p.until = now + p.length
+	return true
 }
 
 // Release notes that the leader of term has given its lease up, for the seq-th
@@ -66,7 +81,7 @@ func (p *Promise) Release(term, seq uint64) {
 		p.released = r
 	}
 	p.until = 0
-	p.holder = ""
+	p.holder, p.elected = "", false
 }
 
 // Rebind takes back the seq-th release of term, and all before it, at the request

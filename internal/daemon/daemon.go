@@ -64,6 +64,8 @@ type Daemon struct {
 	loadedAt time.Time
 	reload   error // why the last reload changed nothing
 	links    []vip.Link
+	placed   placed
+	drifted  drifted
 
 	moves chan cluster.Move
 	watch watchdog
@@ -347,35 +349,6 @@ func (d *Daemon) configuration() *config.Config {
 	return d.config
 }
 
-// addresses places the group's addresses on this node's interfaces.
-func (d *Daemon) addresses(s *cluster.State) (addrs []vip.Address, schedule vip.Schedule, faults []string) {
-	schedule = vip.DefaultSchedule()
-	if d.host == nil {
-		return nil, schedule, nil
-	}
-	for _, p := range d.place(s.Instances) {
-		per := schedule
-		for _, in := range s.Instances {
-			if in.Name == p.instance && in.GARP != (cluster.GARP{}) {
-				per = scheduleOf(in.GARP)
-			}
-		}
-		a, err := p.addressOf(per)
-		switch {
-		case errors.Is(err, vip.ErrNoLink):
-			// It is a fault, and the keeper waits for the interface all the same.
-			faults = append(faults, err.Error())
-			addrs = append(addrs, vip.Address{Prefix: p.address.Prefix, Link: p.link, Schedule: per})
-		case err != nil:
-			faults = append(faults, err.Error())
-		default:
-			addrs = append(addrs, a)
-			faults = appendNew(faults, d.unguarded(a.Link))
-		}
-	}
-	return addrs, schedule, faults
-}
-
 // unguarded says why this node must not own an address on an interface: where the
 // guard is not attached nothing would silence it. Only "guard off" permits that.
 func (d *Daemon) unguarded(link string) string {
@@ -439,10 +412,10 @@ func (d *Daemon) driftLocked() []string {
 		return nil
 	}
 	s := d.node.State()
-	if !s.Founded() || d.path == "" || len(instancesOf(d.config)) == 0 {
+	if !s.Founded() || d.path == "" {
 		return nil
 	}
-	return difference(s.Instances, instancesOf(d.config), s.Heartbeat.Configured, d.heartbeatOf(d.config))
+	return d.drifted.lines(s, d.config, d.heartbeatOf(d.config))
 }
 
 // heartbeatOf is the heartbeat timeout that a file asks for, or 0 if it says nothing.

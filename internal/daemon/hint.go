@@ -1,8 +1,10 @@
 package daemon
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -53,16 +55,37 @@ const caughtUpSlack = 16
 
 // readHints decodes the newest reports, by node ID.
 func readHints(reports []cluster.SeenReport) map[string]seenHint {
+	return make(hintReader).read(reports)
+}
+
+// A hintReader decodes reports, and those that are as they were only once. What the
+// hints refer to is not to be changed.
+type hintReader map[string]readHint
+
+type readHint struct {
+	raw json.RawMessage
+	seenHint
+}
+
+func (r hintReader) read(reports []cluster.SeenReport) map[string]seenHint {
 	out := make(map[string]seenHint, len(reports))
-	for _, r := range reports {
-		s := seenHint{age: r.Age, offset: r.ClockOffset, applied: r.Applied}
-		// A node of another version may send what this one cannot read; it is then
-		// a node that has not reported.
-		if len(r.Hint) > 0 && json.Unmarshal(r.Hint, &s.hint) == nil {
-			s.known = true
+	for _, rep := range reports {
+		last := r[rep.NodeID]
+		if !bytes.Equal(last.raw, rep.Hint) {
+			last = readHint{raw: rep.Hint}
+			// A node of another version may send what this one cannot read; it is then
+			// a node that has not reported.
+			last.known = json.Unmarshal(rep.Hint, &last.hint) == nil
+			if !last.known {
+				last.hint = hint{}
+			}
+			r[rep.NodeID] = last
 		}
-		out[r.NodeID] = s
+		s := last.seenHint
+		s.age, s.offset, s.applied = rep.Age, rep.ClockOffset, rep.Applied
+		out[rep.NodeID] = s
 	}
+	maps.DeleteFunc(r, func(id string, _ readHint) bool { _, ok := out[id]; return !ok })
 	return out
 }
 

@@ -2,6 +2,8 @@ package daemon
 
 import (
 	"context"
+	"reflect"
+	"slices"
 	"time"
 
 	"github.com/raftvip/raftvip/vip"
@@ -32,13 +34,19 @@ func (d *Daemon) lookAtLinks() []vip.Link {
 		d.log.Error("cannot list the interfaces", "error", err)
 		return nil
 	}
+	for i := range links {
+		links[i].Addresses = slices.DeleteFunc(links[i].Addresses, func(a vip.KernelAddress) bool { return a.Protocol == vip.AddrProtocol })
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.links = links
-	return links
+	if d.links == nil || !reflect.DeepEqual(d.links, links) {
+		d.links = links // else what was calculated from them stays good
+	}
+	return d.links
 }
 
-// currentLinks returns the interfaces, at most linkPoll old.
+// currentLinks returns the interfaces, at most linkPoll old, without the addresses
+// that raftvip has put there.
 func (d *Daemon) currentLinks() []vip.Link {
 	d.mu.Lock()
 	links := d.links

@@ -24,11 +24,14 @@ const (
 	releaseWait = 2 * time.Second
 	// shutdownHandover bounds the hand-over of a daemon that is stopping.
 	shutdownHandover = 500 * time.Millisecond
+	// successorWait bounds how long it then waits for the new owner's word.
+	successorWait = 500 * time.Millisecond
 )
 
 // A mover is the part of the cluster that an owner needs.
 type mover interface {
 	Standing() cluster.Standing
+	Prepare(ctx context.Context, to string) error
 	Transfer(ctx context.Context, to, reason string, manual bool) error
 	RefreshLease()
 	Contact(nodeID string) (time.Duration, bool)
@@ -106,6 +109,7 @@ type owner struct {
 	tookAt   time.Duration // when ownership began
 	arrived  bool          // the take has been recorded
 	hint     hint          // as last published
+	hints    hintReader    // of all
 	doubts   doubts
 	ledFrom  time.Duration // when this term's leadership was first seen
 	silentAt []string      // members that did not answer at the last turn as leader
@@ -239,7 +243,10 @@ func (o *owner) candidates(s *cluster.State) []policy.Node {
 		ago, ok := o.group.Contact(id)
 		return ok && ago < max(s.Heartbeat.Current, time.Second)
 	}
-	hints := readHints(o.node.Reports())
+	if o.hints == nil {
+		o.hints = make(hintReader)
+	}
+	hints := o.hints.read(o.node.Reports())
 	// What is known of oneself is newer than the last report of it.
 	hints[o.node.Self().NodeID] = seenHint{hint: o.hint, known: true, applied: s.Version}
 	return candidates(s, o.node.Self().NodeID, hints, o.node.Suffrages(), connected, o.held)
@@ -368,17 +375,24 @@ func (o *owner) becomeStandby(why string, addrs []vip.Address, schedule vip.Sche
 	o.hybrid.decide(false, !standing.Leading && standing.LeaderID != "")
 }
 
-// handOver is a planned move. The gate is shut first; a release never waits for
-// the network. Then the voters are freed and leadership goes over, while the
-// addresses are being deleted.
+// handOver is a planned move. What can be done before the addresses fall silent is
+// done before. Then the gate is shut, the voters are freed and leadership goes over.
+// Where a guard silences the addresses they are deleted after that: to delete many
+// takes long, and if the hand-over fails they are there.
 func (o *owner) handOver(ctx context.Context, to, reason string, manual bool) error {
+	if err := o.group.Prepare(ctx, to); err != nil {
+		o.pauseEnd = o.now() + handoverPause
+		return err
+	}
 	o.gate.Shut()
 	was := o.state
 	o.state = standby
 	o.setView("handing over: "+reason, nil)
 	s := o.node.State()
-	addrs, schedule, _ := o.addresses(s)
-	o.keeper.Set(vip.Wanted{Own: false, Addresses: addrs, Schedule: schedule})
+	if !o.silent {
+		addrs, schedule, _ := o.addresses(s)
+		o.keeper.Set(vip.Wanted{Own: false, Addresses: addrs, Schedule: schedule})
+	}
 	if was == owning && !o.silent {
 		bounded, cancel := context.WithTimeout(ctx, releaseWait)
 		err := o.keeper.WaitReleased(bounded)
@@ -458,14 +472,17 @@ func isSelf(nodes []policy.Node, id string) bool {
 
 // shutdown releases and hands over, so that others need not wait for the lease.
 func (o *owner) shutdown() {
-	o.gate.Shut()
 	s := o.node.State()
-	standing := o.group.Standing()
-	o.state = standby
-	addrs, schedule, _ := o.addresses(s)
-	o.keeper.Set(vip.Wanted{Own: false, Addresses: addrs, Schedule: schedule})
 	// Who still speaks when this returns has nobody to hand over to.
 	defer o.hybrid.decide(false, false)
+	release := func() {
+		o.gate.Shut()
+		o.state = standby
+		addrs, schedule, _ := o.addresses(s)
+		o.keeper.Set(vip.Wanted{Own: false, Addresses: addrs, Schedule: schedule})
+	}
+	defer release()
+	standing := o.group.Standing()
 	if !standing.Leading || len(s.Nodes) < 2 {
 		return
 	}
@@ -484,8 +501,34 @@ func (o *owner) shutdown() {
 	if err == nil {
 		err = o.handOver(ctx, to, o.node.Self().Name+" is stopping", false)
 	}
-	if err != nil && !errors.Is(err, context.Canceled) {
-		o.log.Warn("stopping without a hand-over: the others wait for the lease to end", "error", err)
+	if err != nil {
+		if !errors.Is(err, context.Canceled) {
+			o.log.Warn("stopping without a hand-over: the others wait for the lease to end", "error", err)
+		}
+		return
+	}
+	release()
+	o.awaitSuccessor(context.Background(), s.Nodes[to].Name, standing.Term)
+}
+
+// awaitSuccessor waits a moment until the history says that the addresses are up
+// elsewhere. Until then this voter may be needed for a majority. And what a daemon
+// does when it ends takes locks of the kernel that containers on one machine share.
+func (o *owner) awaitSuccessor(ctx context.Context, name string, term uint64) {
+	ctx, cancel := context.WithTimeout(ctx, successorWait)
+	defer cancel()
+	for {
+		changed := o.node.Changed()
+		if moves := o.node.State().Moves; slices.ContainsFunc(moves[max(0, len(moves)-8):], func(m cluster.Move) bool {
+			return m.Group == o.name && m.To == name && m.Term > term
+		}) {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 

@@ -1,0 +1,105 @@
+package daemon
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"time"
+	"unsafe"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/vip"
+)
+
+// The owner looks at everything at each turn, and with a thousand addresses that
+// would take longer than a takeover. So what follows from the addresses is kept
+// until what it was calculated from is replaced.
+
+// same tells whether two slices are one: nobody changes the elements of those that
+// are compared here.
+func same[T any](a, b []T) bool {
+	return len(a) == len(b) && unsafe.SliceData(a) == unsafe.SliceData(b)
+}
+
+// placed is where the group's addresses belong on this node.
+type placed struct {
+	instances []cluster.Instance
+	config    *config.Config
+	links     []vip.Link
+	vmacs     map[string]string
+
+	addrs  []vip.Address
+	on     []string // interfaces that have some
+	faults []string
+}
+
+// addresses places the group's addresses on this node's interfaces. What it returns
+// is not to be changed.
+func (d *Daemon) addresses(s *cluster.State) (addrs []vip.Address, schedule vip.Schedule, faults []string) {
+	schedule = vip.DefaultSchedule()
+	if d.host == nil {
+		return nil, schedule, nil
+	}
+	now := placed{instances: s.Instances, config: d.configuration(), links: d.currentLinks(), vmacs: d.hybrid.vmacs()}
+	d.mu.Lock()
+	was := d.placed
+	d.mu.Unlock()
+	if was.config == now.config && same(was.instances, now.instances) && same(was.links, now.links) && maps.Equal(was.vmacs, now.vmacs) {
+		now = was
+	} else {
+		now.fill(d.place(s.Instances), schedule)
+		d.mu.Lock()
+		d.placed = now
+		d.mu.Unlock()
+	}
+	faults = slices.Clone(now.faults)
+	for _, link := range now.on {
+		faults = appendNew(faults, d.unguarded(link))
+	}
+	return now.addrs, schedule, faults
+}
+
+func (p *placed) fill(places []placement, usual vip.Schedule) {
+	schedules := make(map[string]vip.Schedule)
+	for _, in := range p.instances {
+		if schedules[in.Name] = usual; in.GARP != (cluster.GARP{}) {
+			schedules[in.Name] = scheduleOf(in.GARP)
+		}
+	}
+	for _, at := range places {
+		per := schedules[at.instance]
+		a, err := at.addressOf(per)
+		switch {
+		case errors.Is(err, vip.ErrNoLink):
+			// It is a fault, and the keeper waits for the interface all the same.
+			p.faults = append(p.faults, err.Error())
+			p.addrs = append(p.addrs, vip.Address{Prefix: at.address.Prefix, Link: at.link, Schedule: per})
+		case err != nil:
+			p.faults = append(p.faults, err.Error())
+		default:
+			p.addrs = append(p.addrs, a)
+			p.on = appendNew(p.on, a.Link)
+		}
+	}
+}
+
+// drifted is how the file differs from the cluster.
+type drifted struct {
+	instances             []cluster.Instance
+	config                *config.Config
+	configured, heartbeat time.Duration
+	known                 bool
+	result                []string
+}
+
+func (d *drifted) lines(s *cluster.State, c *config.Config, heartbeat time.Duration) []string {
+	if d.known && d.config == c && same(d.instances, s.Instances) && d.configured == s.Heartbeat.Configured && d.heartbeat == heartbeat {
+		return d.result
+	}
+	*d = drifted{instances: s.Instances, config: c, configured: s.Heartbeat.Configured, heartbeat: heartbeat, known: true}
+	if file := instancesOf(c); len(file) > 0 {
+		d.result = difference(s.Instances, file, s.Heartbeat.Configured, heartbeat)
+	}
+	return d.result
+}
