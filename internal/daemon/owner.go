@@ -473,6 +473,8 @@ func isSelf(nodes []policy.Node, id string) bool {
 // shutdown releases and hands over, so that others need not wait for the lease.
 func (o *owner) shutdown() {
 	s := o.node.State()
+	// The best node would be given the group back as long as it is seen.
+	o.publishHint([]string{"it is stopping"})
 	// Who still speaks when this returns has nobody to hand over to.
 	defer o.hybrid.decide(false, false)
 	release := func() {
