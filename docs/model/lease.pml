@@ -347,9 +347,25 @@ inline consent(i, j) { raft_term(j, n[i].led); no_candidate(j) }
 #define REVOKE(i) NOTE(ran_out = false); n[i].lease = 0; no_ledger(i)
 #endif
 
+#ifdef NO_VOTE_PROMISE
+#define VOTED(i, j) skip
+#else
+#define VOTED(i, j) n[j].taken = 0; n[j].pterm = n[i].cur; n[j].holder = i; n[j].prom = P
+#endif
+
+/* Promise.Voted, and what the vote says of it. */
+inline follow(i, j) {
+	if
+	:: n[j].newest == n[i].cur && n[i].cur > n[j].pterm && n[i].cur > n[j].freed && n[j].prom == 0 ->
+		VOTED(i, j); K(i, j).a = LEASE
+	:: else
+	fi
+}
+
 /* Raft at j grants the vote and writes it; then fence.grants; then it leaves, and
-   with it and its own i has a majority. */
-#define VOTE(i, j) :: d_step { K(i, j).v == ASKED -> \
+   with it and its own i has a majority, or has had one already. In a planned move
+   (FOLLOW) the voter promises to follow i, and the vote is evidence as well. */
+#define VOTE(i, j, FOLLOW) :: d_step { K(i, j).v == ASKED -> \
 	K(i, j).v = 0; \
 	if \
 	:: n[i].cur >= n[j].cur -> \
@@ -364,13 +380,26 @@ inline consent(i, j) { raft_term(j, n[i].led); no_candidate(j) }
 			:: else \
 			fi; \
 			if \
-			:: MAY_LEAVE(j, i) -> no_candidate(i); no_ledger(i); n[i].led = n[i].cur \
+			:: MAY_LEAVE(j, i) -> \
+				if \
+				:: n[i].led == n[i].cur \
+				:: else -> n[i].cand = 0; no_ledger(i); n[i].led = n[i].cur \
+				fi; \
+				FOLLOW(i, j) \
 			:: else \
 			fi \
 		:: else \
 		fi \
 	:: else \
 	fi; ALIKE }
+
+#define NO_FOLLOW(i, j) skip
+#define PLAIN_VOTE(i, j) VOTE(i, j, NO_FOLLOW)
+#ifdef NO_VOTE_EVIDENCE
+#define BINDING_VOTE(i, j)
+#else
+#define BINDING_VOTE(i, j) VOTE(i, j, follow)
+#endif
 
 /* ---- planned moves: leader i, voter j ---- */
 
@@ -555,7 +584,8 @@ active proctype all() {
 	PAIRS(ACKNOWLEDGED)
 	NODES(STAND)
 	PAIRS(ASK)
-	PAIRS(VOTE)
+	PAIRS(PLAIN_VOTE)
+	PAIRS(BINDING_VOTE)
 	TRIPLES(RELEASE)
 	PAIRS(RELEASED)
 	TRIPLES(TAKE_BACK)
