@@ -158,6 +158,7 @@ type rigNet struct {
 	heartbeat func(raft.RPC)
 	before    func() // called while a request is under way
 	sent      []any
+	voted     *raft.RequestVoteResponse // answer to RequestVote, if not nil
 }
 
 func (n *rigNet) under(command any) {
@@ -185,6 +186,9 @@ func (n *rigNet) AppendEntries(_ raft.ServerID, _ raft.ServerAddress, args *raft
 func (n *rigNet) RequestVote(_ raft.ServerID, _ raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
 	n.under(args)
 	*resp = raft.RequestVoteResponse{Term: args.Term, Granted: true}
+	if n.voted != nil {
+		*resp = *n.voted
+	}
 	return nil
 }
 

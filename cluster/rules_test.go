@@ -12,6 +12,7 @@ package cluster
 //	vote leaves before own lease has ended     TestGrantedVoteEndsOwnLeaseFirst
 //	leader heard between grant and sending     TestVoteIsWithheldAfterHearingALeader
 //	hand-over while the old lease runs         TestNoHandOverBeforeRelease, TestTransferWithLateReplies
+//	release that begins after it was undone    TestNoReleaseAfterTheHandOverIsOver
 //	released term bound again by heartbeats    lease.TestPromiseRelease
 //	late reply revives a revoked term          TestRevokedTermStaysRevoked
 //	failed hand-over, voters still free        TestFailedHandOverComesBackOnlyThroughRebind
@@ -26,8 +27,10 @@ package cluster
 //	bound again while asking for votes         TestCandidateIsNotBoundAgain
 //	acknowledgement after helping a later term TestAcknowledgementIsWithheld
 //	lone voter needs nobody's vote             TestLoneVoterKeepsItsPromise
+//	vote counted without a promise             TestVoteIsEvidenceOnlyIfItSaysSo, TestVoterInAHandOverIsBound
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 	"time"
@@ -179,6 +182,28 @@ func TestNoHandOverBeforeRelease(t *testing.T) {
 	r.fence.bind(2, seq, "c", r.now())
 	if err := timeoutNow(); !errors.Is(err, errNotReleased) {
 		t.Errorf("after the release was taken back: %v", err)
+	}
+}
+
+// Raft may ask late, when the hand-over was given up and the voters are bound again.
+func TestNoReleaseAfterTheHandOverIsOver(t *testing.T) {
+	freed, stopped := 0, 0
+	h := &handing{to: "b", free: func() (func(), error) { freed++; return func() { stopped++ }, nil }}
+	r := newRig(t, 1).awake().leads(2)
+	timeoutNow := func(id raft.ServerID) error {
+		return r.trans.TimeoutNow(id, "b", &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{})
+	}
+	r.trans.handing.Store(h)
+	if err := timeoutNow("b"); !errors.Is(err, errNotReleased) || freed != 0 {
+		t.Errorf("with a lease: %v, freed %d times", err, freed)
+	}
+	r.fence.release(2, []string{"b", "c"})
+	if err := timeoutNow("b"); err != nil || freed != 1 || len(r.net.sent) != 1 {
+		t.Errorf("released: %v, freed %d times, sent %v", err, freed, r.net.sent[1:])
+	}
+	h.end()()
+	if err := timeoutNow("b"); !errors.Is(err, errNotReleased) || freed != 1 || stopped != 1 {
+		t.Errorf("over: %v, freed %d times, calls ended %d times", err, freed, stopped)
 	}
 }
 
@@ -349,6 +374,91 @@ func TestAcknowledgementIsWithheld(t *testing.T) {
 	r.net.heartbeat(raft.RPC{Command: &raft.AppendEntriesRequest{RPCHeader: from("b"), Term: 4}, RespChan: answers})
 	if a := <-answers; !errors.Is(a.Error, errMovedOn) {
 		t.Errorf("heartbeat: answered %+v, %v", a.Response, a.Error)
+	}
+}
+
+// In a planned move the voter promises to follow the candidate, says so in its vote,
+// and keeps it.
+func TestVoterInAHandOverIsBound(t *testing.T) {
+	handover := vote(3, "c")
+	handover.LeadershipTransfer = true
+	said := func(a raft.RPCResponse) bool {
+		resp, ok := a.Response.(*raft.RequestVoteResponse)
+		return ok && bytes.Equal(resp.Peers, votedAndBound)
+	}
+	r := newRig(t, 1).awake()
+	r.ask(entries(2, "b"))
+	r.fence.freed(2, 1)
+	if a := r.ask(handover); !granted(a) || !said(a) {
+		t.Fatalf("answered %+v, want a vote that binds", a.Response)
+	}
+	if granted(r.ask(vote(4, "b"))) || r.fence.bound("b") != rigPromise {
+		t.Error("c may count on this voter, and it helps b")
+	}
+	if a := r.ask(handover); said(a) {
+		t.Error("the promise was given twice, by one vote that was asked for twice")
+	}
+	// Another election: nobody counts on the vote.
+	r = newRig(t, 1).awake()
+	if a := r.ask(vote(3, "c")); !granted(a) || said(a) || r.fence.bound("b") > 0 {
+		t.Errorf("answered %+v, bound for %v: want a plain vote", a.Response, r.fence.bound("b"))
+	}
+	// The leader of a later term is heard while Raft writes the vote.
+	r = newRig(t, 1).awake()
+	inner := r.raft
+	r.raft = func(command any) any {
+		if _, ok := command.(*raft.RequestVoteRequest); ok {
+			r.fence.heard(4, "b")
+		}
+		return inner(command)
+	}
+	if a := r.ask(handover); granted(a) || said(a) {
+		t.Error("promised to follow c, having heard b lead")
+	}
+	// Raft says no.
+	r = newRig(t, 1).awake()
+	r.raft = func(any) any { return &raft.RequestVoteResponse{Term: 3} }
+	if a := r.ask(handover); granted(a) || said(a) || r.fence.bound("b") > 0 {
+		t.Error("bound by a vote that was not given")
+	}
+}
+
+func TestVoteIsEvidenceOnlyIfItSaysSo(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		resp raft.RequestVoteResponse
+		want bool
+	}{
+		{"binds", raft.RequestVoteResponse{Term: 3, Granted: true, Peers: votedAndBound}, true},
+		{"plain", raft.RequestVoteResponse{Term: 3, Granted: true}, false},
+		{"of another version", raft.RequestVoteResponse{Term: 3, Granted: true, Peers: []byte("peers")}, false},
+		{"refused", raft.RequestVoteResponse{Term: 3, Peers: votedAndBound}, false},
+		{"of another term", raft.RequestVoteResponse{Term: 4, Granted: true, Peers: votedAndBound}, false},
+	} {
+		r := newRig(t, 1).awake()
+		r.net.voted = &c.resp
+		r.net.before = func() { r.pass(20 * time.Millisecond) }
+		sent := r.now()
+		if err := r.trans.RequestVote("b", "b", vote(3, "a"), &raft.RequestVoteResponse{}); err != nil {
+			t.Fatal(err)
+		}
+		r.fence.lead(3)
+		_, until := r.fence.until()
+		if want := sent + rigLength; c.want && until != want || !c.want && until != 0 {
+			t.Errorf("%s: lease until sent + %v, want + %v if it counts (%v), else none", c.name, until-sent, rigLength, c.want)
+		}
+	}
+}
+
+// A vote may be asked for before the old leader's release arrives.
+func TestVoteAwaitsTheRelease(t *testing.T) {
+	r := newRig(t, 1).awake()
+	r.ask(entries(2, "b"))
+	time.AfterFunc(2*time.Millisecond, func() { r.fence.freed(2, 1) })
+	handover := vote(3, "c")
+	handover.LeadershipTransfer = true
+	if !granted(r.ask(handover)) {
+		t.Error("refused a moment before the release came")
 	}
 }
 

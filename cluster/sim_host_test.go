@@ -442,6 +442,8 @@ func (p *simProc) own(ctx context.Context) {
 			if !m.unset {
 				p.shutGate()
 			}
+			// What it says is not heeded: the hand-over has to be safe whatever is prepared.
+			_ = p.group.Prepare(ctx, m.to)
 			m.done <- p.group.Transfer(ctx, m.to, "simulation", false)
 		case <-changed:
 		case <-p.wake:

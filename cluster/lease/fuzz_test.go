@@ -102,7 +102,7 @@ func FuzzPromise(f *testing.F) {
 		holder := ""
 		taken := map[uint64]uint64{} // the last release taken back, by term
 		for ; len(program) >= 4; program = program[4:] {
-			op, term, seq := program[0]%4, uint64(program[1]%6), 1+uint64(program[2]%3)
+			op, term, seq := program[0]%5, uint64(program[1]%6), 1+uint64(program[2]%3)
 			leader := string(rune('a' + term)) // one leader a term
 			now += time.Duration(program[3] % 64)
 			switch op {
@@ -142,6 +142,19 @@ func FuzzPromise(f *testing.F) {
 				}
 				taken[term] = max(taken[term], seq)
 				owed, holder = max(owed, now+length), leader
+			case 4:
+				// The fence asks only if it is free to, and no newer term is known. Whoever
+				// leads a term in this test was also the one that was voted for.
+				if term < newest || p.Bound(now, leader) > 0 {
+					continue
+				}
+				newest = term
+				if p.Voted(now, term, leader) {
+					if now < owed && holder != leader {
+						t.Fatalf("promised %s what it owes %s", leader, holder)
+					}
+					owed, holder = max(owed, now+length), leader
+				}
 			}
 			if got := p.Bound(now, "x"); now < owed && got < owed-now {
 				t.Fatalf("op %d term %d: bound for %d, owed for %d", op, term, got, owed-now)

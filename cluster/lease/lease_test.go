@@ -131,6 +131,51 @@ func TestLedgerBind(t *testing.T) {
 	}
 }
 
+func TestPromiseVoted(t *testing.T) {
+	const length = 100 * ms
+	free := func() Promise { // of what the start of the process and term 3 bound it to
+		p := NewPromise(0, length, 3)
+		p.Heard(10*ms, 3, "a")
+		return p
+	}
+	p := free()
+	if p.Voted(109*ms, 4, "b") {
+		t.Error("promised b something while bound to a")
+	}
+	if !p.Voted(110*ms, 4, "b") || p.Bound(120*ms, "c") != 90*ms || p.Bound(120*ms, "b") > 0 {
+		t.Error("voted for b, and is not bound to it for a whole length")
+	}
+	if p.Voted(300*ms, 4, "c") {
+		t.Error("voted twice in a term")
+	}
+	// b has lost: the winner of that term counts on this voter.
+	p.Heard(150*ms, 4, "c")
+	if p.Bound(160*ms, "b") <= 0 || p.Bound(160*ms, "c") > 0 {
+		t.Error("not bound to the leader of the term")
+	}
+	p.Heard(170*ms, 4, "b")
+	if id, _ := p.Holder(); id != "c" {
+		t.Errorf("%s took the promise of the term's leader", id)
+	}
+	p = free()
+	p.Voted(110*ms, 4, "b")
+	p.Release(4, 1)
+	if p.Bound(120*ms, "c") > 0 {
+		t.Error("not freed by the release of the node that it voted for")
+	}
+	if p.Voted(130*ms, 4, "b") {
+		t.Error("promised something in a released term")
+	}
+	p = free()
+	p.Release(5, 1) // which overtook everything else of that term
+	if p.Voted(130*ms, 5, "b") || p.Voted(130*ms, 4, "b") {
+		t.Error("promised something in a term that was released")
+	}
+	if !p.Voted(130*ms, 6, "b") {
+		t.Error("a later term is not bound by the release")
+	}
+}
+
 func TestPromise(t *testing.T) {
 	const length = 100 * ms
 	p := NewPromise(0, length, 3)
