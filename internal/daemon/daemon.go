@@ -58,6 +58,8 @@ type Daemon struct {
 	reloading sync.Mutex // one reload at a time: the last one wins everywhere
 	probing   sync.Mutex // one probe at a time: what one member can ask for stays bounded
 
+	hints hintReader
+
 	mu       sync.Mutex
 	config   *config.Config
 	path     string // of the configuration file, "" for none
@@ -202,7 +204,7 @@ func (d *Daemon) lateness() time.Duration {
 // order ranks the nodes that may own, by their latest hints, for the election
 // after a leader was lost.
 func (d *Daemon) order(lost string) []string {
-	hints := readHints(d.node.Reports())
+	hints := d.hints.read(d.node.Reports())
 	connected := func(id string) bool { return id != lost }
 	return policy.Rank(candidates(d.node.State(), "", hints, d.node.Suffrages(), connected, false), "")
 }
@@ -219,7 +221,7 @@ func (d *Daemon) openOwner(gate *gates, sink *leaseSink) {
 	keeper := &shares{gates: gate, refresh: group.RefreshLease}
 	d.owner = &owner{
 		name: cluster.DefaultGroup, group: group, node: d.node,
-		gate: gate, sink: sink, keeper: keeper, checks: d.checks, report: d.groupReport, log: d.log.With("group", cluster.DefaultGroup), now: boottime.Now,
+		gate: gate, sink: sink, keeper: keeper, checks: d.checks, hints: &d.hints, report: d.groupReport, log: d.log.With("group", cluster.DefaultGroup), now: boottime.Now,
 		addresses: d.addresses, describe: d.describe, record: d.record,
 		requests: make(chan *moveRequest), beat: d.watch.beat,
 	}

@@ -64,7 +64,7 @@ func firstAddress(s *cluster.State) (cluster.Address, bool) {
 // drillNodes chooses where to go and who watches: the best eligible node, and one
 // that takes no part in the move and is on the network of the address.
 func (d *Daemon) drillNodes(s *cluster.State, home string) (target, observer cluster.NodeRecord, err error) {
-	hints := readHints(d.node.Reports())
+	hints := d.hints.read(d.node.Reports())
 	connected := func(id string) bool { return hints[id].known && hints[id].age < aliveAge }
 	nodes := candidates(s, d.node.Self().NodeID, hints, d.node.Suffrages(), connected, false)
 	for _, id := range policy.Rank(nodes, "") {

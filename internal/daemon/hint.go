@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/raftvip/raftvip/cluster"
@@ -53,24 +54,28 @@ type seenHint struct {
 // Raft brings it up to date before the hand-over.
 const caughtUpSlack = 16
 
-// readHints decodes the newest reports, by node ID.
-func readHints(reports []cluster.SeenReport) map[string]seenHint {
-	return make(hintReader).read(reports)
-}
-
 // A hintReader decodes reports, and those that are as they were only once. What the
 // hints refer to is not to be changed.
-type hintReader map[string]readHint
+type hintReader struct {
+	mu   sync.Mutex
+	last map[string]readHint // by node ID
+}
 
 type readHint struct {
 	raw json.RawMessage
 	seenHint
 }
 
-func (r hintReader) read(reports []cluster.SeenReport) map[string]seenHint {
+// read returns what the newest reports say, by node ID.
+func (r *hintReader) read(reports []cluster.SeenReport) map[string]seenHint {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.last == nil {
+		r.last = make(map[string]readHint)
+	}
 	out := make(map[string]seenHint, len(reports))
 	for _, rep := range reports {
-		last := r[rep.NodeID]
+		last := r.last[rep.NodeID]
 		if !bytes.Equal(last.raw, rep.Hint) {
 			last = readHint{raw: rep.Hint}
 			// A node of another version may send what this one cannot read; it is then
@@ -79,13 +84,13 @@ func (r hintReader) read(reports []cluster.SeenReport) map[string]seenHint {
 			if !last.known {
 				last.hint = hint{}
 			}
-			r[rep.NodeID] = last
+			r.last[rep.NodeID] = last
 		}
 		s := last.seenHint
 		s.age, s.offset, s.applied = rep.Age, rep.ClockOffset, rep.Applied
 		out[rep.NodeID] = s
 	}
-	maps.DeleteFunc(r, func(id string, _ readHint) bool { _, ok := out[id]; return !ok })
+	maps.DeleteFunc(r.last, func(id string, _ readHint) bool { _, ok := out[id]; return !ok })
 	return out
 }
 

@@ -82,6 +82,7 @@ type owner struct {
 	checks *check.Checks
 	// report is what the checks say about the group's instances.
 	report func() check.Report
+	hints  *hintReader
 	log    *slog.Logger
 	now    func() time.Duration
 	// silent: the guard silences the addresses the moment the gate is shut, so
@@ -109,7 +110,6 @@ type owner struct {
 	tookAt   time.Duration // when ownership began
 	arrived  bool          // the take has been recorded
 	hint     hint          // as last published
-	hints    hintReader    // of all
 	doubts   doubts
 	ledFrom  time.Duration // when this term's leadership was first seen
 	silentAt []string      // members that did not answer at the last turn as leader
@@ -242,9 +242,6 @@ func (o *owner) candidates(s *cluster.State) []policy.Node {
 	connected := func(id string) bool {
 		ago, ok := o.group.Contact(id)
 		return ok && ago < max(s.Heartbeat.Current, time.Second)
-	}
-	if o.hints == nil {
-		o.hints = make(hintReader)
 	}
 	hints := o.hints.read(o.node.Reports())
 	// What is known of oneself is newer than the last report of it.

@@ -65,7 +65,7 @@ func (d *Daemon) ownerName(s *cluster.State) string {
 	if d.owner.View().owning {
 		return d.node.Self().Name
 	}
-	for id, h := range readHints(d.node.Reports()) {
+	for id, h := range d.hints.read(d.node.Reports()) {
 		if id != d.node.Self().NodeID && h.Owning && h.age < aliveAge && id == d.node.Group(cluster.DefaultGroup).Standing().LeaderID {
 			return s.Nodes[id].Name
 		}
@@ -151,7 +151,7 @@ func whyOwner(s *cluster.State, owner string, view ownerView, standing cluster.S
 }
 
 func (d *Daemon) nodeStatus(s *cluster.State, standing cluster.Standing) []api.Node {
-	hints := readHints(d.node.Reports())
+	hints := d.hints.read(d.node.Reports())
 	suffrages := d.node.Suffrages()
 	owner := d.ownerName(s)
 	self := d.node.Self().NodeID
