@@ -1,0 +1,97 @@
+package daemon
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/check"
+	"github.com/raftvip/raftvip/vip"
+)
+
+// A fakeGroup is a cluster of this node, which leads, and lb2. It notes in which
+// order things are done.
+type fakeGroup struct {
+	o     *owner
+	did   []string
+	hint  hint
+	state cluster.State
+	wake  chan struct{}
+}
+
+func (g *fakeGroup) note(what string) {
+	if _, open := g.o.gate.Term(); open {
+		what += ", address up"
+	}
+	g.did = append(g.did, what)
+}
+
+func (g *fakeGroup) Standing() cluster.Standing {
+	return cluster.Standing{Leading: true, Term: 7, LeaseUntil: time.Hour}
+}
+func (g *fakeGroup) Prepare(context.Context, string) error { g.note("prepare"); return nil }
+func (g *fakeGroup) Transfer(_ context.Context, to, _ string, _ bool) error {
+	g.note("transfer to " + to + ", saying " + slices.Concat(g.hint.Faults, []string{"nothing"})[0])
+	return nil
+}
+func (g *fakeGroup) RefreshLease()                                 {}
+func (g *fakeGroup) Contact(string) (time.Duration, bool)          { return 0, true }
+func (g *fakeGroup) LastRelease() (cluster.Release, time.Duration) { return cluster.Release{}, 0 }
+func (g *fakeGroup) Holder() (string, uint64, time.Duration)       { return "", 0, 0 }
+func (g *fakeGroup) DiskFault() string                             { return "" }
+func (g *fakeGroup) Self() cluster.Identity {
+	return cluster.Identity{NodeID: "id1", Name: "lb1"}
+}
+func (g *fakeGroup) Suffrages() map[string]cluster.Suffrage {
+	return map[string]cluster.Suffrage{"id1": cluster.SuffrageVoter, "id2": cluster.SuffrageVoter}
+}
+func (g *fakeGroup) Reports() []cluster.SeenReport {
+	b, _ := json.Marshal(hint{Check: check.Report{Ready: true, Priority: 100}})
+	return []cluster.SeenReport{{Report: cluster.Report{NodeID: "id2", Hint: b}}}
+}
+func (g *fakeGroup) SetHint(b json.RawMessage) {
+	g.hint = hint{}
+	_ = json.Unmarshal(b, &g.hint)
+}
+func (g *fakeGroup) State() *cluster.State {
+	s := g.state
+	if len(g.did) > 2 { // lb2 has taken over by the second look after the transfer
+		s.Moves = []cluster.Move{{Group: "default", Term: 8, From: "lb1", To: "lb2"}}
+	}
+	return &s
+}
+func (g *fakeGroup) Changed() <-chan struct{} {
+	g.note("looked for the successor")
+	return g.wake
+}
+
+// What can be done while the address is up is done then; the node says that it stops
+// before it hands over, or it would be given the group back; and it stays until the
+// successor has the address.
+func TestShutdownHandsOver(t *testing.T) {
+	g := &fakeGroup{wake: make(chan struct{}), state: cluster.State{
+		ClusterID: "c", Nodes: map[string]cluster.NodeRecord{"id1": {ID: "id1", Name: "lb1"}, "id2": {ID: "id2", Name: "lb2"}},
+	}}
+	close(g.wake)
+	gate := &gates{main: vip.NewGate(nil, 1, nil)}
+	gate.Open(7)
+	g.o = &owner{
+		name: "default", group: g, node: g, gate: gate, sink: newLeaseSink(gate, 0), keeper: &shares{main: noKeeper{}, gates: gate},
+		hints: new(hintReader), log: slog.New(slog.DiscardHandler), now: func() time.Duration { return time.Minute }, silent: true, state: owning,
+		report:    func() check.Report { return check.Report{Ready: true, Priority: 120} },
+		addresses: func(*cluster.State) ([]vip.Address, vip.Schedule, []string) { return nil, vip.Schedule{}, nil },
+		describe:  func(*hint) {},
+	}
+	g.o.shutdown()
+	want := []string{"prepare, address up", "transfer to id2, saying it is stopping", "looked for the successor"}
+	if !slices.Equal(g.did, want) {
+		t.Errorf("did %q, want %q", g.did, want)
+	}
+	if _, open := gate.Term(); open {
+		t.Error("the gate is open")
+	}
+}
