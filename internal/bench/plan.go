@@ -18,6 +18,9 @@ type step struct {
 	theirs bool
 }
 
+// bound is how long a step about keepalived alone may take.
+func (s step) bound() time.Duration { return 2*s.takes + 30*time.Second }
+
 // A plan is all steps of a run, and how far it has come.
 type plan struct {
 	steps []step
@@ -66,7 +69,16 @@ func (p *plan) run(ctx context.Context, save func() error, failed func(step, err
 	for i, s := range p.steps {
 		p.current, p.within = s.takes, 0
 		p.note("step %d of %d: %s: %s", i+1, len(p.steps), s.section, s.name)
-		err := s.run(ctx)
+		bounded, cancel := ctx, context.CancelFunc(func() {})
+		if s.theirs {
+			// A pair that does not settle with so many addresses must not hold up the rest.
+			bounded, cancel = context.WithTimeoutCause(ctx, s.bound(), fmt.Errorf("it did not end within %s", short(s.bound())))
+		}
+		err := s.run(bounded)
+		if err != nil && bounded.Err() != nil {
+			err = errors.Join(context.Cause(bounded), err)
+		}
+		cancel()
 		if err != nil {
 			failed(s, err)
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -49,6 +50,24 @@ func TestPlan(t *testing.T) {
 	if !strings.Contains(out.String(), "step 2 of 3: b: second") {
 		t.Errorf("progress:\n%s", &out)
 	}
+}
+
+// TestPlanBounded: a keepalived that does not settle ends its own step only.
+func TestPlanBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &plan{out: &bytes.Buffer{}, now: time.Now}
+		later := false
+		p.steps = []step{
+			{section: "theirs", takes: time.Minute, theirs: true, run: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }},
+			{section: "ours", takes: time.Minute, run: func(context.Context) error { later = true; return nil }},
+		}
+		began := time.Now()
+		var failed error
+		err := p.run(t.Context(), func() error { return nil }, func(s step, err error) { failed = err })
+		if err != nil || !later || failed == nil || !strings.Contains(failed.Error(), "did not end within 3 min") || time.Since(began) != 150*time.Second {
+			t.Errorf("%v, failed %v, later step done: %v, after %v", err, failed, later, time.Since(began))
+		}
+	})
 }
 
 // TestPlanEnded: what a step has measured before Ctrl-C is saved.
