@@ -72,7 +72,7 @@ func (b *bench) steps() ([]step, error) {
 		}
 	}
 	if b.has("tuning") {
-		ts, err := b.tunings(100*time.Millisecond, max(1, b.n/4))
+		ts, err := b.tunings(100*time.Millisecond, max(1, b.n/2))
 		if err != nil {
 			return nil, err
 		}
