@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/raftvip/raftvip/cluster"
@@ -44,6 +45,9 @@ func (d *Daemon) drill(ctx context.Context) (api.DrillResult, error) {
 	result := api.DrillResult{Address: address.Prefix.Addr(), Observer: observer.Name}
 	for _, leg := range []struct{ from, to string }{{home, target.Name}, {target.Name, home}} {
 		done, err := d.drillLeg(ctx, observer, address, leg.from, leg.to, leg.to == home)
+		if err != nil && len(result.Moves) > 0 {
+			err = fmt.Errorf("the addresses moved to %s, and not back: %w", target.Name, err)
+		}
 		if err != nil {
 			return result, err
 		}
@@ -90,13 +94,15 @@ func (d *Daemon) drillNodes(s *cluster.State, home string) (target, observer clu
 func (d *Daemon) drillLeg(ctx context.Context, observer cluster.NodeRecord, address cluster.Address, from, to string, home bool) (api.DrillLeg, error) {
 	leg := api.DrillLeg{From: from, To: to}
 	watching, stop := context.WithTimeout(ctx, observeMax)
-	defer stop()
 	type seen struct {
 		o   api.Observation
 		err error
 	}
 	answers := make(chan seen, 1)
-	go func() {
+	var watcher sync.WaitGroup
+	defer watcher.Wait()
+	defer stop()
+	watcher.Go(func() {
 		var s seen
 		in := api.ObserveRequest{Address: address.Prefix.Addr(), For: observeLead + drillSettle/2 + observeTail}
 		if observer.ID == d.node.Self().NodeID {
@@ -105,7 +111,7 @@ func (d *Daemon) drillLeg(ctx context.Context, observer cluster.NodeRecord, addr
 			s.err = d.node.Call(watching, observer.Address, api.PathObserve, in, &s.o)
 		}
 		answers <- s
-	}()
+	})
 	timer := time.NewTimer(observeLead)
 	defer timer.Stop()
 	select {
@@ -122,6 +128,10 @@ func (d *Daemon) drillLeg(ctx context.Context, observer cluster.NodeRecord, addr
 	}
 	if s.err != nil {
 		return leg, fmt.Errorf("watch %s from %s: %w", address.Prefix.Addr(), observer.Name, s.err)
+	}
+	if s.o.Answers == 0 {
+		return leg, cluster.Refuse(cluster.CodeNotReady, `see "raftvip doctor"`,
+			"moved to %s, but %s saw nobody answer for %s", to, observer.Name, address.Prefix.Addr())
 	}
 	if len(s.o.Gaps) > 0 {
 		leg.Gap = s.o.Gaps[0]
