@@ -19,7 +19,7 @@ type step struct {
 }
 
 // bound is how long a step about keepalived alone may take.
-func (s step) bound() time.Duration { return 2*s.takes + 30*time.Second }
+func (s step) bound() time.Duration { return 3*s.takes + time.Minute }
 
 // A plan is all steps of a run, and how far it has come.
 type plan struct {
