@@ -30,6 +30,7 @@ type options struct {
 	busyFor        time.Duration
 	idleFor        time.Duration
 	threshold      time.Duration
+	env            []string // of raftvip, KEY=VALUE
 	out            string
 	commit         string
 	args           []string
@@ -44,7 +45,7 @@ var quick = map[string]string{
 // parseOptions reads the command line.
 func parseOptions(args []string, out io.Writer) (options, error) {
 	o := options{args: args}
-	var sections, heartbeats, loadHeartbeats, adverts string
+	var sections, heartbeats, loadHeartbeats, adverts, env string
 	var short bool
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.SetOutput(out)
@@ -55,6 +56,7 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	f.StringVar(&heartbeats, "heartbeats", "1s,300ms,200ms,100ms,50ms,30ms", "heartbeat `TIMEOUTS` of raftvip for gaps after failures")
 	f.StringVar(&loadHeartbeats, "load-heartbeats", "1s,500ms,300ms,200ms,100ms,50ms,30ms", "heartbeat `TIMEOUTS` for false failovers")
 	f.StringVar(&adverts, "adverts", "v2/1s,v3/100ms,v3/10ms", "VRRP versions and advert `INTERVALS` of keepalived; may be empty")
+	f.StringVar(&env, "env", "", "environment of raftvip, `KEY=VALUE`, separated by commas; the tuning section has its own")
 	f.DurationVar(&o.busyFor, "busy", time.Minute, "how long false failovers are counted")
 	f.DurationVar(&o.idleFor, "idle", 10*time.Second, "over how long idle processor time is measured")
 	f.DurationVar(&o.threshold, "stall", 10*time.Millisecond, "how long the machine may stand still in a clean trial; 5ms at least")
@@ -100,6 +102,11 @@ func parseOptions(args []string, out io.Writer) (options, error) {
 	bound(o.keepalivedN >= 0 && o.elections >= 0, "-keepalived-n, -elections: must not be negative")
 	bound(o.busyFor >= time.Second && o.idleFor >= time.Second, "-busy, -idle: must be at least 1s")
 	bound(o.threshold >= 5*time.Millisecond, "-stall: must be at least 5ms, below which nothing is recorded")
+	o.env = list(env)
+	for _, e := range o.env {
+		name, _, ok := strings.Cut(e, "=")
+		bound(ok && name != "", fmt.Sprintf("-env: %q: must be like RAFTVIP_NICE=-10", e))
+	}
 	var err error
 	o.heartbeats, err = durations("-heartbeats", heartbeats)
 	check(err)

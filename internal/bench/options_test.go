@@ -40,6 +40,8 @@ func TestParseOptions(t *testing.T) {
 		t.Errorf("quick: %+v", o)
 	}
 	for args, says := range map[string]string{
+		"-env RAFTVIP_NICE":         `-env: "RAFTVIP_NICE": must be like`,
+		"-env A=1,=2":               `-env: "=2": must be like`,
 		"-sections gaps,wind":       `"wind"`,
 		"-n 0":                      "-n: must be at least 1",
 		"-heartbeats fast":          `-heartbeats: "fast"`,

@@ -18,7 +18,7 @@ var (
 
 // raftvip is the product with a heartbeat timeout, or the default if it is 0.
 func (b *bench) raftvip(h time.Duration) trial.Raftvip {
-	return trial.Raftvip{Binary: b.binary, PinDir: b.pins, Heartbeat: h, Ranked: true}
+	return trial.Raftvip{Binary: b.binary, PinDir: b.pins, Heartbeat: h, Ranked: true, Env: b.env}
 }
 
 // opening is about how long it takes until a product runs and has settled.
