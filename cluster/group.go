@@ -454,14 +454,9 @@ func (g *Group) spread() {
 	if term == 0 {
 		return
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.closing {
-		return
-	}
 	for _, s := range g.raft.GetConfiguration().Configuration().Servers {
 		if string(s.ID) != g.self {
-			g.calls.Go(func() { g.tellCommitted(term, s) })
+			g.background(func() { g.tellCommitted(term, s) })
 		}
 	}
 }

@@ -38,12 +38,31 @@ func (g *Group) prepare(r Release) error {
 	if g.reserve == nil {
 		return nil
 	}
-	for _, s := range g.raft.GetConfiguration().Configuration().Servers {
-		if string(s.ID) == r.To {
-			return g.reserve(r.Term+1, g.trans.EncodePeer(s.ID, s.Address))
-		}
+	servers := g.raft.GetConfiguration().Configuration().Servers
+	i := slices.IndexFunc(servers, func(s raft.Server) bool { return string(s.ID) == r.To })
+	if i < 0 {
+		return refuse(CodeNotFound, "", "node %s is not a member here yet", r.To)
 	}
-	return refuse(CodeNotFound, "", "node %s is not a member here yet", r.To)
+	written := make(chan error, 1)
+	if !g.background(func() { written <- g.reserve(r.Term+1, g.trans.EncodePeer(servers[i].ID, servers[i].Address)) }) {
+		return refuse(CodeNotReady, "", "this node is stopping")
+	}
+	select {
+	case err := <-written:
+		return err
+	case <-time.After(g.length() / 3):
+		return nil // a slow disk makes the move slow, not impossible
+	}
+}
+
+// background begins f, which ends before the group does; false if that is ending.
+func (g *Group) background(f func()) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.closing {
+		g.calls.Go(f)
+	}
+	return !g.closing
 }
 
 // released is the voter's side of a hand-over. The one that is to take over stands
@@ -91,8 +110,9 @@ func (g *Group) takeover(ctx context.Context, to string) (term uint64, target ra
 
 // Prepare does what a hand-over to a voter needs and what may take long, while this
 // node still owns: it makes sure that the voter is there and has the whole state, and
-// that a majority has the vote for it on disk. Nothing is decided by it. Transfer
-// is to follow.
+// has all voters write the vote for it to their disks. It returns when the voter, and
+// as many others as it needs, have done so or are about to. Nothing is decided by it.
+// Transfer is to follow.
 func (g *Group) Prepare(ctx context.Context, to string) error {
 	g.mu.Lock()
 	if g.closing {
@@ -107,7 +127,7 @@ func (g *Group) Prepare(ctx context.Context, to string) error {
 		return err
 	}
 	release := Release{Group: g.name, Term: term, From: g.self, To: to}
-	g.calls.Go(func() {
+	g.background(func() {
 		if err := g.prepare(release); err != nil {
 			g.log.Debug("vote not written ahead", "error", err)
 		}
@@ -168,7 +188,10 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	cancel()
 	stop := h.end()
 	if err == nil {
-		return nil // who still waits to hear of the release may be needed for the election
+		// Raft has left the leadership of this term, so that no voter is bound in it again.
+		// Who still waits to hear of the release may be needed for the election.
+		g.fence.revoke(term)
+		return nil
 	}
 	stop()
 	signal(g.unbound) // for those that do not answer now

@@ -218,7 +218,23 @@ func openVotes(dir string, logs raft.LogStore, snapshots raft.SnapshotStore) (*v
 	if err != nil {
 		return nil, fmt.Errorf("read snapshots in %s: %w", dir, err)
 	}
-	return openVoteStore(filepath.Join(dir, "vote"), last == 0 && len(list) == 0)
+	votes, err := openVoteStore(filepath.Join(dir, "vote"), last == 0 && len(list) == 0)
+	if err != nil {
+		return nil, err
+	}
+	var newest raft.Log
+	if last > 0 {
+		if err := logs.GetLog(last, &newest); err != nil {
+			return nil, errors.Join(fmt.Errorf("read log in %s: %w", dir, err), votes.Close())
+		}
+	}
+	for _, s := range list {
+		newest.Term = max(newest.Term, s.Term)
+	}
+	if err := votes.atLeast(newest.Term); err != nil {
+		return nil, errors.Join(err, votes.Close())
+	}
+	return votes, nil
 }
 
 // order is Options.Order, from the moment the node runs.

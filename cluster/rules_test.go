@@ -167,6 +167,7 @@ func TestVoteIsWithheldAfterHearingALeader(t *testing.T) {
 func TestNoHandOverBeforeRelease(t *testing.T) {
 	r := newRig(t, 1).awake().leads(2)
 	timeoutNow := func() error {
+		r.trans.handing.Store(&handing{to: "b", free: func() (func(), error) { return func() {}, nil }})
 		return r.trans.TimeoutNow("b", "b", &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{})
 	}
 	if err := timeoutNow(); !errors.Is(err, errNotReleased) {
@@ -201,9 +202,33 @@ func TestNoReleaseAfterTheHandOverIsOver(t *testing.T) {
 	if err := timeoutNow("b"); err != nil || freed != 1 || len(r.net.sent) != 1 {
 		t.Errorf("released: %v, freed %d times, sent %v", err, freed, r.net.sent[1:])
 	}
+	if err := timeoutNow("c"); !errors.Is(err, errNotReleased) {
+		t.Errorf("to a node that nothing is handed to: %v", err)
+	}
 	h.end()()
 	if err := timeoutNow("b"); !errors.Is(err, errNotReleased) || freed != 1 || stopped != 1 {
 		t.Errorf("over: %v, freed %d times, calls ended %d times", err, freed, stopped)
+	}
+	r.trans.handing.Store(nil)
+	if err := timeoutNow("b"); !errors.Is(err, errNotReleased) || len(r.net.sent) != 1 {
+		t.Errorf("nothing under way: %v, sent %v", err, r.net.sent[1:])
+	}
+}
+
+// Raft would stand again, and give up what it has just won.
+func TestTimeoutNowOfAnElectionThatIsOver(t *testing.T) {
+	r := newRig(t, 1).awake()
+	for _, following := range []bool{true, false} {
+		r.mu.Lock()
+		r.following = following
+		r.mu.Unlock()
+		before := r.raftAsked()
+		if a := r.ask(&raft.TimeoutNowRequest{}); a.Error != nil {
+			t.Error(a.Error)
+		}
+		if asked := r.raftAsked() > before; asked != following {
+			t.Errorf("following %v: Raft was asked: %v", following, asked)
+		}
 	}
 }
 

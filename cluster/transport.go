@@ -199,6 +199,7 @@ func (t *leaseTransport) RequestVote(id raft.ServerID, target raft.ServerAddress
 	}
 	var sent time.Duration
 	err := again(func() error {
+		*resp = raft.RequestVoteResponse{} // of the attempt before
 		sent = t.fence.now()
 		return t.networkTransport.RequestVote(id, target, args, resp)
 	})
@@ -259,16 +260,17 @@ func (t *leaseTransport) warm(id raft.ServerID, target raft.ServerAddress) error
 }
 
 // TimeoutNow implements raft.Transport.
-func (t *leaseTransport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+func (t *leaseTransport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, _ *raft.TimeoutNowRequest, _ *raft.TimeoutNowResponse) error {
 	// Raft starts a hand-over only when this package asks for it, and that
 	// releases first. The check is here because being wrong would be a second owner.
 	if term, _ := t.fence.until(); term != 0 && !t.fence.released(term) {
 		return errNotReleased
 	}
-	if h := t.handing.Load(); h != nil && h.to == id {
-		return h.begin() // and the release is the TimeoutNow
+	h := t.handing.Load()
+	if h == nil || h.to != id {
+		return errNotReleased // Raft asks late: that hand-over was given up
 	}
-	return t.networkTransport.TimeoutNow(id, target, args, resp)
+	return h.begin() // and the release is the TimeoutNow
 }
 
 // SetHeartbeatHandler implements raft.Transport. Heartbeats bypass Raft's main
@@ -332,6 +334,13 @@ func (t *leaseTransport) receive(rpc raft.RPC) {
 			t.preVote(rpc, req)
 		case *raft.RequestVoteRequest:
 			t.vote(rpc, req)
+		case *raft.TimeoutNowRequest:
+			// Raft would stand for election again although it has won already.
+			if following := t.following.Load(); following != nil && !(*following)() {
+				rpc.Respond(&raft.TimeoutNowResponse{}, nil)
+				return
+			}
+			t.pass(rpc, nil)
 		default:
 			t.pass(rpc, nil)
 		}

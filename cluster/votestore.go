@@ -30,6 +30,8 @@ type voteStore struct {
 	// maybeCast: this process found the reservation on disk and cannot tell whether
 	// the vote was given.
 	maybeCast bool
+	// unsure: a write has failed, and nobody knows what of it is on disk.
+	unsure bool
 }
 
 // voteRecord is Raft's state that must survive a crash (Raft thesis, figure 3.1),
@@ -49,9 +51,10 @@ type ballotPaper struct {
 
 const (
 	voteMagic    = "rvipvot2"
-	voteSlot     = 4096  // a slot never shares a disk block with the other one
-	voteHeader   = 8 + 8 // sequence, term
-	paperHeader  = 8 + 2 // term, length of the candidate
+	voteMagic1   = "rvipvote" // of files without a vote written ahead; read, not written
+	voteSlot     = 4096       // a slot never shares a disk block with the other one
+	voteHeader   = 8 + 8      // sequence, term
+	paperHeader  = 8 + 2      // term, length of the candidate
 	maxCandidate = 1024
 )
 
@@ -149,13 +152,22 @@ func encodeVote(seq uint64, r voteRecord) []byte {
 
 func decodeVote(b []byte) (seq uint64, r voteRecord, ok bool) {
 	whole := b
-	if len(b) < len(voteMagic)+voteHeader || string(b[:len(voteMagic)]) != voteMagic {
+	if len(b) < len(voteMagic)+voteHeader {
+		return 0, r, false
+	}
+	var papers []*ballotPaper
+	switch string(b[:len(voteMagic)]) {
+	case voteMagic:
+		papers = []*ballotPaper{&r.vote, &r.ahead}
+	case voteMagic1:
+		papers = []*ballotPaper{&r.vote}
+	default:
 		return 0, r, false
 	}
 	b = b[len(voteMagic):]
 	seq, r.term = binary.BigEndian.Uint64(b), binary.BigEndian.Uint64(b[8:])
 	b = b[voteHeader:]
-	for _, p := range []*ballotPaper{&r.vote, &r.ahead} {
+	for _, p := range papers {
 		if len(b) < paperHeader {
 			return 0, r, false
 		}
@@ -176,7 +188,8 @@ func decodeVote(b []byte) (seq uint64, r voteRecord, ok bool) {
 
 // write stores the current record: so that it survives the process, and with sync
 // also the machine.
-func (s *voteStore) write(sync bool) error {
+func (s *voteStore) write(sync bool) (err error) {
+	defer func() { s.unsure = err != nil || s.unsure && !sync }()
 	// The slot that is known to be on disk is left alone until the other one is.
 	slot := 1 - s.synced
 	if _, err := s.file.WriteAt(encodeVote(s.seq+1, s.current), slot*voteSlot); err != nil {
@@ -227,8 +240,15 @@ func (s *voteStore) reserve(term uint64, candidate []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	over := term <= s.current.term || term <= s.current.vote.term
-	if over || s.maybeCast && s.current.ahead.term >= s.current.term {
-		return nil // that vote, if it was given, must not be forgotten
+	if over {
+		return nil
+	}
+	if ahead := s.current.ahead; s.maybeCast && ahead.term >= s.current.term {
+		// That vote, if it was given, must not be forgotten.
+		if ahead.term == term && !bytes.Equal(ahead.candidate, candidate) {
+			return s.mayHaveVoted()
+		}
+		return nil
 	}
 	err := s.changeLocked(true, func(r *voteRecord) { r.ahead = ballotPaper{term, bytes.Clone(candidate)} })
 	if err == nil {
@@ -249,11 +269,11 @@ func (s *voteStore) Set(key, val []byte) error {
 	defer s.mu.Unlock()
 	ahead, reserved := s.current.ahead, s.current.ahead.term > 0 && s.current.ahead.term == s.current.vote.term
 	switch {
-	case reserved && bytes.Equal(ahead.candidate, val):
+	case reserved && s.maybeCast && !bytes.Equal(ahead.candidate, val):
+		return s.mayHaveVoted()
+	case reserved && !s.unsure && bytes.Equal(ahead.candidate, val):
 		s.current.vote.candidate = bytes.Clone(val) // and it is on disk
 		return nil
-	case reserved && s.maybeCast:
-		return fmt.Errorf("write vote: this node may have voted for %s in term %d before it was restarted", ahead.candidate, ahead.term)
 	}
 	return s.changeLocked(true, func(r *voteRecord) {
 		r.vote.candidate = bytes.Clone(val)
@@ -261,6 +281,20 @@ func (s *voteStore) Set(key, val []byte) error {
 			r.ahead = ballotPaper{}
 		}
 	})
+}
+
+func (s *voteStore) mayHaveVoted() error {
+	return fmt.Errorf("write vote: this node may have voted for %s in term %d before it was restarted", s.current.ahead.candidate, s.current.ahead.term)
+}
+
+// atLeast makes the term the current one if that is older. The log may be ahead of it
+// after the crash of a machine, as a term without a vote is not synced, and a node
+// that has an entry of a term must not follow the leader of an older one.
+func (s *voteStore) atLeast(term uint64) error {
+	if now, _ := s.GetUint64([]byte(keyCurrentTerm)); now >= term {
+		return nil
+	}
+	return s.change(true, func(r *voteRecord) { r.term = term })
 }
 
 // Get implements raft.StableStore.
@@ -283,7 +317,8 @@ func (s *voteStore) Get(key []byte) ([]byte, error) {
 // vote twice in a term, as votes are synced with theirs, or were before (reserve), and
 // are not given to another one after a crash; no candidate of that term
 // or an older one can win with its help, as a majority's votes of that term are on
-// disk and refuse it; and the promise of a started process, which the term is for
+// disk and refuse it; a term of which it has a part of the log it knows from that
+// (atLeast); and the promise of a started process, which the term is for
 // as well, has long ended when a machine has booted.
 func (s *voteStore) SetUint64(key []byte, val uint64) error {
 	switch string(key) {

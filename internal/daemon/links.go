@@ -35,6 +35,9 @@ func (d *Daemon) lookAtLinks() []vip.Link {
 		return nil
 	}
 	for i := range links {
+		for k := range links[i].Addresses {
+			links[i].Addresses[k].Lifetime = 0 // it runs, and nothing here depends on it
+		}
 		links[i].Addresses = slices.DeleteFunc(links[i].Addresses, func(a vip.KernelAddress) bool { return a.Protocol == vip.AddrProtocol })
 	}
 	d.mu.Lock()
