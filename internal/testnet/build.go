@@ -60,7 +60,7 @@ func (l *Lab) build(ctx context.Context, o Options) error {
 			return err
 		}
 	}
-	if l.observer, err = add("observer", observerTag, probeTags, l.nets[:1]); err != nil {
+	if l.observer, err = add("observer", observerTag, maxProbers*probeTags, l.nets[:1]); err != nil {
 		return err
 	}
 	if l.faults, err = newFaults(l); err != nil {

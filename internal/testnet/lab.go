@@ -38,7 +38,7 @@ type Options struct {
 
 	// Subnet4 and Subnet6 are those of the front network, by default 10.99.0.0/24
 	// and fd00:99::/64. Nodes are .11, .12, ...; clients .200, .201, ...; the
-	// observer .240 to .247; IPv6 uses the same digits (::11, ::200, ::240).
+	// observer .224 to .247; IPv6 uses the same digits (::11, ::200, ::224).
 	Subnet4, Subnet6 netip.Prefix
 	// PeerSubnet4 and PeerSubnet6: by default 10.98.0.0/24 and fd00:98::/64.
 	PeerSubnet4, PeerSubnet6 netip.Prefix
@@ -55,13 +55,15 @@ type Options struct {
 
 const (
 	maxNodes   = 64
-	maxClients = 32
+	maxClients = 24
 
-	// probeTags is how many addresses the observer asks from in turn; see Prober.
+	// probeTags is how many addresses a Prober asks from in turn. Each that asks at the
+	// same time has its own, or the answers to one would be taken for the other's.
 	probeTags   = 8
+	maxProbers  = 3
 	nodeBase    = 11
 	clientBase  = 200
-	observerTag = 240
+	observerTag = 224
 )
 
 // Lab is a set of hosts in network namespaces. Its methods may be called from
@@ -85,6 +87,7 @@ type Lab struct {
 	procSeq  int
 	closed   bool
 	throttle int
+	probers  [maxProbers]bool // whose addresses are in use
 }
 
 type labNet struct {

@@ -284,3 +284,37 @@ func TestCaptureSeesAnnouncements(t *testing.T) {
 		t.Logf("%v %v is at %s (%v)", a.At, a.Addr, a.Holder, a.Kind)
 	}
 }
+
+// TestProbersAtOnce: each counts the answers to its own questions only. Else a
+// holder's last answer and another's first could look like answers to one question.
+func TestProbersAtOnce(t *testing.T) {
+	l := ForTest(t, Options{})
+	v4, v6 := l.VIP4(100), l.VIP6(100)
+	for _, a := range []string{v4.String() + "/32", v6.String() + "/128"} {
+		if _, err := l.Node(0).Exec(t.Context(), "ip", "addr", "add", a, "dev", "eth0", "nodad"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var ps []*Prober
+	for range maxProbers {
+		p := startProber(t, l, v4, v6)
+		mustAnswer(t, p, v4, "n1")
+		mustAnswer(t, p, v6, "n1")
+		ps = append(ps, p)
+	}
+	if _, err := l.StartProber(ProberOptions{VIPs: []netip.Addr{v4}}); err == nil {
+		t.Error("one more prober than there are addresses to ask from")
+	}
+	time.Sleep(100 * time.Millisecond)
+	for i, p := range ps {
+		p.Stop()
+		last := map[netip.Addr]uint64{}
+		for _, a := range p.Answers() {
+			if a.Probe <= last[a.VIP] {
+				t.Fatalf("prober %d: answer to question %d after that to %d for %v", i, a.Probe, last[a.VIP], a.VIP)
+			}
+			last[a.VIP] = a.Probe
+		}
+	}
+	startProber(t, l, v4).Stop() // theirs are free again
+}

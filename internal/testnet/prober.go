@@ -34,6 +34,7 @@ type Prober struct {
 	vips     []netip.Addr
 	m        *metronome
 	rx       *batch
+	set      int // of asking addresses
 	frames   [probeTags][][]byte
 	iovs     [probeTags][]unix.Iovec
 	msgs     [probeTags][]mmsghdr
@@ -71,6 +72,9 @@ func (l *Lab) StartProber(o ProberOptions) (*Prober, error) {
 		macIdx: map[[6]byte]uint16{}, last: make([]answerRec, len(o.VIPs)),
 	}
 	h := l.observer
+	if p.set = l.takeProber(); p.set < 0 {
+		return nil, fmt.Errorf("start prober: at most %d at the same time", maxProbers)
+	}
 	p.prepare(h)
 	err := h.Do(func() error {
 		var err error
@@ -84,11 +88,31 @@ func (l *Lab) StartProber(o ProberOptions) (*Prober, error) {
 		return err
 	})
 	if err != nil {
+		l.freeProber(p.set)
 		return nil, fmt.Errorf("start prober: %w", err)
 	}
 	p.m = startMetronome(p.interval, -1, p.beat)
 	p.forget = l.onClose(p.Stop)
 	return p, nil
+}
+
+// takeProber returns a set of asking addresses that no Prober uses, or -1.
+func (l *Lab) takeProber() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, used := range l.probers {
+		if !used {
+			l.probers[i] = true
+			return i
+		}
+	}
+	return -1
+}
+
+func (l *Lab) freeProber(set int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.probers[set] = false
 }
 
 // prepare builds every frame once: one for each address and asking address.
@@ -98,7 +122,8 @@ func (p *Prober) prepare(h *Host) {
 		p.index[v] = uint16(i)
 	}
 	for t := range probeTags {
-		src4, src6 := nth(h.nets[Front].v4, h.num+t), nth(h.nets[Front].v6, h.num+t)
+		num := h.num + p.set*probeTags + t
+		src4, src6 := nth(h.nets[Front].v4, num), nth(h.nets[Front].v6, num)
 		p.tags[src4], p.tags[src6] = t, t
 		p.iovs[t] = make([]unix.Iovec, len(p.vips))
 		p.msgs[t] = make([]mmsghdr, len(p.vips))
@@ -178,6 +203,7 @@ func (p *Prober) Stop() {
 		p.drops += lost(p.fd)
 		_ = unix.Close(p.fd)
 		p.fd = -1
+		p.lab.freeProber(p.set)
 	})
 }
 
