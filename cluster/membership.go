@@ -357,44 +357,40 @@ func (n *Node) forwardJoin(ctx context.Context, req JoinRequest) (any, error) {
 	return got, nil
 }
 
-// fromMember refuses a request whose sender is not the one it speaks for.
-func fromMember(ctx context.Context, r Release) error {
+// spokenFor returns the group that a message of a hand-over is about, and refuses one
+// whose sender is not the node that it speaks for.
+func (n *Node) spokenFor(ctx context.Context, r Release) (*Group, error) {
 	if peer := PeerFromContext(ctx); peer != r.From {
-		return refuse(CodeBadRequest, "", "node %s spoke for node %s", peer, r.From)
-	}
-	return nil
-}
-
-func (n *Node) handlePrepare(ctx context.Context, r Release) (any, error) {
-	if err := fromMember(ctx, r); err != nil {
-		return nil, err
+		return nil, refuse(CodeBadRequest, "", "node %s spoke for node %s", peer, r.From)
 	}
 	g := n.Group(r.Group)
 	if g == nil {
 		return nil, refuse(CodeNotFound, "", "no group %s", r.Group)
+	}
+	return g, nil
+}
+
+func (n *Node) handlePrepare(ctx context.Context, r Release) (any, error) {
+	g, err := n.spokenFor(ctx, r)
+	if err != nil {
+		return nil, err
 	}
 	return nil, g.prepare(r)
 }
 
 func (n *Node) handleRelease(ctx context.Context, r Release) (any, error) {
-	if err := fromMember(ctx, r); err != nil {
+	g, err := n.spokenFor(ctx, r)
+	if err != nil {
 		return nil, err
-	}
-	g := n.Group(r.Group)
-	if g == nil {
-		return nil, refuse(CodeNotFound, "", "no group %s", r.Group)
 	}
 	g.released(r)
 	return nil, nil
 }
 
 func (n *Node) handleRebind(ctx context.Context, r Release) (any, error) {
-	if err := fromMember(ctx, r); err != nil {
+	g, err := n.spokenFor(ctx, r)
+	if err != nil {
 		return nil, err
-	}
-	g := n.Group(r.Group)
-	if g == nil {
-		return nil, refuse(CodeNotFound, "", "no group %s", r.Group)
 	}
 	if !g.fence.rebind(r.Term, r.Seq, r.From) {
 		return nil, refuse(CodeNotLeader, "", "this voter has taken part in a later term")

@@ -21,10 +21,10 @@ type ProberOptions struct {
 // ARP request or neighbour solicitation to everyone. It records every answer with
 // the kernel's receive time.
 //
-// ARP has no sequence number, but an answer goes to the address that asked. The
-// observer has eight addresses of each family and asks from them in turn, so the
-// question of an answer is known exactly as long as it is less than eight
-// intervals late. The asking addresses are real ones of the observer, with its
+// ARP has no sequence number, but an answer goes to the address that asked. Each
+// Prober has eight of the observer's addresses of each family and asks from them in
+// turn, so the question of an answer is known exactly as long as it is less than
+// eight intervals late. The asking addresses are real ones of the observer, with its
 // one MAC, because a question from address zero is a duplicate address detection
 // probe, which a node may take for an attack on its address.
 type Prober struct {
