@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strings"
@@ -51,17 +52,26 @@ type quietError struct{ code int }
 
 func (q quietError) Error() string { return fmt.Sprintf("exit code %d", q.code) }
 
-// report prints "error:" and "hint:" lines.
-func report(err error) {
+// report prints "error:" and "hint:" lines to stderr.
+func report(err error) { printError(os.Stderr, inJournal(os.Stderr, os.Getenv), err) }
+
+func printError(w io.Writer, journal bool, err error) {
 	var quiet quietError
 	if errors.As(err, &quiet) {
 		return
 	}
-	for _, line := range strings.Split(err.Error(), "\n") {
-		fmt.Fprintln(os.Stderr, "error:", line)
+	say := func(priority int, line string) {
+		text := []byte(line + "\n")
+		if journal {
+			text = prioritized(priority, text)
+		}
+		w.Write(text) // who cannot be told is not told
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		say(priorityError, "error: "+line)
 	}
 	if hint := hintOf(err); hint != "" {
-		fmt.Fprintln(os.Stderr, "hint:", hint)
+		say(priorityInfo, "hint: "+hint)
 	}
 }
 

@@ -31,14 +31,15 @@ over and end; SIGHUP reads the configuration again.`,
 	return c
 }
 
-// newLogger writes to stderr. Under systemd the journal adds the time.
-func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+// newLogger writes to w, which is the journal or not. The journal knows the time, and
+// gets each line's priority.
+func newLogger(w io.Writer, journal bool, level, format string) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return nil, usageError{fmt.Errorf("log level %q: must be debug, info, warn or error", level)}
 	}
 	o := &slog.HandlerOptions{Level: l}
-	if os.Getenv("JOURNAL_STREAM") != "" {
+	if journal {
 		o.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
 			if a.Key == slog.TimeKey && len(groups) == 0 {
 				return slog.Attr{}
@@ -46,20 +47,27 @@ func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
 			return a
 		}
 	}
+	var handler func(io.Writer) slog.Handler
 	switch format {
 	case "text":
-		return slog.New(slog.NewTextHandler(w, o)), nil
+		handler = func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, o) }
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, o)), nil
+		handler = func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, o) }
+	default:
+		return nil, usageError{fmt.Errorf("log format %q: must be text or json", format)}
 	}
-	return nil, usageError{fmt.Errorf("log format %q: must be text or json", format)}
+	if journal {
+		return slog.New(newJournalHandler(w, handler)), nil
+	}
+	return slog.New(handler(w)), nil
 }
 
 func runDaemon(g *globals, level, format string) error {
-	log, err := newLogger(os.Stderr, level, format)
+	log, err := newLogger(os.Stderr, inJournal(os.Stderr, os.Getenv), level, format)
 	if err != nil {
 		return err
 	}
+	slog.SetDefault(log) // what libraries print, such as net/http, is logged too
 	urgent, err := sched.FromEnv(os.Getenv)
 	if err != nil {
 		return usageError{err}
