@@ -31,6 +31,10 @@ const (
 	CodeLastVoter     = "last_voter"
 	CodeNewerState    = "newer_state"
 	CodeAlreadyExists = "already_exists"
+	// CodeSilences: it would leave nobody who answers, and CodeOlder: it would undo
+	// newer changes. Both are done if asked for with force.
+	CodeSilences = "silences"
+	CodeOlder    = "older"
 )
 
 func (r *Refusal) Error() string { return r.Message }

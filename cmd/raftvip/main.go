@@ -24,6 +24,8 @@ const (
 	exitUsage    = 2
 	exitNoDaemon = 3
 	exitNoQuorum = 4
+	// exitNeedsForce: refused, as it would silence all addresses or undo newer changes.
+	exitNeedsForce = 9
 )
 
 // version is set by the linker.
@@ -104,6 +106,8 @@ func exitCode(err error) int {
 		return exitNoDaemon
 	case errors.As(err, &refusal) && refusal.Code == cluster.CodeNoLeader:
 		return exitNoQuorum
+	case errors.As(err, &refusal) && (refusal.Code == cluster.CodeSilences || refusal.Code == cluster.CodeOlder):
+		return exitNeedsForce
 	}
 	return exitError
 }

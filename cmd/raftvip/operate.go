@@ -76,7 +76,13 @@ func undrainCommand(g *globals) *cobra.Command {
 	return setDrain(g, false, "undrain [NODE]", "Let a drained node own again")
 }
 
+// forceSilence is the flag of commands that may leave nobody who answers.
+func forceSilence(c *cobra.Command, force *bool) {
+	c.Flags().BoolVar(force, "force", false, "even if no node is left that may own: all addresses fall silent")
+}
+
 func setDrain(g *globals, drained bool, use, short string) *cobra.Command {
+	in := api.DrainRequest{Drained: drained}
 	c := &cobra.Command{
 		Use: use, Short: short, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -84,13 +90,17 @@ func setDrain(g *globals, drained bool, use, short string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathDrain, api.DrainRequest{Node: node, Drained: drained}, func(api.Done) string {
+			in.Node = node
+			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathDrain, in, func(api.Done) string {
 				if drained {
 					return node + " does not own from now on"
 				}
 				return node + " may own again"
 			})
 		},
+	}
+	if drained {
+		forceSilence(c, &in.Force)
 	}
 	g.jsonFlag(c)
 	return c
@@ -134,6 +144,7 @@ func vipCommand(g *globals) *cobra.Command {
 	add.Flags().StringVar(&in.Instance, "instance", "", "`INSTANCE` to add it to (default: default)")
 	add.Flags().BoolVar(&in.Force, "force", false, "add it even if another machine answers for it")
 	g.jsonFlag(add)
+	var forceDel bool
 	del := &cobra.Command{
 		Use: "del ADDRESS", Short: "Delete a virtual address from the cluster", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -141,11 +152,12 @@ func vipCommand(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathVIPDel, api.VIPRequest{Prefix: prefix}, func(api.Done) string {
+			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathVIPDel, api.VIPRequest{Prefix: prefix, Force: forceDel}, func(api.Done) string {
 				return fmt.Sprintf("virtual address %s deleted", prefix.Addr())
 			})
 		},
 	}
+	del.Flags().BoolVar(&forceDel, "force", false, "even if it is the last one")
 	g.jsonFlag(del)
 	c.AddCommand(list, add, del)
 	needCommand(c)
@@ -169,24 +181,27 @@ func nodeCommand(g *globals) *cobra.Command {
 		},
 	}
 	g.jsonFlag(list)
-	request := func(use, short, path string) *cobra.Command {
+	request := func(use, short, path string, in *api.NodeRequest) *cobra.Command {
 		sub := &cobra.Command{
 			Use: use, Short: short, Args: cobra.ExactArgs(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				return call(cmd.Context(), cmd.OutOrStdout(), g, path, api.NodeRequest{Node: args[0]}, func(d api.Done) string { return d.Message })
+				in.Node = args[0]
+				return call(cmd.Context(), cmd.OutOrStdout(), g, path, in, func(d api.Done) string { return d.Message })
 			},
 		}
 		g.jsonFlag(sub)
 		return sub
 	}
-	c.AddCommand(list,
-		request("remove NODE", "Remove a member, dead or alive; it cannot come back under its old identity", api.PathRemove),
-		request("promote NODE", "Make a non-voter that has caught up a voter now", api.PathPromote))
+	var removal, promotion api.NodeRequest
+	remove := request("remove NODE", "Remove a member, dead or alive; it cannot come back under its old identity", api.PathRemove, &removal)
+	forceSilence(remove, &removal.Force)
+	c.AddCommand(list, remove, request("promote NODE", "Make a non-voter that has caught up a voter now", api.PathPromote, &promotion))
 	needCommand(c)
 	return c
 }
 
 func leaveCommand(g *globals) *cobra.Command {
+	var in api.LeaveRequest
 	c := &cobra.Command{
 		Use: "leave", Short: "Leave the cluster and stop the daemon",
 		Long: `Leave the cluster and stop the daemon. Its identity is used up: a daemon that is
@@ -194,11 +209,12 @@ started again, by systemd too, only says so. To join again later, move the data
 directory away first.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathLeave, struct{}{}, func(d api.Done) string {
+			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathLeave, in, func(d api.Done) string {
 				return d.Message + "; under systemd: systemctl disable --now raftvip"
 			})
 		},
 	}
+	forceSilence(c, &in.Force)
 	g.jsonFlag(c)
 	return c
 }
@@ -278,7 +294,7 @@ with an error changes nothing.`,
 			})
 		},
 	}
-	c.Flags().BoolVar(&in.Force, "force", false, "take new addresses even if another machine answers for them")
+	c.Flags().BoolVar(&in.Force, "force", false, "take new addresses even if another machine answers for them, and do what leaves no address or undoes newer changes")
 	g.jsonFlag(c)
 	return c
 }

@@ -196,11 +196,21 @@ type TransferResult struct {
 type DrainRequest struct {
 	Node    string `json:"node"`
 	Drained bool   `json:"drained"`
+	// Force does it though no node is left that may own.
+	Force bool `json:"force,omitempty"`
 }
 
 // NodeRequest names a node.
 type NodeRequest struct {
 	Node string `json:"node"`
+	// Force removes it though no node is left that may own.
+	Force bool `json:"force,omitempty"`
+}
+
+// LeaveRequest has the node leave the cluster.
+type LeaveRequest struct {
+	// Force does it though no node is left that may own.
+	Force bool `json:"force,omitempty"`
 }
 
 // VIPRequest adds or deletes an address.
@@ -208,7 +218,8 @@ type VIPRequest struct {
 	Prefix   netip.Prefix `json:"prefix"`
 	Instance string       `json:"instance,omitempty"`
 	Dev      string       `json:"dev,omitempty"`
-	// Force adds it though another machine answers for it.
+	// Force adds it though another machine answers for it, or deletes it though it is
+	// the last one.
 	Force bool `json:"force,omitempty"`
 }
 
@@ -235,7 +246,8 @@ type TokenRevoke struct {
 
 // ReloadRequest has the file read again.
 type ReloadRequest struct {
-	// Force takes new addresses though another machine answers for them.
+	// Force takes new addresses though another machine answers for them, and does what
+	// leaves no address, or no node that may own, or undoes newer changes.
 	Force bool `json:"force,omitempty"`
 }
 

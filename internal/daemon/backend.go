@@ -35,7 +35,7 @@ func (d *Daemon) routes(node, control *http.ServeMux) {
 	api.Handle(control, api.PathReload, func(ctx context.Context, in api.ReloadRequest) (api.ReloadResult, error) {
 		return d.Reload(ctx, in.Force)
 	})
-	api.Handle(control, api.PathLeave, func(ctx context.Context, _ struct{}) (api.Done, error) { return d.leaveCluster(ctx) })
+	api.Handle(control, api.PathLeave, d.leaveCluster)
 
 	api.Handle(control, api.PathDrill, func(ctx context.Context, _ struct{}) (api.DrillResult, error) { return d.drill(ctx) })
 	api.HandlePeer(node, api.PathObserve, d.observe)
@@ -119,7 +119,7 @@ const maxHistoryText = 200
 // transfer hands the group to a node.
 func (d *Daemon) transfer(ctx context.Context, in api.TransferRequest) (api.TransferResult, error) {
 	started := time.Now()
-	r := &moveRequest{reason: "requested with raftvip transfer", manual: !in.Preemptible, done: make(chan error, 1)}
+	r := &moveRequest{reason: "requested with raftvip transfer", manual: !in.Preemptible}
 	if in.Reason != "" {
 		r.reason = in.Reason
 	}
@@ -134,15 +134,21 @@ func (d *Daemon) transfer(ctx context.Context, in api.TransferRequest) (api.Tran
 		}
 		r.to = n.ID
 	}
-	select {
-	case d.owner.requests <- r:
-	case <-ctx.Done():
-		return api.TransferResult{}, ctx.Err()
-	}
-	if err := <-r.done; err != nil {
+	if err := d.request(ctx, r); err != nil {
 		return api.TransferResult{}, err
 	}
 	return api.TransferResult{From: d.node.Self().Name, To: s.Nodes[r.moved].Name, Took: time.Since(started).Seconds()}, nil
+}
+
+// request has the owner's loop hand the group over.
+func (d *Daemon) request(ctx context.Context, r *moveRequest) error {
+	r.done = make(chan error, 1)
+	select {
+	case d.owner.requests <- r:
+		return <-r.done
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func noNode(s *cluster.State, name string) error {
@@ -154,10 +160,17 @@ func noNode(s *cluster.State, name string) error {
 }
 
 func (d *Daemon) drain(ctx context.Context, in api.DrainRequest) (api.Done, error) {
+	d.changing.Lock()
+	defer d.changing.Unlock()
 	s := d.node.State()
 	n, ok := s.NodeByName(in.Node)
 	if !ok {
 		return api.Done{}, noNode(s, in.Node)
+	}
+	if in.Drained && !n.Drained {
+		if err := refuseSilence(s, d.electable(s), d.ownerID(), n.ID, "to drain "+n.Name, in.Force); err != nil {
+			return api.Done{}, err
+		}
 	}
 	if err := d.node.Apply(ctx, cluster.Command{Drain: &cluster.DrainCommand{NodeID: n.ID, Drained: in.Drained}}); err != nil {
 		return api.Done{}, err
@@ -166,6 +179,8 @@ func (d *Daemon) drain(ctx context.Context, in api.DrainRequest) (api.Done, erro
 }
 
 func (d *Daemon) nodeRemove(ctx context.Context, in api.NodeRequest) (api.Done, error) {
+	d.changing.Lock()
+	defer d.changing.Unlock()
 	s := d.node.State()
 	n, ok := s.NodeByName(in.Node)
 	if !ok {
@@ -179,13 +194,28 @@ func (d *Daemon) nodeRemove(ctx context.Context, in api.NodeRequest) (api.Done, 
 		return api.Done{}, cluster.Refuse(cluster.CodeLastVoter, `move the group first: raftvip transfer`, "%s leads the cluster now", n.Name)
 	}
 	if silent, ok := quorumWithout(d.voters(s), n.Name); !ok {
-		return api.Done{}, cluster.Refuse(cluster.CodeLastVoter, "bring these back, or remove them first: raftvip node remove "+silent[0],
-			"without %s no majority of the voters would answer: %s silent", n.Name, strings.Join(silent, ", "))
+		return api.Done{}, noMajorityWithout(n.Name, silent)
+	}
+	if err := refuseSilence(s, d.electable(s), d.ownerID(), n.ID, "to remove "+n.Name, in.Force); err != nil {
+		return api.Done{}, err
+	}
+	left := len(d.voters(s))
+	if d.node.Suffrages()[n.ID] == cluster.SuffrageVoter {
+		left--
 	}
 	if err := d.node.Apply(ctx, cluster.Command{RemoveNode: &n.ID}); err != nil {
 		return api.Done{}, err
 	}
-	return api.Done{Message: fmt.Sprintf("%s is no member any more", n.Name)}, nil
+	done := api.Done{Message: n.Name + " is no member any more"}
+	if text := SurvivalWarning(left); text != "" {
+		done.Message += "; " + text
+	}
+	return done, nil
+}
+
+func noMajorityWithout(name string, silent []string) error {
+	return cluster.Refuse(cluster.CodeLastVoter, "bring these back, or remove them first: raftvip node remove "+silent[0],
+		"without %s no majority of the voters would answer: %s silent", name, strings.Join(silent, ", "))
 }
 
 // voters tells of each voter, by name, whether it answers this leader.
@@ -247,15 +277,23 @@ func (d *Daemon) nodePromote(ctx context.Context, in api.NodeRequest) (api.Done,
 }
 
 // leaveCluster removes this node and stops the daemon.
-func (d *Daemon) leaveCluster(ctx context.Context) (api.Done, error) {
+func (d *Daemon) leaveCluster(ctx context.Context, in api.LeaveRequest) (api.Done, error) {
 	self := d.node.Self()
-	if d.node.Group(cluster.DefaultGroup).Standing().Leading && len(d.node.State().Nodes) > 1 {
-		if _, err := d.transfer(ctx, api.TransferRequest{}); err != nil {
+	if s := d.node.State(); d.node.Group(cluster.DefaultGroup).Standing().Leading && len(s.Nodes) > 1 {
+		if silent, ok := quorumWithout(d.voters(s), self.Name); !ok {
+			return api.Done{}, noMajorityWithout(self.Name, silent)
+		}
+		if err := refuseSilence(s, d.electable(s), d.ownerID(), self.NodeID, "to leave", in.Force); err != nil {
+			return api.Done{}, err
+		}
+		r := &moveRequest{reason: self.Name + " leaves the cluster", manual: true, anyone: in.Force}
+		if err := d.request(ctx, r); err != nil {
 			return api.Done{}, err
 		}
 	}
-	done, err := askLeader(ctx, d, api.PathRemove, api.NodeRequest{Node: self.NodeID}, d.nodeRemove)
+	done, err := askLeader(ctx, d, api.PathRemove, api.NodeRequest{Node: self.NodeID, Force: in.Force}, d.nodeRemove)
 	if err != nil {
+		d.owner.leaving.Store(false)
 		return done, err
 	}
 	d.log.Info("left the cluster")
@@ -265,8 +303,13 @@ func (d *Daemon) leaveCluster(ctx context.Context) (api.Done, error) {
 
 // configure takes over the cluster-wide part of a node's file.
 func (d *Daemon) configure(ctx context.Context, in api.ConfigureRequest) (api.Done, error) {
+	d.changing.Lock()
+	defer d.changing.Unlock()
 	s, c := d.node.State(), in.Configuration
 	c.Instances = proposal(s.Instances, c.Instances)
+	if err := refuseEmpty(s.Instances, c.Instances, "the file", in.Force); err != nil {
+		return api.Done{}, err
+	}
 	for _, in := range c.Instances {
 		for _, a := range in.Addresses {
 			if err := notANodes(s, a.Prefix.Addr()); err != nil {
@@ -409,7 +452,14 @@ func defaultGARP() cluster.GARP {
 }
 
 func (d *Daemon) vipDel(ctx context.Context, in api.VIPRequest) (api.Done, error) {
-	ip := in.Prefix.Addr()
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	ip, s := in.Prefix.Addr(), d.node.State()
+	if _, _, ok := s.AddressOf(ip); ok && countAddresses(s.Instances) == 1 {
+		if err := refuseEmpty(s.Instances, nil, "this", in.Force); err != nil {
+			return api.Done{}, err
+		}
+	}
 	return api.Done{}, d.node.Apply(ctx, cluster.Command{DelVIP: &ip})
 }
 

@@ -56,6 +56,7 @@ type Daemon struct {
 	leave context.CancelFunc
 
 	reloading sync.Mutex // one reload at a time: the last one wins everywhere
+	changing  sync.Mutex // one request at a time that may silence the addresses
 	probing   sync.Mutex // one probe at a time: what one member can ask for stays bounded
 
 	hints hintReader

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/raftvip/raftvip/cluster"
@@ -99,6 +100,8 @@ type owner struct {
 	beat func()
 	// turned, if not nil, is told of each turn: something may have changed.
 	turned func()
+	// leaving: this node is about to be removed and must not be given the group back.
+	leaving atomic.Bool
 
 	// What follows belongs to the loop.
 	policy   policy.State
@@ -131,6 +134,9 @@ type moveRequest struct {
 	to     string // node ID, "" for the best
 	reason string
 	manual bool
+	// anyone: this node leaves for good, and if nobody else may own, any voter that
+	// answers shall lead.
+	anyone bool
 	done   chan error
 	moved  string // node ID, set before done
 }
@@ -171,6 +177,9 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	faults = append(faults, o.hybrid.faults()...)
 	if fault := o.node.DiskFault(); fault != "" {
 		faults = append(faults, fault)
+	}
+	if o.leaving.Load() {
+		faults = append(faults, "it is leaving the cluster")
 	}
 	o.publishHint(faults)
 	standing := o.standing()
@@ -420,6 +429,14 @@ func (o *owner) request(ctx context.Context, r *moveRequest) {
 	s := o.node.State()
 	nodes := o.candidates(s)
 	to, err := chooseTarget(s, nodes, r.to)
+	if err != nil && r.anyone {
+		if to = anyVoter(nodes); to != "" {
+			err = nil
+			// Whoever leads then would give the group back.
+			o.leaving.Store(true)
+			o.publishHint([]string{"it is leaving the cluster"})
+		}
+	}
 	if err == nil {
 		err = o.handOver(ctx, to, r.reason, r.manual)
 	}
@@ -458,6 +475,16 @@ func chooseTarget(s *cluster.State, nodes []policy.Node, to string) (string, err
 	return "", cluster.Refuse(cluster.CodeNotFound, `see "raftvip node list"`, "no node %s", to)
 }
 
+// anyVoter is a voter that answers and could lead, or "": the addresses stay silent.
+func anyVoter(nodes []policy.Node) string {
+	for _, n := range nodes {
+		if !n.Self && n.Voter && n.Connected {
+			return n.ID
+		}
+	}
+	return ""
+}
+
 func isSelf(nodes []policy.Node, id string) bool {
 	for _, n := range nodes {
 		if n.ID == id {
@@ -489,12 +516,10 @@ func (o *owner) shutdown() {
 	defer cancel()
 	to, err := chooseTarget(s, o.candidates(s), "")
 	if err != nil {
-		// Nobody is fit to own, but somebody can lead until this node is back.
-		for _, n := range o.candidates(s) {
-			if !n.Self && n.Voter && n.Connected {
-				to, err = n.ID, nil
-				break
-			}
+		o.log.Warn("stopping, and nobody answers until this node is back", "reason", err)
+		// Nobody is fit to own, but somebody can lead until then.
+		if to = anyVoter(o.candidates(s)); to != "" {
+			err = nil
 		}
 	}
 	if err == nil {
