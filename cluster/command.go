@@ -11,6 +11,9 @@ import (
 // to At. Times in it are the proposer's, so that all nodes compute the same.
 type Command struct {
 	At time.Time `json:"at"`
+	// Level is the feature level that the command needs, 0 for the first one. See
+	// FeatureLevel for what a new field has to say.
+	Level int `json:"level,omitempty"`
 
 	Found      *Founding      `json:"found,omitempty"`
 	Join       *JoinCommand   `json:"join,omitempty"`
@@ -26,6 +29,7 @@ type Command struct {
 	DropToken  *string        `json:"drop_token,omitempty"` // token ID
 	Move       *Move          `json:"move,omitempty"`
 	Note       *NoteCommand   `json:"note,omitempty"`
+	Raise      *RaiseCommand  `json:"raise,omitempty"`
 }
 
 // A Founding is the first state of a cluster.
@@ -35,6 +39,8 @@ type Founding struct {
 	Heartbeat time.Duration `json:"heartbeat"`
 	Instances []Instance    `json:"instances"`
 	Tokens    []TokenRecord `json:"tokens,omitempty"`
+	// Level is the feature level of the founder; 0 is the first one.
+	Level int `json:"level,omitempty" level:"2"`
 }
 
 // A JoinCommand admits a node.
@@ -44,6 +50,8 @@ type JoinCommand struct {
 	// the cluster secret needs none.
 	TokenID string `json:"token_id,omitempty"`
 	Trusted bool   `json:"trusted,omitempty"`
+	// Level is the feature level that the newcomer understands; 0 is the first one.
+	Level int `json:"level,omitempty" level:"2,drop"`
 }
 
 // A DrainCommand sets or clears a node's drain flag.
@@ -115,9 +123,10 @@ func (s *State) apply(c Command, index uint64) (*State, error) {
 		n.move(*c.Move, c.At)
 	case c.Note != nil:
 		err = n.note(*c.Note)
+	case c.Raise != nil:
+		err = n.raise(*c.Raise)
 	default:
-		// A newer node in the cluster knows a command that this one does not.
-		err = refuse(CodeNewerState, "run the same raftvip version on all nodes", "unknown command in the log")
+		err = refuse(CodeBadRequest, "", "empty command in the log")
 	}
 	if err != nil {
 		return nil, err
@@ -130,6 +139,7 @@ func (s *State) found(f Founding, at time.Time) error {
 		return refuse(CodeAlreadyExists, "", "cluster %s exists already", s.ClusterID)
 	}
 	s.ClusterID = f.ClusterID
+	s.Level, s.Format = f.Level, formatOf(f.Level)
 	s.Heartbeat = HeartbeatSetting{Configured: f.Heartbeat, Current: f.Heartbeat, Previous: f.Heartbeat}
 	f.Node.Joined = at
 	s.Nodes[f.Node.ID] = f.Node
@@ -142,6 +152,9 @@ func (s *State) found(f Founding, at time.Time) error {
 func (s *State) join(j JoinCommand, at time.Time) error {
 	if r, ok := s.Removed[j.Node.ID]; ok {
 		return removedRefusal(r)
+	}
+	if j.Level < s.Level {
+		return olderRefusal(j.Node.Name, j.Level, s.Level)
 	}
 	if !j.Trusted {
 		t, ok := s.Tokens[j.TokenID]

@@ -196,9 +196,15 @@ func (n *Node) testDisk() error {
 	return n.votes.rewrite()
 }
 
-// DiskFault says why this node cannot write its log or its vote, or is "". It must
-// not own until the fault has ended and its log is complete again.
-func (n *Node) DiskFault() string { return n.disk.Fault() }
+// LogFault says why this node cannot follow the cluster's log, or is "": it cannot
+// write it or its vote, or does not understand it. It must not own until the fault has
+// ended and its log is complete again.
+func (n *Node) LogFault() string {
+	if err := n.group.machine.stopped(); err != nil {
+		return err.Error()
+	}
+	return n.disk.Fault()
+}
 
 // A watchedStore is a log whose failures are noted.
 type watchedStore struct {

@@ -30,7 +30,7 @@ func (s fullStore) StoreLogs(logs []*raft.Log) error {
 	return s.LogStore.StoreLogs(logs)
 }
 
-func TestDiskFault(t *testing.T) {
+func TestLogFault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var full atomic.Bool
 		changes, tests := 0, 0
@@ -81,7 +81,7 @@ func TestDiskFault(t *testing.T) {
 }
 
 // A write that fails while the test succeeds is news that the test does not have.
-func TestDiskFaultDuringATest(t *testing.T) {
+func TestLogFaultDuringATest(t *testing.T) {
 	var d *diskWatch
 	d = newDiskWatch("/data", testLog(t, "a"), func() {}, func() error {
 		d.note("log", syscall.EIO, true)
@@ -95,7 +95,7 @@ func TestDiskFaultDuringATest(t *testing.T) {
 }
 
 // A node that has missed an entry may lead again, but not own before it has it.
-func TestDiskFaultUntilCaughtUp(t *testing.T) {
+func TestLogFaultUntilCaughtUp(t *testing.T) {
 	changes := 0
 	d := newDiskWatch("/data", testLog(t, "a"), func() { changes++ }, func() error { return nil })
 	log := &watchedStore{newMemStore(), d}
@@ -176,10 +176,10 @@ func TestDiskTest(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 	m.disk.note("vote", syscall.ENOSPC, false)
-	if m.DiskFault() == "" {
+	if m.LogFault() == "" {
 		t.Error("no fault")
 	}
-	eventually(t, "the fault to end", func() bool { return m.DiskFault() == "" })
+	eventually(t, "the fault to end", func() bool { return m.LogFault() == "" })
 }
 
 // A leader whose disk hangs keeps its lease as long as voters answer: a heartbeat

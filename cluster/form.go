@@ -144,7 +144,7 @@ func (n *Node) joinTrusted(ctx context.Context, address string) error {
 	var got JoinAnswer
 	err := n.client.call(ctx, address, pathJoin, JoinRequest{
 		NodeID: id.NodeID, Name: id.Name, Address: n.opts.Advertise, Witness: id.Witness,
-		Replace: true, Clock: time.Now(),
+		Replace: true, Clock: time.Now(), Level: FeatureLevel,
 	}, &got)
 	if err != nil {
 		return err

@@ -2,8 +2,10 @@ package cluster
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 
@@ -16,21 +18,54 @@ type stateMachine struct {
 	// applied is the index of the newest command applied, or less.
 	applied atomic.Uint64
 	changed *broadcast
+	log     *slog.Logger
+
+	// halted says why nothing is applied any more, nil while all is.
+	halted atomic.Pointer[error]
+	// opening: Raft is being opened and tries one snapshot after the other.
+	opening atomic.Bool
 }
 
-func newStateMachine(changed *broadcast) *stateMachine {
-	m := &stateMachine{changed: changed}
+func newStateMachine(changed *broadcast, log *slog.Logger) *stateMachine {
+	m := &stateMachine{changed: changed, log: log}
+	m.opening.Store(true)
 	m.state.Store(newState())
 	return m
 }
 
+// halt ends applying: what follows would be applied to a state that is not the
+// cluster's. Only a whole state ends it, or a program that understands more.
+func (m *stateMachine) halt(err error) {
+	if old := m.stopped(); old == nil || old.Error() != err.Error() {
+		m.log.Error("cannot follow the replicated state: this node neither leads nor owns", "error", err)
+	}
+	m.halted.Store(&err)
+	m.changed.notify()
+}
+
+// stopped says why nothing is applied, or is nil.
+func (m *stateMachine) stopped() error {
+	if p := m.halted.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
 // Apply implements raft.FSM. It returns nil or the error by which the command was
-// refused; a refused command leaves the state as it was, on every node.
+// refused; a refused command leaves the state as it was, on every node. A command that
+// only a newer program understands is not refused: this node stops there.
 func (m *stateMachine) Apply(entry *raft.Log) any {
+	if err := m.stopped(); err != nil {
+		return err
+	}
+	c, err := decodeCommand(entry.Data, entry.Index)
+	if _, newer := errors.AsType[*NewerError](err); newer {
+		m.halt(err)
+		return err
+	}
 	defer m.applied.Store(entry.Index)
-	var c Command
-	if err := json.Unmarshal(entry.Data, &c); err != nil {
-		return fmt.Errorf("log entry %d: %w", entry.Index, err)
+	if err != nil {
+		return err
 	}
 	next, err := m.state.Load().apply(c, entry.Index)
 	if err != nil {
@@ -41,26 +76,80 @@ func (m *stateMachine) Apply(entry *raft.Log) any {
 	return nil
 }
 
-// Snapshot implements raft.FSM.
+// Snapshot implements raft.FSM. Raft counts entries as applied that were not, where
+// this node has stopped: a snapshot would hide that for good.
 func (m *stateMachine) Snapshot() (raft.FSMSnapshot, error) {
+	if err := m.stopped(); err != nil {
+		return nil, err
+	}
 	return snapshot{m.state.Load()}, nil
 }
 
 // Restore implements raft.FSM.
 func (m *stateMachine) Restore(r io.ReadCloser) error {
 	defer r.Close()
-	s := newState()
-	if err := json.NewDecoder(r).Decode(s); err != nil {
-		return fmt.Errorf("read snapshot of the replicated state: %w", err)
+	if err := m.stopped(); err != nil && m.opening.Load() {
+		return err // an older snapshot is no way round a newer one
 	}
-	if s.Format > StateFormat {
-		return fmt.Errorf("read snapshot of the replicated state: it has format %d, this version of raftvip knows up to %d", s.Format, StateFormat)
+	s, err := readState(r)
+	if err != nil {
+		err = fmt.Errorf("read snapshot of the replicated state: %w", err)
+		m.halt(err)
+		return err
 	}
 	m.state.Store(s)
 	m.applied.Store(s.Version)
+	if m.stopped() != nil {
+		m.log.Info("following the replicated state again")
+		m.halted.Store(nil)
+	}
 	m.changed.notify()
 	return nil
 }
+
+// readState reads a snapshot's content.
+func readState(r io.Reader) (*State, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxState+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxState {
+		return nil, fmt.Errorf("it has more than %d bytes", maxState)
+	}
+	var head struct {
+		Format int `json:"format"`
+		Level  int `json:"level"`
+	}
+	_ = json.Unmarshal(data, &head) // an error is found again below
+	switch {
+	case head.Format > StateFormat:
+		return nil, &NewerError{"the replicated state", fmt.Sprintf("it has format %d, this version knows up to %d", head.Format, StateFormat)}
+	case head.Level > FeatureLevel:
+		return nil, &NewerError{"the replicated state", fmt.Sprintf("it needs feature level %d, this version knows up to %d", head.Level, FeatureLevel)}
+	}
+	s := newState()
+	if err := decodeStrictly(data, s); err != nil {
+		if json.Valid(data) {
+			return nil, &NewerError{"the replicated state", unknown(err)}
+		}
+		return nil, err
+	}
+	// Null in the file is no map, and commands write into these.
+	fresh := newState()
+	if s.Nodes == nil {
+		s.Nodes = fresh.Nodes
+	}
+	if s.Removed == nil {
+		s.Removed = fresh.Removed
+	}
+	if s.Tokens == nil {
+		s.Tokens = fresh.Tokens
+	}
+	return s, nil
+}
+
+// maxState bounds a snapshot in bytes: far more than the bounds of its parts allow.
+const maxState = 64 << 20
 
 type snapshot struct{ state *State }
 

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -120,7 +119,7 @@ func newGroup(p groupParts) (*Group, error) {
 	f := newFence(p.self, p.now, p.heartbeat.Promise(), lease.Length(p.heartbeat.Counted()), term, p.sink)
 	g := &Group{
 		name: p.name, self: p.self, logs: p.logs, log: p.log.With("group", p.name), now: p.now, fence: f,
-		machine: newStateMachine(p.changed), leaders: make(chan bool, 16), ended: make(chan struct{}), changed: p.changed, peers: p.peers,
+		machine: newStateMachine(p.changed, p.log.With("group", p.name)), leaders: make(chan bool, 16), ended: make(chan struct{}), changed: p.changed, peers: p.peers,
 		reload: make(chan struct{}, 1),
 		role:   make(chan struct{}, 1), led: make(chan struct{}, 1), unbound: make(chan struct{}, 1),
 	}
@@ -129,7 +128,7 @@ func newGroup(p groupParts) (*Group, error) {
 		defer f.mu.Unlock()
 		return f.promise.Length()
 	})
-	g.trans.diskFault = p.diskFault
+	g.trans.diskFault = g.unable(p.diskFault)
 	if s, ok := p.stable.(interface{ reserve(uint64, []byte) error }); ok {
 		g.reserve = s.reserve
 	}
@@ -141,9 +140,16 @@ func newGroup(p groupParts) (*Group, error) {
 		trans = p.between(g.trans)
 	}
 	r, err := openRaft(config, g.machine, &voterLog{p.logs, f}, p.stable, p.snapshots, trans)
+	if why := g.machine.stopped(); why != nil {
+		if err == nil {
+			err = r.Shutdown().Error()
+		}
+		return nil, errors.Join(fmt.Errorf("open group %s: %w", p.name, why), err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open group %s: %w", p.name, err)
 	}
+	g.machine.opening.Store(false)
 	g.raft = r
 	f.mu.Lock()
 	f.readVoters = g.voters
@@ -159,6 +165,19 @@ func newGroup(p groupParts) (*Group, error) {
 	g.trans.replicating.Store(&replicating)
 	g.trans.start()
 	return g, nil
+}
+
+// unable says why this node is not to lead, or "".
+func (g *Group) unable(diskFault func() string) func() string {
+	return func() string {
+		if err := g.machine.stopped(); err != nil {
+			return err.Error()
+		}
+		if diskFault == nil {
+			return ""
+		}
+		return diskFault()
+	}
 }
 
 // openRaft turns the panics by which Raft and bbolt report damaged pages into errors.
@@ -413,9 +432,9 @@ func (g *Group) Holder() (nodeID string, term uint64, ago time.Duration) {
 
 // apply commits a command. A refusal by the state machine is returned as it is.
 func (g *Group) apply(ctx context.Context, c Command) error {
-	b, err := json.Marshal(c)
+	b, err := encodeCommand(c, g.machine.state.Load().FeatureLevel())
 	if err != nil {
-		return fmt.Errorf("encode command: %w", err)
+		return err
 	}
 	timeout := 5 * time.Second
 	if d, ok := ctx.Deadline(); ok {

@@ -22,7 +22,7 @@ var ErrOtherToken = errors.New("the token is of another cluster")
 // must prove that it belongs to the token's cluster, to admit a node, and
 // returns what to put into the data directory.
 func Join(ctx context.Context, address string, token pki.Token, req JoinRequest) (got JoinAnswer, secret pki.Secret, err error) {
-	req.TokenID, req.Proof = token.ID, token.Proof()
+	req.TokenID, req.Proof, req.Level = token.ID, token.Proof(), FeatureLevel
 	client := &http.Client{Transport: &http.Transport{
 		DialTLSContext: func(ctx context.Context, _, address string) (net.Conn, error) {
 			d := tls.Dialer{Config: pki.JoinClient(token.Pin, time.Now)}

@@ -124,7 +124,27 @@ func (n *Node) reconcile(ctx context.Context, settle *settling) error {
 	if err := n.reconcileRaft(n.State(), reports); err != nil {
 		return err
 	}
+	if err := n.raise(ctx, n.State(), reports); err != nil {
+		return err
+	}
 	return n.settle(ctx, n.State(), reports, settle)
+}
+
+// raise brings the cluster to the feature level that all members understand.
+func (n *Node) raise(ctx context.Context, s *State, reports map[string]SeenReport) error {
+	level, ids := commonLevel(s, n.opts.Identity.NodeID, reports)
+	if level <= s.FeatureLevel() {
+		return nil
+	}
+	slices.Sort(ids)
+	n.log.Info("raising the feature level: every member understands it", "from", s.FeatureLevel(), "to", level)
+	return n.Apply(ctx, Command{Raise: &RaiseCommand{Level: level, Nodes: ids}})
+}
+
+// olderRefusal keeps a node out that would not understand the state.
+func olderRefusal(name string, level, needed int) *Refusal {
+	return refuse(CodeOlderMember, "install the version of raftvip there that the members run",
+		"%s runs an older raftvip than the cluster: it knows feature level %d, and %d is needed", name, max(level, 1), needed)
 }
 
 // found puts the first state into the log of a cluster that has just elected its
@@ -147,7 +167,7 @@ func (n *Node) found(ctx context.Context) error {
 	err = n.Apply(ctx, Command{Found: &Founding{
 		ClusterID: id.ClusterID,
 		Node:      NodeRecord{ID: id.NodeID, Name: id.Name, Address: n.opts.Advertise, Witness: id.Witness},
-		Heartbeat: n.opts.Heartbeat, Instances: instances, Tokens: seed.Tokens,
+		Heartbeat: n.opts.Heartbeat, Instances: instances, Tokens: seed.Tokens, Level: FeatureLevel,
 	}})
 	if err != nil {
 		return fmt.Errorf("found cluster: %w", err)
@@ -288,7 +308,7 @@ func (n *Node) handleJoin(ctx context.Context, req JoinRequest) (any, error) {
 	}
 	err = n.Apply(ctx, Command{Join: &JoinCommand{
 		Node:    NodeRecord{ID: req.NodeID, Name: req.Name, Address: req.Address, Witness: req.Witness},
-		TokenID: req.TokenID, Trusted: trusted,
+		TokenID: req.TokenID, Trusted: trusted, Level: req.Level,
 	}})
 	if err != nil {
 		return nil, err

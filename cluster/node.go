@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/raftvip/raftvip/internal/boottime"
@@ -259,12 +260,20 @@ func openStore(path string) (s *raftboltdb.BoltStore, err error) {
 	}()
 	s, err = raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: 2 * time.Second}})
 	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EROFS):
-		return nil, fmt.Errorf("open log %s: %w", path, err) // it is all there
+	case errors.Is(err, berrors.ErrVersionMismatch):
+		return nil, fmt.Errorf("open log: %w", &NewerError{path, "its format is that of another version"})
+	case errors.Is(err, berrors.ErrTimeout), isErrno(err):
+		return nil, fmt.Errorf("open log %s: %w", path, err) // it is all there: no room, no descriptors, not permitted
 	case err != nil:
 		return nil, fmt.Errorf("open log %s: %w: %w", path, ErrLogLost, err)
 	}
 	return s, nil
+}
+
+// isErrno tells whether an error is the system's word rather than a library's.
+func isErrno(err error) bool {
+	_, is := errors.AsType[syscall.Errno](err)
+	return is && !errors.Is(err, syscall.EIO)
 }
 
 // advertised is a transport whose own address is the advertised one rather than

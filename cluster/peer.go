@@ -56,6 +56,8 @@ type JoinRequest struct {
 	Replace bool `json:"replace,omitempty"`
 	// Clock is the newcomer's wall clock.
 	Clock time.Time `json:"clock"`
+	// Level is the feature level that it understands; 0 is the first one.
+	Level int `json:"level,omitempty"`
 }
 
 // A JoinAnswer is what an admitted node needs.
@@ -78,6 +80,8 @@ type Report struct {
 	// MinHeartbeat is the shortest heartbeat timeout at which the node's guard can
 	// keep the lease; 0 for none.
 	MinHeartbeat time.Duration `json:"min_heartbeat,omitempty"`
+	// Level is the feature level that the node understands; 0 is the first one.
+	Level int `json:"level,omitempty"`
 	// Hint is for the leader's policy; this package does not look inside.
 	Hint json.RawMessage `json:"hint,omitempty"`
 }

@@ -134,6 +134,7 @@ func (n *Node) report(ctx context.Context) {
 	n.reports.own.Address = n.opts.Advertise
 	n.reports.own.Applied = applied
 	n.reports.own.MinHeartbeat = n.opts.MinHeartbeat
+	n.reports.own.Level = FeatureLevel
 	n.reports.own.Clock = time.Now()
 	own := n.reports.own
 	n.reports.mu.Unlock()

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -268,7 +269,7 @@ func (p *simProc) bootRaw(ctx context.Context, store *memStore) {
 	config.Logger = newRaftLogger(testLog(h.t, h.name))
 	leading := make(chan bool, 16)
 	config.NotifyCh = leading
-	r, err := raft.NewRaft(config, newStateMachine(p.changed), store, store, h.snaps, p.trans)
+	r, err := raft.NewRaft(config, newStateMachine(p.changed, slog.New(slog.DiscardHandler)), store, store, h.snaps, p.trans)
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -8,8 +8,9 @@ import (
 	"time"
 )
 
-// StateFormat is the version of the replicated state that this program writes.
-const StateFormat = 1
+// StateFormat is the newest version of the replicated state that this program reads.
+// It writes the one that the members of the cluster can read (formatOf).
+const StateFormat = 2
 
 // maxMoves bounds the ownership history.
 const maxMoves = 500
@@ -19,6 +20,8 @@ const maxMoves = 500
 type State struct {
 	Format    int    `json:"format"`
 	ClusterID string `json:"cluster_id"`
+	// Level is the feature level that all members understand; 0 is the first one.
+	Level int `json:"level,omitempty" level:"2"`
 	// Version is the log index of the last change.
 	Version uint64 `json:"version"`
 	// Heartbeat is the failure detection time.
@@ -137,7 +140,7 @@ type Move struct {
 
 func newState() *State {
 	return &State{
-		Format: StateFormat,
+		Format: formatOf(1),
 		Nodes:  map[string]NodeRecord{}, Removed: map[string]RemovedNode{}, Tokens: map[string]TokenRecord{},
 	}
 }

@@ -48,7 +48,7 @@ type membership interface {
 	Suffrages() map[string]cluster.Suffrage
 	SetHint(json.RawMessage)
 	Self() cluster.Identity
-	DiskFault() string
+	LogFault() string
 }
 
 // addressKeeper is what puts the addresses up and takes them down: a vip.Keeper.
@@ -175,7 +175,7 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	o.hybrid.follow(s, o.state == owning)
 	addrs, schedule, faults := o.addresses(s)
 	faults = append(faults, o.hybrid.faults()...)
-	if fault := o.node.DiskFault(); fault != "" {
+	if fault := o.node.LogFault(); fault != "" {
 		faults = append(faults, fault)
 	}
 	if o.leaving.Load() {

@@ -259,9 +259,25 @@ func (d *Daemon) warnings(st api.Status) []string {
 			}
 		}
 	}
+	w = append(w, d.levelWarnings()...)
 	w = append(w, vrrpWarnings(st.VRRP)...)
 	w = append(w, st.Guard.Warnings...)
 	return slices.Compact(w)
+}
+
+// levelWarnings tell of programs that do not fit the cluster: this one, if it is too
+// old to follow, and those that keep all others from what newer ones can do.
+func (d *Daemon) levelWarnings() (w []string) {
+	if fault := d.node.LogFault(); fault != "" {
+		w = append(w, fault)
+	}
+	s := d.node.State()
+	for _, r := range d.node.Reports() {
+		if n, ok := s.Nodes[r.NodeID]; ok && max(r.Level, 1) < cluster.FeatureLevel {
+			w = append(w, fmt.Sprintf("%s runs an older raftvip: the cluster works at feature level %d until it is upgraded", n.Name, s.FeatureLevel()))
+		}
+	}
+	return w
 }
 
 // SurvivalWarning says plainly when a cluster cannot survive the failure of a
