@@ -68,7 +68,7 @@ func (k *Keeper) sendDue(freshOnly bool, seq uint64) (stale bool) {
 			link = l.Link
 		}
 		gap := k.schedule(e).gap(e.ip())
-		placed := e.placed
+		placed := e.serves()
 		k.mu.Unlock()
 		if !placed || l == nil {
 			q.drop(e)

@@ -259,9 +259,43 @@ func (k *Keeper) arm(jobs []*job, now time.Duration) bool {
 	return false
 }
 
+// guardForeign puts what someone else has configured under the guard and, where that
+// is to serve and the lease is valid, announces it.
+func (k *Keeper) guardForeign(jobs []*job, now time.Duration, valid bool) {
+	armed := k.arm(jobs, now)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, j := range jobs {
+		e := j.e
+		switch {
+		case !armed && !j.step.borrow:
+			e.setState(StateForeign, fmt.Sprintf("%s is configured on %s by someone else: THIS NODE ANSWERS FOR IT WITHOUT OWNING IT, as the guard refuses it (%v); remove it: %s",
+				e.foreign, e.want.Link, e.lastErr, view{foreign: e.foreign, linkName: e.want.Link}.deletion()), now)
+		case !armed:
+		case !j.step.borrow:
+			e.succeeded()
+			e.silent = true
+			k.log.Warn("someone else's copy of an address is kept silent", "vip", e.foreign, "link", e.want.Link)
+		case valid && k.cfg.Gate.Valid(k.now()):
+			e.succeeded()
+			e.borrowed, e.silent, e.at, e.lost = true, true, j.target, false
+			e.setState(StateBorrowed, "", now) // the next look says more
+			k.log.Warn("someone else's copy of an address serves", "vip", e.foreign, "link", e.want.Link)
+			k.burst(e, now, true)
+		}
+	}
+	k.notify()
+}
+
+// freeAfter is how long someone else's copy of an address stays in the guard after
+// the address was taken from the list of a node that does not own it: the owner may
+// not have heard of that yet.
+const freeAfter = 5 * time.Second
+
 // disarm removes the guard entries of addresses that are neither owned nor on
 // their link any more, by whoever's hand: while something answers, the guard stays.
-// It returns when to try again, or never.
+// What is someone else's alone and not in the list any more is the operator's own
+// again. It returns when to try again, or never.
 func (k *Keeper) disarm(now time.Duration) time.Duration {
 	if len(k.loop.armed) == 0 {
 		return never
@@ -269,11 +303,18 @@ func (k *Keeper) disarm(now time.Duration) time.Duration {
 	if now < k.loop.armRetry {
 		return k.loop.armRetry
 	}
-	keep := map[netip.Addr]bool{}
+	keep, next := map[netip.Addr]bool{}, never
 	k.mu.Lock()
 	for _, e := range k.entries {
 		l := k.mirror.link(e.want.Link)
-		if k.wanted.Own && e.listed || e.placed || e.state == StateRemoving && e.lastErr != nil || l != nil && len(l.addrs[e.ip()]) > 0 {
+		there := l != nil && len(l.addrs[e.ip()]) > 0
+		if there && !e.listed && e.foreign.IsValid() && len(l.addrs[e.ip()]) == 1 {
+			free := e.unlistedAt + freeAfter
+			if there = !k.wanted.Own && now < free; there {
+				next = min(next, free)
+			}
+		}
+		if k.wanted.Own && e.listed || e.placed || e.state == StateRemoving && e.lastErr != nil || there {
 			keep[e.ip()] = true
 		}
 	}
@@ -285,7 +326,7 @@ func (k *Keeper) disarm(now time.Duration) time.Duration {
 		}
 	}
 	if len(addrs) == 0 {
-		return never
+		return next
 	}
 	slices.SortFunc(addrs, netip.Addr.Compare)
 	err := k.cfg.Guard.Disarm(k.cfg.Group, addrs)
@@ -297,7 +338,7 @@ func (k *Keeper) disarm(now time.Duration) time.Duration {
 	for _, ip := range addrs {
 		delete(k.loop.armed, ip)
 	}
-	return never
+	return now // what was held by the guard alone is forgotten at the next look
 }
 
 // refreshLifetimes starts the lifetimes of all addresses anew when that is due, and

@@ -18,9 +18,13 @@ const (
 	StateWaiting
 	// StateNoLink: owned, but the link does not exist or, for IPv6, is down.
 	StateNoLink
-	// StateForeign: configured on this link by someone else; left alone, not
-	// announced.
+	// StateForeign: configured on this link by someone else, and left alone: while not
+	// owned, and while owned where it cannot serve (see StateBorrowed).
 	StateForeign
+	// StateBorrowed: owned, and configured on this link by someone else. That copy is
+	// the service: it is guarded and announced as our own would be, and stays when the
+	// address is given up, silenced by the guard.
+	StateBorrowed
 	// StateFailed: owned, but adding it fails; it is tried again.
 	StateFailed
 	// StateRemoving: still on the kernel where it must not be, since it is not owned
@@ -28,7 +32,7 @@ const (
 	StateRemoving
 )
 
-var stateNames = [...]string{"absent", "present", "waiting", "no-link", "foreign", "failed", "removing"}
+var stateNames = [...]string{"absent", "present", "waiting", "no-link", "foreign", "borrowed", "failed", "removing"}
 
 func (s State) String() string {
 	if s < 0 || int(s) >= len(stateNames) {
@@ -55,6 +59,9 @@ type view struct {
 	// address with this IP on the wanted link (invalid if there is none).
 	ours    []place
 	foreign netip.Prefix
+	// unguarded says why the foreign address cannot be put under the guard, mute why the
+	// kernel does not answer for it; both are empty if there is nothing to say.
+	unguarded, mute string
 	// target is where and with which length the address has to be; put says that it
 	// was put there in this process's life, as now wanted.
 	target place
@@ -64,11 +71,18 @@ type view struct {
 	changed bool
 }
 
+// deletion is the command that removes the foreign address.
+func (v view) deletion() string {
+	return fmt.Sprintf("ip address del %s dev %s", v.foreign, v.linkName)
+}
+
 // A step is what to do about one address.
 type step struct {
 	remove []place // first
 	add    bool    // the address is not there
 	adopt  bool    // the address is there and ours, but is to be written anew
+	guard  bool    // a foreign address is there and has to be in the guard
+	borrow bool    // it is to serve; guard is set too
 	state  State   // as it is before the step is done
 	why    string  // for the operator; empty if all is well
 }
@@ -80,9 +94,14 @@ func decide(v view) step {
 		switch {
 		case len(v.ours) > 0:
 			s.state = StateRemoving
+		case v.foreign.IsValid() && v.unguarded == "":
+			s.state, s.guard = StateForeign, true
+			s.why = fmt.Sprintf("%s is configured on %s by someone else; the guard keeps it silent while this node does not own it; to be rid of it: %s",
+				v.foreign, v.linkName, v.deletion())
 		case v.foreign.IsValid():
 			s.state = StateForeign
-			s.why = fmt.Sprintf("%s is configured on %s by someone else: this node answers for it without owning it", v.foreign, v.linkName)
+			s.why = fmt.Sprintf("%s is configured on %s by someone else: THIS NODE ANSWERS FOR IT WITHOUT OWNING IT, and %s; remove it: %s",
+				v.foreign, v.linkName, v.unguarded, v.deletion())
 		}
 		return s
 	}
@@ -102,12 +121,18 @@ func decide(v view) step {
 		if atTarget && v.put {
 			return step{state: StatePresent, why: "the lease is not valid"}
 		}
-		return step{state: StateWaiting, why: "the lease is not valid"}
+		return step{state: StateWaiting, guard: !atTarget && v.foreign.IsValid() && v.unguarded == "", why: "the lease is not valid"}
 	case v.link == nil:
 		return step{remove: stray, state: StateNoLink, why: "interface " + v.linkName + " does not exist"}
-	case !atTarget && v.foreign.IsValid():
+	case !atTarget && v.foreign.IsValid() && v.unguarded != "":
 		return step{remove: stray, state: StateForeign,
-			why: fmt.Sprintf("%s is already configured on %s by someone else", v.foreign, v.linkName)}
+			why: fmt.Sprintf("%s is already configured on %s by someone else, and %s; remove it: %s", v.foreign, v.linkName, v.unguarded, v.deletion())}
+	case !atTarget && v.foreign.IsValid() && v.mute != "":
+		return step{remove: stray, guard: true, state: StateForeign,
+			why: fmt.Sprintf("%s is already configured on %s by someone else, and %s; remove it: %s", v.foreign, v.linkName, v.mute, v.deletion())}
+	case !atTarget && v.foreign.IsValid() && len(stray) == 0:
+		return step{guard: true, borrow: true, state: StateBorrowed,
+			why: fmt.Sprintf("%s is configured on %s by someone else; it serves, and will stay, silent, when this node gives the address up", v.foreign, v.linkName)}
 	case !atTarget && v.is6 && !v.link.Up:
 		// The kernel takes it, but with a lifetime it gets no local route when the link
 		// comes up, and would not answer.

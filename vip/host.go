@@ -107,6 +107,10 @@ type KernelAddress struct {
 	NoPrefixRoute bool
 	NoDAD         bool
 	Deprecated    bool
+	// Tentative: duplicate address detection is not over, or has failed (DADFailed); the
+	// kernel does not answer for such an address. A Change does not use them.
+	Tentative bool
+	DADFailed bool
 	// Broadcast, Scope and Label are IPv4 only; zero values mean none, global, none.
 	// Links leaves them zero.
 	Broadcast netip.Addr
@@ -122,8 +126,8 @@ type Event struct {
 	// Link has the new state of a link for LinkChanged. For the other kinds only Index
 	// is set, and Forwards6 for ForwardingChanged.
 	Link Link
-	// Address is the address added or removed; only Prefix, Subnet and Protocol are
-	// set.
+	// Address is the address added or removed; only Prefix, Subnet, Protocol and the
+	// state of duplicate address detection are set.
 	Address KernelAddress
 }
 

@@ -64,6 +64,10 @@ type KeeperConfig struct {
 	// ReleaseWithin bounds the time that Run goes on trying to delete after its
 	// context has ended. Default 5 s.
 	ReleaseWithin time.Duration
+	// Unguarded says why the guard cannot, or must not, silence an address that someone
+	// else has configured on the link of that name; empty if it can. It must not block.
+	// Nil means that it never can.
+	Unguarded func(link string, addr netip.Addr) string
 	// Now is the clock, nil means boottime.Now.
 	Now func() time.Duration
 }
@@ -114,9 +118,17 @@ type entry struct {
 	at     place
 	form   KernelAddress
 	spec   Address
+	// borrowed: someone else's address at at serves in place of ours.
+	borrowed bool
 	// lost: the address went away without our doing since it was placed.
 	lost    bool
 	lostWhy string
+	// unlistedAt is when it was last taken from the list.
+	unlistedAt time.Duration
+	// foreign is someone else's copy on the wanted link, invalid if there is none; silent
+	// says that the guard has an entry for it and works there.
+	foreign netip.Prefix
+	silent  bool
 
 	state State
 	why   string
@@ -139,6 +151,9 @@ type entry struct {
 }
 
 func (e *entry) ip() netip.Addr { return e.want.Prefix.Addr() }
+
+// serves reports whether the address at e.at is to be announced.
+func (e *entry) serves() bool { return e.placed || e.borrowed }
 
 // NewKeeper returns a Keeper that wants nothing. It starts nothing.
 func NewKeeper(cfg KeeperConfig) *Keeper {

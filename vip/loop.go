@@ -32,7 +32,7 @@ type loopState struct {
 type job struct {
 	e      *entry
 	step   step
-	target place
+	target place // of a foreign address, where that is
 	form   KernelAddress
 }
 
@@ -45,13 +45,20 @@ func (k *Keeper) pass() (next time.Duration) {
 	}
 	seq, own, valid, jobs, next := k.look(now)
 
-	var removes, adds []*job
+	var removes, adds, guards []*job
 	for i := range jobs {
-		if j := &jobs[i]; len(j.step.remove) > 0 {
+		switch j := &jobs[i]; {
+		case len(j.step.remove) > 0:
 			removes = append(removes, j)
-		} else {
+		case j.step.guard:
+			guards = append(guards, j)
+		default:
 			adds = append(adds, j)
 		}
+	}
+	if len(guards) > 0 {
+		k.guardForeign(guards, now, own && valid)
+		next = now
 	}
 	// Last to first: of the IPv4 addresses of one subnet the first is the kernel's
 	// primary, and to delete it with secondaries left takes 8 ms of a thousand.
@@ -148,12 +155,17 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 	seq, own, next = k.seq.Load(), k.wanted.Own, never
 	changed := k.applied != seq
 	if changed {
-		k.listEntries()
+		k.listEntries(now)
 		k.applied = seq
 		if own != k.loop.own {
 			k.loop.own = own
 			for _, e := range k.entries {
 				e.retryAt = 0 // a release does not wait for anything
+			}
+		}
+		if !own {
+			for _, e := range k.entries {
+				e.borrowed = false
 			}
 		}
 	}
@@ -162,16 +174,17 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 	everything := k.doubtAll(valid, openings)
 
 	for _, e := range k.entries {
-		if e.placed && !k.mirror.has(e.at.link, e.at.prefix) {
+		if e.serves() && !k.mirror.has(e.at.link, e.at.prefix) {
 			k.lose(e)
 		}
 		v, form := k.view(e, valid)
 		s := decide(v)
+		k.lookAtForeign(e, v, &s)
 		if e.deleteFailures > 0 && len(s.remove) == 0 {
 			k.deletable(e, "address that could not be removed is gone or wanted again")
 		}
 		stuck := e.deleteFailures > 0
-		if s.add || s.adopt || len(s.remove) > 0 {
+		if s.add || s.adopt || s.guard || len(s.remove) > 0 {
 			// Failed adds do not hold up a removal.
 			if e.retryAt > now && stuck == (len(s.remove) > 0) {
 				next = min(next, e.retryAt)
@@ -185,15 +198,19 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 			if jobs == nil {
 				jobs = make([]job, 0, len(k.entries))
 			}
-			jobs = append(jobs, job{e: e, step: s, target: v.target, form: form})
+			target := v.target
+			if s.borrow {
+				target = place{link: v.link.Index, prefix: v.foreign}
+			}
+			jobs = append(jobs, job{e: e, step: s, target: target, form: form})
 		}
-		if !s.add && !s.adopt && !stuck { // else it stays StateRemoving until that works
+		if !s.add && !s.adopt && !s.borrow && !stuck { // else it stays StateRemoving until that works
 			changed = e.setState(s.state, s.why, now) || changed
 			if s.state != StatePresent && len(s.remove) == 0 {
 				e.succeeded() // there is nothing left to try
 			}
 		}
-		if !e.placed {
+		if !e.serves() {
 			k.loop.queue.drop(e)
 			continue
 		}
@@ -258,9 +275,11 @@ func (k *Keeper) doubtAll(valid bool, openings uint64) bool {
 }
 
 // listEntries makes the entries follow a new Wanted. It is called with mu held.
-func (k *Keeper) listEntries() {
+func (k *Keeper) listEntries(now time.Duration) {
 	old := k.entries
+	was := make(map[*entry]bool, len(old))
 	for _, e := range old {
+		was[e] = e.listed
 		e.listed = false
 	}
 	k.entries = make([]*entry, 0, len(k.wanted.Addresses))
@@ -281,6 +300,9 @@ func (k *Keeper) listEntries() {
 	}
 	for _, e := range old {
 		if !e.listed {
+			if was[e] {
+				e.unlistedAt = now
+			}
 			k.entries = append(k.entries, e)
 		}
 	}
@@ -305,8 +327,16 @@ func (k *Keeper) view(e *entry, valid bool) (view, KernelAddress) {
 		case a.Protocol == AddrProtocol || k.cfg.Journal.has(p):
 			v.ours = append(v.ours, p)
 		default:
-			v.foreign = a.Prefix
+			v.foreign, v.mute = a.Prefix, ""
+			if a.DADFailed {
+				v.mute = "another node answers for it (duplicate address detection has failed), so that the kernel does not use it"
+			} else if a.Tentative {
+				v.mute = "its duplicate address detection is not over"
+			}
 		}
+	}
+	if v.foreign.IsValid() && !e.borrowed {
+		v.unguarded = k.unguarded(l, ip)
 	}
 	var form KernelAddress
 	here := e.placed && e.at.link == l.Index
@@ -328,6 +358,46 @@ func (k *Keeper) covered(l *mirrorLink, ip netip.Addr) bool {
 	return slices.ContainsFunc(l.nets, func(a KernelAddress) bool {
 		return covers(a, ip) && !k.cfg.Journal.has(place{link: l.Index, prefix: a.Prefix})
 	})
+}
+
+// unguarded says why someone else's copy of ip on the link is not to be put under the
+// guard, or "". The guard judges by address, not by link: what an operator has on
+// another link, such as a load balancer's real server on lo, would fall silent too.
+// It is called with mu held.
+func (k *Keeper) unguarded(l *mirrorLink, ip netip.Addr) string {
+	if k.cfg.Unguarded == nil {
+		return "no guard can silence it"
+	}
+	for _, other := range k.mirror.links {
+		if other != l && len(other.addrs[ip]) > 0 {
+			return "it cannot be silenced without silencing the same address on " + other.Name
+		}
+	}
+	return k.cfg.Unguarded(l.Name, ip)
+}
+
+// lookAtForeign notes what is known of someone else's copy of e's address and leaves
+// in s only what is still to be done about it. It is called with mu held.
+func (k *Keeper) lookAtForeign(e *entry, v view, s *step) {
+	armed := k.loop.armed[e.ip()]
+	if e.borrowed && !s.borrow && s.state != StateWaiting {
+		e.borrowed = false
+	}
+	if !e.listed {
+		s.guard = false // it is the operator's again, see disarm
+	}
+	e.foreign, e.silent = v.foreign, false
+	if !v.foreign.IsValid() {
+		return
+	}
+	e.silent = armed && k.cfg.Unguarded != nil && k.cfg.Unguarded(v.linkName, e.ip()) == ""
+	switch {
+	case !s.guard:
+	case s.borrow && !(armed && e.borrowed && e.at == place{v.link.Index, v.foreign}):
+	case !s.borrow && !armed:
+	default:
+		s.guard, s.borrow = false, false
+	}
 }
 
 // setState reports whether it changed anything.

@@ -137,6 +137,7 @@ func parseAddrMessage(b []byte) (link int, a KernelAddress, err error) {
 		return 0, a, fmt.Errorf("address message of %d bytes is too short", len(b))
 	}
 	bits, index := int(b[1]), binary.NativeEndian.Uint32(b[4:])
+	a.Tentative, a.DADFailed = b[2]&unix.IFA_F_TENTATIVE != 0, b[2]&unix.IFA_F_DADFAILED != 0
 	attrs, err := nl.ParseRouteAttr(b[unix.SizeofIfAddrmsg:])
 	if err != nil {
 		return 0, a, fmt.Errorf("address message: %w", err)

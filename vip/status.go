@@ -1,6 +1,7 @@
 package vip
 
 import (
+	"net/netip"
 	"time"
 )
 
@@ -52,6 +53,11 @@ type AddressStatus struct {
 	State  State
 	// Present is true while the address is on the kernel by our hand, whatever State.
 	Present bool
+	// Foreign is a copy that someone else has configured on the link, invalid if there
+	// is none. Silent: the guard has an entry for it, so that it answers no longer than
+	// the lease of the group.
+	Foreign netip.Prefix
+	Silent  bool
 	// Since is when State began.
 	Since time.Duration
 	// Announced counts announcements sent, LastAnnounced is the latest or 0.
@@ -69,6 +75,10 @@ type AddressStatus struct {
 	// AnnounceErr is the error of the last announcement; nil once one was sent.
 	AnnounceErr error
 }
+
+// Up reports whether the address answers on this node under its lease: it is there
+// by our hand or, where someone else configured it, serves in place of ours.
+func (a AddressStatus) Up() bool { return a.Present || a.State == StateBorrowed }
 
 // Status returns the present state.
 func (k *Keeper) Status() Status {
@@ -92,6 +102,8 @@ func (k *Keeper) Status() Status {
 			Wanted:         e.listed,
 			State:          e.state,
 			Present:        e.placed,
+			Foreign:        e.foreign,
+			Silent:         e.silent,
 			Since:          e.since,
 			Announced:      e.announced,
 			LastAnnounced:  e.lastAnnounced,

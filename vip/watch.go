@@ -76,7 +76,7 @@ func (k *Keeper) observe(ev Event) {
 	}
 	if ev.Kind == AddressRemoved && changed {
 		for _, e := range k.entries {
-			if e.placed && e.at == p {
+			if e.serves() && e.at == p {
 				k.lose(e)
 			}
 		}
@@ -89,12 +89,16 @@ func (k *Keeper) observe(ev Event) {
 // lose notes that the address of e has gone from the kernel without our doing. It
 // is called with mu held.
 func (k *Keeper) lose(e *entry) {
-	e.placed = false
+	borrowed := e.borrowed
+	e.placed, e.borrowed = false, false
 	if !k.wanted.Own || !e.listed {
 		return
 	}
 	e.lost = true
 	e.lostWhy = "removed by someone else, or expired"
+	if borrowed {
+		e.lostWhy = "someone else's copy, which served, was removed"
+	}
 	if l := k.mirror.links[e.at.link]; l == nil || !l.Up {
 		e.lostWhy = "lost with its link"
 	}

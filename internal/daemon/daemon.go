@@ -244,8 +244,25 @@ func (d *Daemon) openOwner(gate *gates, sink *leaseSink) {
 func (d *Daemon) newKeeper(gate *vip.Gate, number uint32) *vip.Keeper {
 	return vip.NewKeeper(vip.KeeperConfig{
 		Host: d.host, Announcer: d.sender, Guard: d.guard, Gate: gate, Group: number,
-		Logger: d.log, Journal: d.journal, Lifetime: d.guard.AddressLifetime(),
+		Logger: d.log, Journal: d.journal, Lifetime: d.guard.AddressLifetime(), Unguarded: d.notToSilence,
 	})
+}
+
+// notToSilence says why an address that someone else has configured on the link must
+// not be put under the guard, or "".
+func (d *Daemon) notToSilence(link string, addr netip.Addr) string {
+	if kind := d.guard.Kind(); kind == guard.Lifetime || kind == guard.Off {
+		return fmt.Sprintf("guard %s cannot silence it", kind)
+	}
+	if why := d.unguarded(link); why != "" {
+		return why
+	}
+	for _, n := range d.node.State().Nodes {
+		if at, err := netip.ParseAddrPort(n.Address); err == nil && at.Addr().Unmap() == addr {
+			return fmt.Sprintf("it is the address of member %s, which must not fall silent", n.Name)
+		}
+	}
+	return ""
 }
 
 // Run works until ctx ends, then releases, hands over, and returns. ready is

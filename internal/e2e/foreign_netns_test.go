@@ -1,0 +1,72 @@
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/raftvip/raftvip/internal/testnet"
+)
+
+// TestForeignCopy: copies of the addresses that somebody else configured on every
+// node. Those of standbys are silent, which the P1 checker judges; the owner's serve its clients, across moves too; none is ever removed.
+func TestForeignCopy(t *testing.T) {
+	c := newCluster(t, setup{nodes: 3, unjudged: true}) // for a moment after it was added a copy does answer
+	must(t, c.Found(bounded(t, 60*time.Second), "--vip", vip4.String()+"/24@eth0", "--vip", vip6.String()+"/64@eth0"))
+	o := owner(t, c, nil)
+	first := o
+	client := get[*testnet.Client](t)(c.Lab.Client(0).StartClient(testnet.ClientOptions{VIP: vip4}))
+	copies := []string{vip4.String() + "/24", vip6.String() + "/64"}
+	for _, n := range c.Others(o) {
+		for _, a := range copies {
+			exec1(t, n.Host, "ip", "address", "add", a, "dev", "eth0", "nodad")
+		}
+	}
+	for _, n := range c.Others(o) {
+		testnet.MustWait(t, 10*time.Second, "the copies to be seen", func() error {
+			for _, a := range status(t, n).Groups[0].Addresses {
+				if !strings.Contains(a.Problem, "keeps it silent") {
+					return fmt.Errorf("%s: %q", a.Prefix, a.Problem)
+				}
+			}
+			return nil
+		})
+	}
+	p := get[*testnet.Prober](t)(c.Lab.StartProber(testnet.ProberOptions{VIPs: []netip.Addr{vip4, vip6}}))
+	defer func() {
+		p.Stop()
+		testnet.MustHoldP1(t, p)
+	}()
+	time.Sleep(300 * time.Millisecond)
+
+	for _, next := range c.Others(o) {
+		run(t, o, "transfer", next.Name)
+		get[*Node](t)(c.WaitAgreed(bounded(t, 20*time.Second), next.Name))
+		for _, a := range []netip.Addr{vip4, vip6} {
+			_, err := c.Lab.WaitOwner(bounded(t, 10*time.Second), a, next.Host)
+			must(t, err)
+		}
+		before := client.Stats().Answered
+		testnet.MustWait(t, 10*time.Second, "answers from "+next.Name, func() error {
+			if n := client.Stats().Answered - before; n < 100 {
+				return fmt.Errorf("%d", n)
+			}
+			return nil
+		})
+		o = next
+	}
+	// Killed while the copy serves: silent by the guard, and another takes over.
+	must(t, o.Kill())
+	nextOwner(t, c, o)
+	for _, n := range c.Others(first) {
+		has := get[[]netip.Prefix](t)(n.Host.Addrs())
+		for _, a := range copies {
+			if p := netip.MustParsePrefix(a); !slices.Contains(has, p) {
+				t.Errorf("%s has lost %s, which is not ours", n.Name, a)
+			}
+		}
+	}
+}

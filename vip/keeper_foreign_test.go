@@ -1,0 +1,200 @@
+package vip_test
+
+import (
+	"errors"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/raftvip/raftvip/vip"
+)
+
+// guarded is a bench whose guard silences what others have configured on eth0.
+func guarded(t *testing.T) *bench {
+	return newBench(t, func(_ *bench, c *vip.KeeperConfig) {
+		c.Unguarded = func(link string, addr netip.Addr) string {
+			switch {
+			case link != "eth0":
+				return "the guard is not on " + link
+			case addr == netip.MustParseAddr("10.0.0.9"):
+				return "a member is reached at it"
+			}
+			return ""
+		}
+	})
+}
+
+// A copy that someone else has configured answers only under the lease: it is
+// silent on a standby, serves on the owner, and is silent again after it.
+func TestForeignAddressUnderTheGuard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := guarded(t)
+		b.host.Configure("eth0", "10.0.0.5/24")
+		b.k.Set(b.wanted(false, 0, "10.0.0.5/24", "10.0.0.6/24"))
+		synctest.Wait()
+		b.expectTrace("arm 10.0.0.5")
+		if s := b.expectState("10.0.0.5", vip.StateForeign); !s.Silent || s.Up() || s.Foreign.String() != "10.0.0.5/24" || !strings.Contains(s.Why, "ip address del 10.0.0.5/24 dev eth0") {
+			t.Errorf("standby: %+v", s)
+		}
+
+		b.own("10.0.0.5/24", "10.0.0.6/24")
+		b.expectTrace("arm 10.0.0.6", "add 10.0.0.6/32 eth0", "announce 10.0.0.5 eth0", "announce 10.0.0.6 eth0")
+		if s := b.expectState("10.0.0.5", vip.StateBorrowed); !s.Up() || s.Present || !s.Silent {
+			t.Errorf("owner: %+v", s)
+		}
+		b.k.Announce("a doubt")
+		synctest.Wait()
+		b.expectTrace("announce 10.0.0.5 eth0", "announce 10.0.0.6 eth0")
+
+		b.gate.Shut()
+		if err := b.k.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+		b.expectTrace("delete 10.0.0.6/32 eth0", "disarm 10.0.0.6")
+		b.k.Announce("nothing is announced by who does not own")
+		synctest.Wait()
+		b.expectTrace()
+		b.expectAddresses("10.0.0.5/24")
+		if s := b.expectState("10.0.0.5", vip.StateForeign); !s.Silent {
+			t.Errorf("after the release: %+v", s)
+		}
+
+		// The operator takes it away.
+		b.host.Unconfigure("eth0", "10.0.0.5/24")
+		synctest.Wait()
+		b.expectTrace("disarm 10.0.0.5")
+	})
+}
+
+func TestForeignThatServesIsReplacedWhenItGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := guarded(t)
+		b.host.Configure("eth0", "10.0.0.5/32") // just as ours would be
+		b.own("10.0.0.5/24")
+		b.expectTrace("arm 10.0.0.5", "announce 10.0.0.5 eth0")
+		b.host.Unconfigure("eth0", "10.0.0.5/32")
+		synctest.Wait()
+		b.expectTrace("add 10.0.0.5/32 eth0", "announce 10.0.0.5 eth0")
+		b.expectState("10.0.0.5", vip.StatePresent)
+	})
+}
+
+// The lease is not valid: nothing is announced, and the copy is armed all the same.
+func TestForeignIsArmedBeforeTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := guarded(t)
+		b.host.Configure("eth0", "10.0.0.5/24")
+		b.gate.Open(1)
+		b.k.Set(b.wanted(true, 1, "10.0.0.5/24"))
+		synctest.Wait()
+		b.expectTrace("arm 10.0.0.5")
+		b.expectState("10.0.0.5", vip.StateWaiting)
+		b.gate.Renew(1, b.now()+time.Second)
+		synctest.Wait()
+		b.expectTrace("announce 10.0.0.5 eth0")
+		b.expectState("10.0.0.5", vip.StateBorrowed)
+		time.Sleep(time.Minute)
+		if s := b.expectState("10.0.0.5", vip.StateBorrowed); s.Announced != 1 {
+			t.Errorf("announced %d times", s.Announced)
+		}
+	})
+}
+
+// What cannot be silenced, or not without silencing what is the operator's, is left
+// alone and said with the command that removes it.
+func TestForeignThatMustNotBeGuarded(t *testing.T) {
+	for name, c := range map[string]struct{ addr, link, elsewhere, why string }{
+		"also elsewhere":        {"10.0.0.5/24", "eth0", "lo", "without silencing the same address on lo"},
+		"of a member":           {"10.0.0.9/24", "eth0", "", "a member is reached at it"},
+		"guard is not attached": {"10.0.0.5/24", "eth1", "", "the guard is not on eth1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := guarded(t)
+				ip, _, _ := strings.Cut(c.addr, "/")
+				b.host.Configure(c.link, c.addr)
+				if c.elsewhere != "" {
+					b.host.Configure(c.elsewhere, ip+"/32")
+				}
+				w := b.wanted(false, 0, c.addr)
+				w.Addresses[0].Link = c.link
+				b.k.Set(w)
+				synctest.Wait()
+				b.expectTrace()
+				s := b.expectState(ip, vip.StateForeign)
+				if s.Silent || !strings.Contains(s.Why, c.why) || !strings.Contains(s.Why, "ip address del "+c.addr+" dev "+c.link) {
+					t.Errorf("%+v", s)
+				}
+				b.gate.Open(1)
+				b.gate.Renew(1, b.now()+time.Hour)
+				w.Own, w.Term = true, 1
+				b.k.Set(w)
+				synctest.Wait()
+				b.expectTrace()
+				if s := b.expectState(ip, vip.StateForeign); s.Up() {
+					t.Errorf("%+v", s)
+				}
+			})
+		})
+	}
+	t.Run("on another link only", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := guarded(t)
+			b.host.Configure("lo", "10.0.0.5/32")
+			b.k.Set(b.wanted(false, 0, "10.0.0.5/24"))
+			synctest.Wait()
+			b.expectTrace()
+			b.expectState("10.0.0.5", vip.StateAbsent)
+		})
+	})
+}
+
+func TestForeignThatTheGuardRefuses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := guarded(t)
+		b.guard.FailArm(errors.New("map full"))
+		b.host.Configure("eth0", "10.0.0.5/24")
+		b.k.Set(b.wanted(false, 0, "10.0.0.5/24"))
+		synctest.Wait()
+		if s := b.expectState("10.0.0.5", vip.StateForeign); s.Silent || !strings.Contains(s.Why, "map full") {
+			t.Errorf("%+v", s)
+		}
+		b.guard.FailArm(nil)
+		time.Sleep(2 * time.Second)
+		if s := b.expectState("10.0.0.5", vip.StateForeign); !s.Silent {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
+// An address that is taken from the list is the operator's own again: at once where
+// it was owned, after a while where another node may still own it.
+func TestForeignIsFreedWhenItIsNoLongerListed(t *testing.T) {
+	for _, own := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			b := guarded(t)
+			b.host.Configure("eth0", "10.0.0.5/24")
+			synctest.Wait()
+			if own {
+				b.own("10.0.0.5/24")
+			} else {
+				b.k.Set(b.wanted(false, 0, "10.0.0.5/24"))
+				synctest.Wait()
+			}
+			b.trace.Take()
+			b.k.Set(b.wanted(own, 1))
+			synctest.Wait()
+			if !own {
+				b.expectTrace()
+				time.Sleep(6 * time.Second)
+				synctest.Wait()
+			}
+			b.expectTrace("disarm 10.0.0.5")
+			if n := len(b.k.Status().Addresses); n != 0 {
+				t.Errorf("%d addresses are still known", n)
+			}
+		})
+	}
+}
