@@ -277,6 +277,13 @@ func (f *fence) bind(term, seq uint64, voter string, sent time.Duration) {
 	}
 }
 
+// speaks tells whether a node may speak for the leader of term here.
+func (f *fence) speaks(term uint64, leader string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.promise.Speaks(term, leader)
+}
+
 // freed is the voter's side of a release: the leader of term answers no more.
 func (f *fence) freed(term, seq uint64) {
 	f.mu.Lock()

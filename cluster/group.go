@@ -106,6 +106,7 @@ func raftConfig(self string, heartbeat time.Duration) *raft.Config {
 	c.SnapshotInterval = 2 * time.Minute
 	c.SnapshotThreshold = 1024
 	c.TrailingLogs = 1024
+	c.MaxAppendEntries = maxAppend / maxCommand * 7 / 8 // what a peer takes in one message
 	c.NoLegacyTelemetry = true
 	// A leader that is removed steps down; the group is closed by run alone.
 	c.ShutdownOnRemove = false
@@ -163,6 +164,10 @@ func newGroup(p groupParts) (*Group, error) {
 		return r.State() == raft.Leader && slices.ContainsFunc(r.GetConfiguration().Configuration().Servers, func(s raft.Server) bool { return string(s.ID) == id })
 	}
 	g.trans.replicating.Store(&replicating)
+	view := func() logView {
+		return logView{term: r.CurrentTerm(), commit: max(r.CommitIndex(), r.AppliedIndex()), termAt: g.termAt}
+	}
+	g.trans.view.Store(&view)
 	g.trans.start()
 	return g, nil
 }
@@ -395,6 +400,15 @@ func (g *Group) appliedAll() bool {
 	return true
 }
 
+// termAt returns the term of an entry of the log, 0 for one that is not in it.
+func (g *Group) termAt(index uint64) uint64 {
+	var entry raft.Log
+	if err := g.logs.GetLog(index, &entry); err != nil {
+		return 0
+	}
+	return entry.Term
+}
+
 // Standing returns what this node knows of the group now.
 func (g *Group) Standing() Standing {
 	term, until := g.fence.until()
@@ -435,6 +449,9 @@ func (g *Group) apply(ctx context.Context, c Command) error {
 	b, err := encodeCommand(c, g.machine.state.Load().FeatureLevel())
 	if err != nil {
 		return err
+	}
+	if len(b) > maxCommand {
+		return refuse(CodeBadRequest, "", "the change takes %d bytes in the cluster's log, allowed are %d", len(b), maxCommand)
 	}
 	timeout := 5 * time.Second
 	if d, ok := ctx.Deadline(); ok {

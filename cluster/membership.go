@@ -23,6 +23,8 @@ const (
 	maxClockOffset = 5 * time.Minute
 	// maxAddress is the longest HOST:PORT of a node, 253 being a host name's limit.
 	maxAddress = 253 + len(":65535")
+	// maxReason bounds the reason of a hand-over in bytes.
+	maxReason = 1024
 	// reportFresh is the age up to which a report says that a node is alive.
 	reportFresh = 3 * reportInterval
 )
@@ -378,7 +380,8 @@ func (n *Node) forwardJoin(ctx context.Context, req JoinRequest) (any, error) {
 }
 
 // spokenFor returns the group that a message of a hand-over is about, and refuses one
-// whose sender is not the node that it speaks for.
+// whose sender is not the node that it speaks for, or does not lead by what this voter
+// has heard itself: it would free a voter from the promise that it gave to the leader.
 func (n *Node) spokenFor(ctx context.Context, r Release) (*Group, error) {
 	if peer := PeerFromContext(ctx); peer != r.From {
 		return nil, refuse(CodeBadRequest, "", "node %s spoke for node %s", peer, r.From)
@@ -386,6 +389,12 @@ func (n *Node) spokenFor(ctx context.Context, r Release) (*Group, error) {
 	g := n.Group(r.Group)
 	if g == nil {
 		return nil, refuse(CodeNotFound, "", "no group %s", r.Group)
+	}
+	if len(r.Reason) > maxReason || r.To != "" && !nodeID.MatchString(r.To) {
+		return nil, refuse(CodeBadRequest, "", "a hand-over to %q with a reason of %d bytes; allowed are %d", clip(r.To), len(r.Reason), maxReason)
+	}
+	if !g.fence.speaks(r.Term, r.From) {
+		return nil, refuse(CodeNotLeader, "", "this voter does not follow node %s in term %d", r.From, r.Term)
 	}
 	return g, nil
 }

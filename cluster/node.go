@@ -171,13 +171,14 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 	}
 	// Timeouts are bounded by the heartbeat timeout: a connection that has gone
 	// silent is given up and dialled anew, rather than left to TCP's back-off.
-	inner := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream:                n.port.layer(DefaultGroup),
+	layer := n.port.layer(DefaultGroup)
+	inner := receiveOn(layer, raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream:                sendOn(layer),
 		MaxPool:               poolSize,
 		Timeout:               max(2*heartbeat.Current, 500*time.Millisecond),
 		Logger:                newRaftLogger(n.opts.RaftLog),
 		ServerAddressProvider: nil,
-	})
+	}), n.log, checkSnapshot)
 	if id.Origin == OriginInit && !n.existing {
 		config := raftConfig(id.NodeID, heartbeat.Current)
 		config.Logger = newRaftLogger(n.opts.RaftLog)

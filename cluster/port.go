@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/raft"
-
 	"github.com/raftvip/raftvip/internal/pki"
 )
 
@@ -234,9 +232,13 @@ func (p *port) cutOff(nodeID string) {
 	}
 }
 
-// dial opens an authenticated connection to a member.
+// dial opens an authenticated connection to whoever should answer at an address.
 func (p *port) dial(ctx context.Context, proto, address string) (net.Conn, error) {
-	expect := p.expect(address)
+	return p.dialNode(ctx, proto, address, p.expect(address))
+}
+
+// dialNode opens a connection to a node, or to any if it is named "".
+func (p *port) dialNode(ctx context.Context, proto, address, expect string) (net.Conn, error) {
 	dialer := tls.Dialer{Config: p.creds.Client(proto, expect)}
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
@@ -315,7 +317,8 @@ func (q *connQueue) Close() error {
 // Addr implements net.Listener.
 func (q *connQueue) Addr() net.Addr { return q.addr }
 
-// A streamLayer carries one Raft group over the port (raft.StreamLayer).
+// A streamLayer carries one Raft group over the port: a listener for what comes in,
+// and dial.
 type streamLayer struct {
 	port  *port
 	group string
@@ -336,11 +339,11 @@ func (s *streamLayer) Close() error {
 // Addr implements net.Listener.
 func (s *streamLayer) Addr() net.Addr { return s.queue.Addr() }
 
-// Dial implements raft.StreamLayer.
-func (s *streamLayer) Dial(address raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+// dial opens a connection for the group's messages to a node.
+func (s *streamLayer) dial(nodeID, address string, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	conn, err := s.port.dial(ctx, pki.ProtoRaft, string(address))
+	conn, err := s.port.dialNode(ctx, pki.ProtoRaft, address, nodeID)
 	if err != nil {
 		return nil, err
 	}

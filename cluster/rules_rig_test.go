@@ -159,6 +159,7 @@ type rigNet struct {
 	before    func() // called while a request is under way
 	sent      []any
 	voted     *raft.RequestVoteResponse // answer to RequestVote, if not nil
+	answer    raft.RPCHeader            // of answers to AppendEntries
 }
 
 func (n *rigNet) under(command any) {
@@ -179,7 +180,7 @@ func (n *rigNet) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.
 
 func (n *rigNet) AppendEntries(_ raft.ServerID, _ raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	n.under(args)
-	*resp = raft.AppendEntriesResponse{Term: args.Term, Success: true}
+	*resp = raft.AppendEntriesResponse{RPCHeader: n.answer, Term: args.Term, Success: true}
 	return nil
 }
 
@@ -213,3 +214,11 @@ func (n *rigNet) EncodePeer(_ raft.ServerID, addr raft.ServerAddress) []byte { r
 func (n *rigNet) DecodePeer(b []byte) raft.ServerAddress                     { return raft.ServerAddress(b) }
 func (n *rigNet) SetHeartbeatHandler(f func(raft.RPC))                       { n.heartbeat = f }
 func (n *rigNet) Close() error                                               { return nil }
+
+// snapshotOf is a snapshot that the leader of term sends.
+func snapshotOf(term uint64, leader string) *raft.InstallSnapshotRequest {
+	return &raft.InstallSnapshotRequest{
+		RPCHeader: from(leader), Term: term, SnapshotVersion: raft.SnapshotVersionMax, LastLogIndex: 1, LastLogTerm: 1, ConfigurationIndex: 1,
+		Configuration: raft.EncodeConfiguration(raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(leader), Address: raft.ServerAddress(leader)}}}),
+	}
+}

@@ -322,7 +322,7 @@ func TestPipelineIsRefused(t *testing.T) {
 
 func TestSnapshotCountsAsHearing(t *testing.T) {
 	r := newRig(t, 1).awake()
-	r.ask(&raft.InstallSnapshotRequest{RPCHeader: from("b"), Term: 2})
+	r.ask(snapshotOf(2, "b"))
 	if granted(r.ask(vote(3, "c"))) {
 		t.Error("voted right after a snapshot from the leader")
 	}
@@ -379,7 +379,7 @@ func TestAcknowledgementIsWithheld(t *testing.T) {
 		r.fence.grants(3, "c", false) // Raft grants a vote in a later term meanwhile
 		return inner(command)
 	}
-	for _, command := range []any{entries(2, "b"), &raft.InstallSnapshotRequest{RPCHeader: from("b"), Term: 2}} {
+	for _, command := range []any{entries(2, "b"), snapshotOf(2, "b")} {
 		if a := r.ask(command); !errors.Is(a.Error, errMovedOn) {
 			t.Errorf("%T: answered %+v, %v", command, a.Response, a.Error)
 		}

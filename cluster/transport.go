@@ -60,6 +60,9 @@ type leaseTransport struct {
 	// until Raft runs.
 	replicating atomic.Pointer[func(id string) bool]
 
+	// view reads this node's own log, by which requests are examined; nil until Raft runs.
+	view atomic.Pointer[func() logView]
+
 	// handing is the hand-over under way, or nil.
 	handing atomic.Pointer[handing]
 
@@ -135,6 +138,9 @@ func (t *leaseTransport) AppendEntries(id raft.ServerID, target raft.ServerAddre
 		sent = t.fence.now()
 		err = t.networkTransport.AppendEntries(id, target, args, resp)
 	}
+	if err == nil {
+		err = examineAnswer(id, resp.RPCHeader, resp.Term, args.Term)
+	}
 	if err != nil {
 		return err
 	}
@@ -186,6 +192,9 @@ func (t *leaseTransport) matches(term uint64, id string) uint64 {
 func (t *leaseTransport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	sent := t.fence.now()
 	err := t.networkTransport.InstallSnapshot(id, target, args, resp, data)
+	if err == nil {
+		err = examineAnswer(id, resp.RPCHeader, resp.Term, args.Term)
+	}
 	if err == nil && resp.Success && resp.Term == args.Term {
 		t.fence.acknowledged(args.Term, string(id), sent)
 	}
@@ -203,6 +212,9 @@ func (t *leaseTransport) RequestVote(id raft.ServerID, target raft.ServerAddress
 		sent = t.fence.now()
 		return t.networkTransport.RequestVote(id, target, args, resp)
 	})
+	if err == nil {
+		err = examineAnswer(id, resp.RPCHeader, resp.Term, args.Term)
+	}
 	if err == nil && resp.Granted && resp.Term == args.Term && bytes.Equal(resp.Peers, votedAndBound) {
 		t.fence.acknowledged(args.Term, string(id), sent)
 	}
@@ -221,6 +233,9 @@ func (t *leaseTransport) RequestPreVote(id raft.ServerID, target raft.ServerAddr
 		return err
 	}
 	err := again(func() error { return t.networkTransport.RequestPreVote(id, target, args, resp) })
+	if err == nil {
+		err = examineAnswer(id, resp.RPCHeader, resp.Term, args.Term)
+	}
 	if err != nil {
 		return err
 	}
@@ -280,7 +295,7 @@ func (t *leaseTransport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, _ *r
 func (t *leaseTransport) SetHeartbeatHandler(handle func(raft.RPC)) {
 	t.networkTransport.SetHeartbeatHandler(func(rpc raft.RPC) {
 		req, ok := rpc.Command.(*raft.AppendEntriesRequest)
-		if !ok {
+		if !ok || examine(req, t.own()) != nil {
 			t.receive(rpc)
 			return
 		}
@@ -316,6 +331,16 @@ func (t *leaseTransport) receive(rpc raft.RPC) {
 	t.wg.Add(1)
 	go func() {
 		defer t.wg.Done()
+		defer func() {
+			if p := recover(); p != nil { // it ends this request, not the daemon
+				rpc.Respond(nil, fmt.Errorf("%w: it made this node panic: %v", errMessage, p))
+			}
+		}()
+		own := t.own()
+		if err := examine(rpc.Command, own); err != nil {
+			rpc.Respond(nil, err)
+			return
+		}
 		switch req := rpc.Command.(type) {
 		case *raft.AppendEntriesRequest:
 			t.fence.heard(req.Term, string(req.ID))
@@ -328,6 +353,11 @@ func (t *leaseTransport) receive(rpc raft.RPC) {
 			})
 		case *raft.InstallSnapshotRequest:
 			t.fence.heard(req.Term, string(req.ID))
+			if req.LastLogIndex <= own.commit && req.Term >= own.term {
+				// All of it is here, and Raft would go back to it.
+				rpc.RespChan <- t.agree(req.Term, raft.RPCResponse{Response: &raft.InstallSnapshotResponse{Term: req.Term, Success: true}})
+				return
+			}
 			t.fence.forgetVoters() // it brings its own
 			t.pass(rpc, func(r raft.RPCResponse) raft.RPCResponse { return t.agree(req.Term, r) })
 		case *raft.RequestPreVoteRequest:
@@ -345,6 +375,14 @@ func (t *leaseTransport) receive(rpc raft.RPC) {
 			t.pass(rpc, nil)
 		}
 	}()
+}
+
+// own is the view of this node's log; empty until Raft runs.
+func (t *leaseTransport) own() logView {
+	if view := t.view.Load(); view != nil {
+		return (*view)()
+	}
+	return logView{}
 }
 
 // agree withholds Raft's consent to the leader of term if this node has helped a

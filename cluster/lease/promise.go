@@ -13,6 +13,7 @@ type Promise struct {
 	elected  bool    // the holder is not yet known to lead: it was voted for
 	released release // the newest one heard of
 	rebound  release // the newest one taken back
+	freedBy  string  // who said released
 }
 
 // A release is one of those that the leader of a term has said, counted by it.
@@ -66,6 +67,16 @@ func (p *Promise) Voted(now time.Duration, term uint64, candidate string) bool {
 	return true
 }
 
+// Speaks tells whether leader may give up and take back the lease of term: this voter
+// follows it in that term, or was freed by it. Whoever else says so is no leader, or
+// one that this voter has yet to hear of.
+func (p *Promise) Speaks(term uint64, leader string) bool {
+	if leader == "" {
+		return false
+	}
+	return p.term == term && p.holder == leader || p.released.term == term && p.freedBy == leader
+}
+
 // Release notes that the leader of term has given its lease up, for the seq-th
 // time, and answers no more. It frees this voter unless it has since heard of a
 // newer term, or taken that very release back: messages overtake one another. A
@@ -79,6 +90,9 @@ func (p *Promise) Release(term, seq uint64) {
 	}
 	if p.released.before(r) {
 		p.released = r
+	}
+	if p.holder != "" {
+		p.freedBy = p.holder
 	}
 	p.until = 0
 	p.holder, p.elected = "", false
