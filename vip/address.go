@@ -81,12 +81,12 @@ func (s Schedule) gap(addr netip.Addr) time.Duration {
 	return s.GNAInterval
 }
 
-// kernelForm returns how a is put on the kernel. covered says that the link has
-// an address of someone else whose subnet covers a: then ours is a single address
-// that brings no route and can be no other address's primary (a /24 that becomes
-// primary takes its secondaries along when deleted). Otherwise the address is put
-// as written, with its prefix route, so that a lone address in a subnet of its
-// own works.
+// kernelForm returns how a is put on the kernel. covered says that the machine has
+// an address of its own there (see coveredBy): then ours is a single address that
+// brings no route and can be no other address's primary (a /24 that becomes primary
+// is the source of what the machine sends, and takes its secondaries along when
+// deleted). Otherwise the address is put as written, with its prefix route, so that
+// a lone address in a subnet of its own works.
 //
 // IPv6 has no duplicate address detection, which would delay the takeover by a
 // second and fail against a peer that is still there, and preferred lifetime 0,
@@ -110,6 +110,15 @@ func (a Address) kernelForm(covered bool, lifetime time.Duration) KernelAddress 
 	}
 	k.Subnet = k.Prefix.Masked()
 	return k
+}
+
+// coveredBy reports whether k, someone else's address on the link of a, is the
+// machine's own address in a's subnet: its subnet contains a, or it is in the subnet
+// that a is written with, as a single address with a gateway on the link is. Another
+// copy of a itself says nothing.
+func (a Address) coveredBy(k KernelAddress) bool {
+	ip, own := a.Prefix.Addr(), k.Prefix.Addr()
+	return own != ip && (k.Subnet.Contains(ip) || a.Prefix.Contains(own))
 }
 
 // ParseScope returns the number of an address scope as written in a file: "" or

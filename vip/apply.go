@@ -47,10 +47,7 @@ func (k *Keeper) removeAll(jobs []*job, seq uint64) (stale bool) {
 		for i, c := range changes[:n] {
 			j, p, err := owners[i], placeOf(c), errorOf(errs, i)
 			if err != nil {
-				// No event will follow.
-				if k.deletes[p]--; k.deletes[p] <= 0 {
-					delete(k.deletes, p)
-				}
+				k.undelete(p) // no event will follow
 			}
 			if err == nil || errors.Is(err, ErrGone) {
 				gone = append(gone, p)
@@ -67,6 +64,13 @@ func (k *Keeper) removeAll(jobs []*job, seq uint64) (stale bool) {
 		changes, owners = changes[n:], owners[n:]
 	}
 	return false
+}
+
+// undelete takes back that a deletion's event is to come. It is called with mu held.
+func (k *Keeper) undelete(p place) {
+	if k.deletes[p]--; k.deletes[p] <= 0 {
+		delete(k.deletes, p)
+	}
 }
 
 func placeOf(c Change) place { return place{link: c.Link, prefix: c.Address.Prefix} }
@@ -104,7 +108,9 @@ func (k *Keeper) deletable(e *entry, how string) {
 func (k *Keeper) removed(e *entry, p place, now time.Duration) {
 	k.mirror.remove(p.link, p.prefix)
 	k.counters.Removed++
-	k.loop.queue.drop(e)
+	if !e.placed || e.at == p {
+		k.loop.queue.drop(e)
+	}
 	if e.placed && e.at == p {
 		e.placed, e.lost = false, false
 		e.secondAt, e.refreshAt = 0, 0
@@ -184,13 +190,15 @@ func (k *Keeper) addAll(jobs []*job, start time.Duration, seq uint64) (stale boo
 // held.
 func (k *Keeper) placed(j *job, now time.Duration) {
 	e := j.e
-	seen := KernelAddress{Prefix: j.form.Prefix, Subnet: j.form.Subnet}
-	if k.cfg.Host.Marks() {
-		seen.Protocol = AddrProtocol
-	}
-	k.mirror.add(j.target.link, seen)
+	reform := e.placed && e.at.link == j.target.link
+	k.mirror.add(j.target.link, k.seen(j.form))
 	e.placed, e.at, e.spec, e.form = true, j.target, e.want, j.form
 	e.succeeded()
+	if reform {
+		k.log.Info("address put in another form, as the link's own addresses have changed", "vip", j.form.Prefix, "link", e.want.Link)
+		e.setState(StatePresent, "", now)
+		return // it was there all the time, and the neighbours know
+	}
 	k.counters.Added++
 	if e.lost {
 		e.lost = false
@@ -208,6 +216,91 @@ func (k *Keeper) placed(j *job, now time.Duration) {
 	k.burst(e, now, true)
 }
 
+// seen is an address of ours as the kernel lists it.
+func (k *Keeper) seen(form KernelAddress) KernelAddress {
+	s := KernelAddress{Prefix: form.Prefix, Subnet: form.Subnet}
+	if k.cfg.Host.Marks() {
+		s.Protocol = AddrProtocol
+	}
+	return s
+}
+
+// requeueAll puts the addresses of jobs, which are single IPv4 ones, behind the
+// others' addresses of their links. The kernel has no call for that, and appends
+// what is new: so the address is put there once more with another length, taken off
+// and put back as it was, and is there all the time. It reports whether it stopped
+// because Set was called.
+func (k *Keeper) requeueAll(jobs []*job, seq uint64) (stale bool) {
+	records := map[place]string{}
+	changes := make([]Change, 0, requeueSteps*len(jobs))
+	for _, j := range jobs {
+		beside := j.form
+		beside.Prefix = netip.PrefixFrom(j.e.ip(), j.form.Prefix.Bits()-1)
+		beside.Subnet = beside.Prefix.Masked()
+		beside.NoPrefixRoute = true
+		records[place{j.target.link, beside.Prefix}] = j.e.want.Link
+		for _, c := range []Change{{Kind: AddAddress, Address: beside}, {Kind: DeleteAddress, Address: j.form},
+			{Kind: AddAddress, Address: j.form}, {Kind: DeleteAddress, Address: beside}} {
+			c.Link = j.target.link
+			changes = append(changes, c)
+		}
+	}
+	k.setErr("address journal", k.cfg.Journal.add(records))
+	var gone []place
+	defer func() { k.setErr("address journal", k.cfg.Journal.remove(gone)) }()
+	for len(jobs) > 0 {
+		n := min(len(jobs), requeueBatch)
+		if k.seq.Load() != seq {
+			return true
+		}
+		if !k.cfg.Gate.Valid(k.now()) {
+			return false
+		}
+		batch := changes[:requeueSteps*n]
+		k.mu.Lock()
+		for _, c := range batch {
+			if c.Kind == DeleteAddress {
+				k.deletes[placeOf(c)]++
+			}
+		}
+		k.mu.Unlock()
+		errs := k.cfg.Host.Change(batch)
+		now := k.now()
+		k.mu.Lock()
+		for i, c := range batch {
+			if c.Kind == DeleteAddress && errorOf(errs, i) != nil {
+				k.undelete(placeOf(c)) // no event will follow
+			}
+		}
+		for i, j := range jobs[:n] {
+			j.e.requeuedAt = now
+			first := requeueSteps * i
+			if errorOf(errs, first+3) == nil {
+				gone = append(gone, placeOf(batch[first+3]))
+			}
+			switch err := errorOf(errs, first+2); {
+			case errorOf(errs, first) == nil && errorOf(errs, first+1) == nil && err == nil:
+				k.mirror.remove(j.target.link, j.form.Prefix)
+				k.mirror.add(j.target.link, k.seen(j.form))
+				k.log.Debug("address put behind the link's own", "vip", j.form.Prefix, "link", j.e.want.Link)
+			default:
+				k.loop.reload = true // whatever is there now, it is judged
+				k.log.Warn("address not put behind the link's own", "vip", j.form.Prefix, "link", j.e.want.Link, "reason", errors.Join(errs[first:first+requeueSteps]...))
+			}
+		}
+		k.mu.Unlock()
+		jobs, changes = jobs[n:], changes[requeueSteps*n:]
+	}
+	return false
+}
+
+const (
+	// requeueSteps is the number of changes for each address in requeueAll, requeueBatch
+	// that of addresses for each request to the kernel.
+	requeueSteps = 4
+	requeueBatch = 32
+)
+
 // addFailed notes a failed attempt to add. It is called with mu held.
 func (k *Keeper) addFailed(j *job, err error, now time.Duration) {
 	e := j.e
@@ -224,6 +317,10 @@ func (k *Keeper) addFailed(j *job, err error, now time.Duration) {
 	k.counters.AddFailures++
 	if e.failed(err, now) {
 		k.log.Error("address not added", "vip", j.form.Prefix, "link", e.want.Link, "reason", err)
+	}
+	if e.placed { // in another form, for the time being
+		e.setState(StatePresent, err.Error(), now)
+		return
 	}
 	e.setState(StateFailed, err.Error(), now)
 }

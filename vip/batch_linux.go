@@ -29,16 +29,28 @@ var errNoAnswer = errors.New("the kernel's answer was lost")
 func (h *Netlink) Change(changes []Change) []error {
 	promote := map[int]bool{}
 	for _, c := range changes {
-		if a := c.Address.Prefix; c.Kind == DeleteAddress && a.Addr().Is4() && !a.IsSingleIP() {
-			// Deleting a primary address takes its secondaries along, which may be the
+		if a := c.Address.Prefix; a.Addr().Is4() && !a.IsSingleIP() {
+			// The end of a primary address takes its secondaries along, which may be the
 			// operator's, unless promote_secondaries is set.
-			promote[c.Link] = true
+			if c.Kind == DeleteAddress {
+				promote[c.Link] = true
+			} else if !c.Address.NoPrefixRoute {
+				h.keepSecondaries(c.Link, a)
+			}
 		}
 	}
-	if len(promote) > 0 {
-		defer promoteSecondaries(promote)()
-	}
 	var errs []error
+	if len(promote) > 0 {
+		restore := promoteSecondaries(promote)
+		defer func() {
+			restore()
+			for i, c := range changes {
+				if err := errorOf(errs, i); c.Kind == DeleteAddress && (err == nil || errors.Is(err, ErrGone)) {
+					h.forgetPrimary(c.Link, c.Address.Prefix)
+				}
+			}
+		}()
+	}
 	for start := 0; start < len(changes); start += maxBatch {
 		part := changes[start:min(start+maxBatch, len(changes))]
 		h.linger.before(part)

@@ -69,6 +69,12 @@ type view struct {
 	// changed: the address at target was put there, but is now wanted with another
 	// label, scope or broadcast address, which the kernel cannot change in place.
 	changed bool
+	// reform: it was put on the link in this process's life as now wanted, but in
+	// another form than what covers it now asks for.
+	reform bool
+	// behind: someone else's address was put on the link after ours, and ours would be
+	// the source of traffic that is the machine's own.
+	behind bool
 }
 
 // deletion is the command that removes the foreign address.
@@ -78,13 +84,14 @@ func (v view) deletion() string {
 
 // A step is what to do about one address.
 type step struct {
-	remove []place // first
-	add    bool    // the address is not there
-	adopt  bool    // the address is there and ours, but is to be written anew
-	guard  bool    // a foreign address is there and has to be in the guard
-	borrow bool    // it is to serve; guard is set too
-	state  State   // as it is before the step is done
-	why    string  // for the operator; empty if all is well
+	remove  []place // first
+	add     bool    // the address is not there
+	adopt   bool    // the address is there and ours, but is to be written anew
+	requeue bool    // the address is there, and is to stand behind the others of the link
+	guard   bool    // a foreign address is there and has to be in the guard
+	borrow  bool    // it is to serve; guard is set too
+	state   State   // as it is before the step is done
+	why     string  // for the operator; empty if all is well
 }
 
 // decide is the whole policy of what to put on and take off the kernel.
@@ -118,12 +125,16 @@ func decide(v view) step {
 	case !v.gate:
 		// A lease that has lapsed is not a reason to take the address off, only to
 		// leave everything alone; the owner of the gate decides about ownership.
-		if atTarget && v.put {
+		if atTarget && v.put || v.reform {
 			return step{state: StatePresent, why: "the lease is not valid"}
 		}
 		return step{state: StateWaiting, guard: !atTarget && v.foreign.IsValid() && v.unguarded == "", why: "the lease is not valid"}
 	case v.link == nil:
 		return step{remove: stray, state: StateNoLink, why: "interface " + v.linkName + " does not exist"}
+	case !atTarget && v.reform && !v.is6:
+		// The new form stands beside the old one, which goes at the next look, so that
+		// the address is there all the time.
+		return step{add: true, state: StatePresent}
 	case !atTarget && v.foreign.IsValid() && v.unguarded != "":
 		return step{remove: stray, state: StateForeign,
 			why: fmt.Sprintf("%s is already configured on %s by someone else, and %s; remove it: %s", v.foreign, v.linkName, v.unguarded, v.deletion())}
@@ -147,6 +158,8 @@ func decide(v view) step {
 		return step{add: true}
 	case !v.put:
 		return step{adopt: true}
+	case v.behind && !v.foreign.IsValid():
+		return step{requeue: true, state: StatePresent}
 	case v.foreign.IsValid():
 		return step{state: StatePresent,
 			why: fmt.Sprintf("%s was configured on %s by someone else as well: it will stay when this node gives the address up", v.foreign, v.linkName)}

@@ -3,6 +3,7 @@ package vip
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -20,6 +21,8 @@ type Netlink struct {
 	list    map[int]*nl.SocketHandle // a listing does not hold up a change
 	linger  linger
 	marks   bool
+	// primaries has the links with any; promoteMu guards it.
+	primaries map[int]*primaries
 }
 
 var _ Host = (*Netlink)(nil)
@@ -27,7 +30,7 @@ var _ Host = (*Netlink)(nil)
 // OpenHost opens the kernel's route interface. Listing and watching need no
 // privilege, changes need CAP_NET_ADMIN.
 func OpenHost() (*Netlink, error) {
-	h := &Netlink{marks: kernelMarks()}
+	h := &Netlink{marks: kernelMarks(), primaries: map[int]*primaries{}}
 	var err error
 	if h.changes, err = openChangeSocket(); err != nil {
 		return nil, fmt.Errorf("open route netlink socket: %w", err)
@@ -157,6 +160,50 @@ func promoteSecondaries(links map[int]bool) (restore func()) {
 			_ = os.WriteFile(path, was, 0)
 		}
 		promoteMu.Unlock()
+	}
+}
+
+// A primaries are the addresses of ours on a link that can be primaries, and what
+// promote_secondaries was before: they may expire when this process is dead or
+// frozen, and must not take others along then either.
+type primaries struct {
+	path, was string // nothing to put back if empty
+	put       map[netip.Prefix]bool
+}
+
+// keepSecondaries sets promote_secondaries of the link while p is on it.
+func (h *Netlink) keepSecondaries(link int, p netip.Prefix) {
+	promoteMu.Lock()
+	defer promoteMu.Unlock()
+	on := h.primaries[link]
+	if on == nil {
+		on = &primaries{put: map[netip.Prefix]bool{}}
+		h.primaries[link] = on
+		if name, err := linkName(link); err == nil {
+			path := "/proc/sys/net/ipv4/conf/" + name + "/promote_secondaries"
+			was, err := os.ReadFile(path)
+			if err == nil && strings.TrimSpace(string(was)) == "0" && os.WriteFile(path, []byte("1\n"), 0) == nil {
+				on.path, on.was = path, string(was)
+			}
+		}
+	}
+	on.put[p] = true
+}
+
+// forgetPrimary puts promote_secondaries back with the last address that needs it.
+func (h *Netlink) forgetPrimary(link int, p netip.Prefix) {
+	promoteMu.Lock()
+	defer promoteMu.Unlock()
+	on := h.primaries[link]
+	if on == nil {
+		return
+	}
+	if delete(on.put, p); len(on.put) > 0 {
+		return
+	}
+	delete(h.primaries, link)
+	if on.path != "" {
+		_ = os.WriteFile(on.path, []byte(on.was), 0)
 	}
 }
 

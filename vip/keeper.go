@@ -120,6 +120,10 @@ type entry struct {
 	spec   Address
 	// borrowed: someone else's address at at serves in place of ours.
 	borrowed bool
+	// requeuedAt is when it was last put behind the others' addresses of its link.
+	requeuedAt time.Duration
+	// around is what others' addresses mean for it, as of their version.
+	around surroundings
 	// lost: the address went away without our doing since it was placed.
 	lost    bool
 	lostWhy string

@@ -14,6 +14,9 @@ const (
 	// readdPause is the least time between two re-adds of one address, so that two
 	// programs that disagree about it do not take the whole machine.
 	readdPause = 50 * time.Millisecond
+	// requeuePause is the least time between two times that one address is put behind
+	// the others' addresses of its link.
+	requeuePause = time.Second
 )
 
 // loopState belongs to the Run goroutine.
@@ -45,13 +48,15 @@ func (k *Keeper) pass() (next time.Duration) {
 	}
 	seq, own, valid, jobs, next := k.look(now)
 
-	var removes, adds, guards []*job
+	var removes, adds, guards, requeues []*job
 	for i := range jobs {
 		switch j := &jobs[i]; {
 		case len(j.step.remove) > 0:
 			removes = append(removes, j)
 		case j.step.guard:
 			guards = append(guards, j)
+		case j.step.requeue:
+			requeues = append(requeues, j)
 		default:
 			adds = append(adds, j)
 		}
@@ -74,6 +79,12 @@ func (k *Keeper) pass() (next time.Duration) {
 	}
 	if len(adds) > 0 {
 		if k.addAll(adds, now, seq) {
+			return now
+		}
+		next = now
+	}
+	if len(requeues) > 0 {
+		if k.requeueAll(requeues, seq) {
 			return now
 		}
 		next = now
@@ -184,6 +195,13 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 			k.deletable(e, "address that could not be removed is gone or wanted again")
 		}
 		stuck := e.deleteFailures > 0
+		if s.requeue {
+			if since := now - e.requeuedAt; e.requeuedAt > 0 && since < requeuePause {
+				next, s.requeue = min(next, e.requeuedAt+requeuePause), false
+			} else {
+				jobs = append(jobs, job{e: e, step: s, target: v.target, form: form})
+			}
+		}
 		if s.add || s.adopt || s.guard || len(s.remove) > 0 {
 			// Failed adds do not hold up a removal.
 			if e.retryAt > now && stuck == (len(s.remove) > 0) {
@@ -338,26 +356,50 @@ func (k *Keeper) view(e *entry, valid bool) (view, KernelAddress) {
 	if v.foreign.IsValid() && !e.borrowed {
 		v.unguarded = k.unguarded(l, ip)
 	}
-	var form KernelAddress
-	here := e.placed && e.at.link == l.Index
-	if here && e.spec.samePlacing(e.want) {
-		// What was chosen when the address was put stays, whatever other addresses
-		// come and go.
-		v.put, form = true, e.form
-	} else {
-		v.changed = here
-		form = e.want.kernelForm(k.covered(l, ip), k.cfg.Lifetime)
+	around := k.around(e, l)
+	form := e.want.kernelForm(around.covered, k.cfg.Lifetime)
+	if e.placed && e.at.link == l.Index {
+		if v.is6 && form.NoPrefixRoute {
+			// It cannot stand there twice with two lengths, but its route can go.
+			form.Prefix, form.Subnet = e.form.Prefix, e.form.Subnet
+		}
+		same := e.spec.samePlacing(e.want)
+		v.put = same && form == e.form
+		v.reform = same && form != e.form
+		v.changed = !same
+		v.behind = v.put && form.Prefix.IsSingleIP() && around.last4 > l.order[form.Prefix]
 	}
 	v.target = place{link: l.Index, prefix: form.Prefix}
 	return v, form
 }
 
-// covered reports whether someone else's address on the link has a subnet that
-// covers ip. It is called with mu held.
-func (k *Keeper) covered(l *mirrorLink, ip netip.Addr) bool {
-	return slices.ContainsFunc(l.nets, func(a KernelAddress) bool {
-		return covers(a, ip) && !k.cfg.Journal.has(place{link: l.Index, prefix: a.Prefix})
-	})
+// surroundings are what others' addresses on its link mean for one of ours.
+type surroundings struct {
+	version uint64 // of mirrorLink.others
+	want    Address
+	covered bool
+	// last4 is the order of the last IPv4 one that has another IP.
+	last4 uint64
+}
+
+// around returns what others' addresses on the link mean for e. It is called with
+// mu held.
+func (k *Keeper) around(e *entry, l *mirrorLink) surroundings {
+	if e.around.version == l.version && e.around.want == e.want {
+		return e.around
+	}
+	s := surroundings{version: l.version, want: e.want}
+	for _, a := range l.others {
+		if k.cfg.Journal.has(place{link: l.Index, prefix: a.Prefix}) {
+			continue // ours
+		}
+		s.covered = s.covered || e.want.coveredBy(a)
+		if e.ip().Is4() && a.Prefix.Addr() != e.ip() {
+			s.last4 = max(s.last4, l.order[a.Prefix])
+		}
+	}
+	e.around = s
+	return s
 }
 
 // unguarded says why someone else's copy of ip on the link is not to be put under the

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 )
 
 // A mirror is the last known state of the kernel's links and addresses, indexed so
@@ -18,7 +19,21 @@ type mirror struct {
 type mirrorLink struct {
 	Link  // Addresses is not used
 	addrs map[netip.Addr][]KernelAddress
-	nets  []KernelAddress // those that are more than a single IP and not marked as ours
+	// others are those that are not marked as ours; version is another number whenever
+	// they are other ones.
+	others  []KernelAddress
+	version uint64
+	// order is larger the further back an IPv4 address stands in the kernel's list,
+	// whose first fitting one is the source of what the machine sends.
+	order map[netip.Prefix]uint64
+}
+
+// versions numbers what mirrors hold, so that nothing of an older mirror is taken
+// for that of a newer one.
+var versions atomic.Uint64
+
+func newMirrorLink() *mirrorLink {
+	return &mirrorLink{addrs: map[netip.Addr][]KernelAddress{}, order: map[netip.Prefix]uint64{}, version: versions.Add(1)}
 }
 
 func newMirror(links []Link) *mirror {
@@ -93,7 +108,7 @@ func (m *mirror) setLink(n Link) (doubt bool) {
 	n.Addresses = nil
 	l := m.links[n.Index]
 	if l == nil {
-		l = &mirrorLink{addrs: map[netip.Addr][]KernelAddress{}}
+		l = newMirrorLink()
 		m.links[n.Index] = l
 		doubt = n.Running
 	} else {
@@ -112,11 +127,19 @@ func (m *mirror) add(link int, a KernelAddress) {
 	if l == nil {
 		return
 	}
+	order, had := l.order[a.Prefix]
 	m.remove(link, a.Prefix)
 	// A link often has one address with this IP, so the slice stays short.
 	l.addrs[a.Prefix.Addr()] = append(l.addrs[a.Prefix.Addr()], a)
-	if !a.Subnet.IsSingleIP() && a.Protocol != AddrProtocol {
-		l.nets = append(l.nets, a)
+	if a.Protocol != AddrProtocol {
+		l.others = append(l.others, a)
+		l.version = versions.Add(1)
+	}
+	if a.Prefix.Addr().Is4() {
+		if !had { // else it was written anew where it stands
+			order = versions.Add(1)
+		}
+		l.order[a.Prefix] = order
 	}
 }
 
@@ -135,7 +158,11 @@ func (m *mirror) remove(link int, p netip.Prefix) {
 	} else {
 		l.addrs[p.Addr()] = have
 	}
-	l.nets = slices.DeleteFunc(l.nets, is)
+	delete(l.order, p)
+	if slices.ContainsFunc(l.others, is) {
+		l.others = slices.DeleteFunc(l.others, is)
+		l.version = versions.Add(1)
+	}
 }
 
 // has reports whether exactly this address is on the link.

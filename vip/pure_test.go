@@ -81,6 +81,32 @@ func TestKernelForm(t *testing.T) {
 	}
 }
 
+func TestCoveredBy(t *testing.T) {
+	for _, tt := range []struct {
+		a, own string
+		want   bool
+	}{
+		{"10.0.0.5/24", "10.0.0.1/24", true},
+		{"10.0.0.5/32", "10.0.0.1/24", true},
+		{"10.0.0.5/24", "10.0.0.1/16", true},
+		{"10.0.0.5/24", "10.0.0.1/32", true},  // a gateway on the link
+		{"10.0.0.5/32", "10.0.0.1/32", false}, // nothing says that they belong together
+		{"10.0.0.5/24", "10.0.1.1/24", false},
+		{"10.0.0.5/24", "10.0.0.5/16", false}, // a copy of it
+		{"10.0.0.5/24", "fd00::1/64", false},
+		{"fd00::5/64", "fd00::1/64", true},
+		{"fd00::5/64", "fd00::1/128", true},
+		{"fd00::5/64", "fe80::1/64", false},
+		{"10.0.0.5/24", "10.0.0.250/30", true}, // in it, and does not lead to ours
+		{"2001:db8::5/64", "2001:db8::1/48", true},
+	} {
+		own := pfx(tt.own)
+		if got := (Address{Prefix: pfx(tt.a)}).coveredBy(KernelAddress{Prefix: own, Subnet: own.Masked()}); got != tt.want {
+			t.Errorf("%s covered by %s: %v", tt.a, tt.own, got)
+		}
+	}
+}
+
 func TestParseScopeAndBroadcast(t *testing.T) {
 	for s, want := range map[string]int{"": 0, "global": 0, "site": 200, "link": 253, "host": 254, "nowhere": 255, "17": 17, "0xfd": 253, "256": -1, "universe": -1} {
 		got, err := ParseScope(s)
@@ -126,6 +152,12 @@ func TestDecide(t *testing.T) {
 		{"owned, there by an earlier hand of ours: written anew", view{own: true, gate: true, link: up, target: target, ours: []place{target}}, step{adopt: true}},
 		{"owned, there with another length: that goes first", view{own: true, gate: true, link: up, target: target, ours: []place{stray}}, step{remove: []place{stray}}},
 		{"owned, there twice: the other goes", view{own: true, gate: true, link: up, target: target, ours: []place{target, stray}, put: true}, step{remove: []place{stray}, state: StatePresent}},
+		{"owned, to have another form: that stands beside it first", view{own: true, gate: true, link: up, target: target, ours: []place{stray}, reform: true}, step{add: true, state: StatePresent}},
+		{"owned, to have another form, gate not valid: as it is", view{own: true, link: up, target: target, ours: []place{stray}, reform: true}, step{state: StatePresent, why: "x"}},
+		{"owned, IPv6 to have another length: goes first", view{own: true, gate: true, is6: true, link: up, target: target, ours: []place{stray}, reform: true}, step{remove: []place{stray}}},
+		{"owned, to have another route: written anew", view{own: true, gate: true, is6: true, link: up, target: target, ours: []place{target}, reform: true}, step{adopt: true}},
+		{"owned, to go behind, foreign beside it: left alone", view{own: true, gate: true, link: up, target: target, ours: []place{target}, put: true, behind: true, foreign: foreign}, step{state: StatePresent, why: "x"}},
+		{"owned, before an address of the machine: goes behind it", view{own: true, gate: true, link: up, target: target, ours: []place{target}, put: true, behind: true}, step{requeue: true, state: StatePresent}},
 		{"owned, there with another label: goes first", view{own: true, gate: true, link: up, target: target, ours: []place{target}, changed: true}, step{remove: []place{target}}},
 		{"owned, foreign address: it serves", view{own: true, gate: true, link: up, target: target, foreign: foreign}, step{guard: true, borrow: true, state: StateBorrowed, why: "x"}},
 		{"owned, foreign address, gate not valid: it is kept silent", view{own: true, link: up, target: target, foreign: foreign}, step{guard: true, state: StateWaiting, why: "x"}},

@@ -306,7 +306,11 @@ func (h *Host) put(l *vip.Link, a vip.KernelAddress) {
 	if h.NoMarks {
 		a.Protocol = 0
 	}
-	l.Addresses = append(slices.DeleteFunc(l.Addresses, same(a.Prefix)), a)
+	if i := slices.IndexFunc(l.Addresses, same(a.Prefix)); i >= 0 {
+		l.Addresses[i] = a // where it stands, as in the kernel
+	} else {
+		l.Addresses = append(l.Addresses, a)
+	}
 	h.tell(vip.Event{Kind: vip.AddressAdded, Link: vip.Link{Index: l.Index}, Address: seen(a)})
 
 	id := fmt.Sprint(l.Index, a.Prefix)
