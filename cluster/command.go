@@ -291,7 +291,9 @@ func (s *State) move(m Move, at time.Time) {
 	if k := len(s.Moves); k > 0 {
 		m.Seq = s.Moves[k-1].Seq + 1
 	}
-	m.At = at
+	if !m.Loss || m.At.IsZero() || m.At.After(at) {
+		m.At = at
+	}
 	s.Moves = append(s.Moves, m)
 	if len(s.Moves) > maxMoves {
 		s.Moves = slices.Delete(s.Moves, 0, len(s.Moves)-maxMoves)
@@ -300,7 +302,7 @@ func (s *State) move(m Move, at time.Time) {
 
 func (s *State) note(c NoteCommand) error {
 	for i := len(s.Moves) - 1; i >= 0; i-- {
-		if m := &s.Moves[i]; m.Group == c.Group && m.To == c.To {
+		if m := &s.Moves[i]; m.Group == c.Group && m.To == c.To && !m.Loss {
 			m.Reason += "; " + c.Note
 			return nil
 		}

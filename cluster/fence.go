@@ -42,6 +42,9 @@ type fence struct {
 	leading uint64
 	// heardAt is when a leader was last heard, or a vote bound this voter.
 	heardAt time.Duration
+	// leaders are the two leaders that were heard last, the newest first. Nothing is
+	// decided by them: they are for the history.
+	leaders [2]HeardLeader
 	// freedC is closed at the next release.
 	freedC chan struct{}
 }
@@ -77,6 +80,10 @@ func (f *fence) heard(term uint64, leader string) {
 	f.newest = term
 	f.heardAt = now
 	f.promise.Heard(now, term, leader)
+	if last := &f.leaders[0]; last.NodeID != leader || last.Term != term {
+		f.leaders[1] = *last
+	}
+	f.leaders[0] = HeardLeader{NodeID: leader, Term: term, At: now}
 }
 
 // lastHeard is the time since a leader was last heard.

@@ -435,6 +435,22 @@ func (g *Group) LastRelease() (Release, time.Duration) {
 	return g.release, g.now() - g.releaseAt
 }
 
+// A HeardLeader is another node that led, as this one has heard it.
+type HeardLeader struct {
+	NodeID string
+	Term   uint64
+	// At is when it was last heard.
+	At time.Duration
+}
+
+// HeardLeaders returns the two leaders that this node has heard last, the newest
+// first; the zero value for none.
+func (g *Group) HeardLeaders() [2]HeardLeader {
+	g.fence.mu.Lock()
+	defer g.fence.mu.Unlock()
+	return g.fence.leaders
+}
+
 // Holder returns the leader that this node heard last, its term, and how long
 // ago: what a new leader knows of the one before it.
 func (g *Group) Holder() (nodeID string, term uint64, ago time.Duration) {

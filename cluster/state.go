@@ -133,9 +133,16 @@ type Move struct {
 	At   time.Time `json:"at"`
 	// Reason says why, in words.
 	Reason string `json:"reason"`
-	// Gap is the time without an owner as the new owner saw it: from the last it
-	// heard of the old one to its own first announcement. Zero means unknown.
+	// Gap is the longest time that clients can have been without an answer, as the new
+	// owner knows it: from the last instant at which it knows that the old one owned to
+	// the moment when its own addresses were up. Zero means unknown.
 	Gap time.Duration `json:"gap,omitempty"`
+	// GapLeast is the shortest: the kernel of an owner whose daemon alone has died
+	// answers to the end of its lease.
+	GapLeast time.Duration `json:"gap_least,omitempty" level:"2,drop"`
+	// Loss: no majority of the voters was there. It is recorded when there is one
+	// again, At being when it began, and says nothing of who owns since.
+	Loss bool `json:"loss,omitempty" level:"2"`
 }
 
 func newState() *State {
@@ -186,6 +193,16 @@ func (s *State) SortedNodes() []NodeRecord {
 	return slices.SortedFunc(maps.Values(s.Nodes), func(a, b NodeRecord) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.ID, b.ID))
 	})
+}
+
+// LastMove returns the newest change of ownership of a group.
+func (s *State) LastMove(group string) (Move, bool) {
+	for i := len(s.Moves) - 1; i >= 0; i-- {
+		if m := s.Moves[i]; m.Group == group && !m.Loss {
+			return m, true
+		}
+	}
+	return Move{}, false
 }
 
 // AddressOf finds a virtual address.

@@ -226,13 +226,9 @@ func historyCommand(g *globals) *cobra.Command {
 			}
 			var rows [][]string
 			for _, m := range moves {
-				gap := "-"
-				if m.Gap > 0 {
-					gap = seconds(m.Gap)
-				}
 				rows = append(rows, []string{
 					fmt.Sprint(m.Seq), m.At.Local().Format("2006-01-02 15:04:05.000"), fmt.Sprint(m.Term),
-					dash(m.From) + " -> " + dash(m.To), gap, m.Reason,
+					dash(m.From) + " -> " + dash(m.To), gapText(m), m.Reason,
 				})
 			}
 			table(cmd.OutOrStdout(), "#\tWHEN\tTERM\tOWNER\tGAP\tWHY", rows)
@@ -242,6 +238,23 @@ func historyCommand(g *globals) *cobra.Command {
 	g.jsonFlag(c)
 	c.Flags().IntVarP(&last, "last", "n", 0, "only the last `N`")
 	return c
+}
+
+// gapText is how long clients were without an answer, from the least to the most that
+// it can have been.
+func gapText(m api.Move) string {
+	most, least := seconds(m.Gap), seconds(m.GapLeast)
+	switch {
+	case m.To == "" || m.From == "" && m.Gap == 0:
+		return "-"
+	case m.Gap == 0:
+		return "unknown"
+	case m.GapLeast == 0:
+		return "up to " + most
+	case most == least:
+		return most
+	}
+	return least + " to " + most
 }
 
 // call runs one request and prints its answer, or a line of text for people.

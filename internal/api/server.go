@@ -42,6 +42,7 @@ const (
 	PathRevoke   = PathLeader + "token-revoke"
 	PathConfig   = PathLeader + "configure"
 	PathNote     = PathLeader + "note"
+	PathLoss     = PathLeader + "loss"
 )
 
 // Paths of the node port by which raftvip doctor asks the members.

@@ -157,7 +157,13 @@ type Move struct {
 	From   string    `json:"from"`
 	To     string    `json:"to"`
 	Reason string    `json:"reason"`
-	Gap    float64   `json:"gap_seconds"` // 0: not known
+	// Gap is the longest and GapLeast the shortest time that clients can have been
+	// without an answer, as the new owner knows it; 0: not known.
+	Gap      float64 `json:"gap_seconds"`
+	GapLeast float64 `json:"gap_least_seconds"`
+	// Loss: there was no majority of the voters from At on. It is written down when
+	// there is one again, so that it may have a higher number than what came after it.
+	Loss bool `json:"loss,omitempty"`
 }
 
 // VIP is one address of the replicated state.
@@ -182,6 +188,14 @@ type TransferRequest struct {
 type NoteRequest struct {
 	To   string `json:"to"`
 	Note string `json:"note"`
+}
+
+// LossRequest has the leader write down that there was no quorum.
+type LossRequest struct {
+	At  time.Time     `json:"at"` // when it began
+	For time.Duration `json:"for"`
+	// Missing are the names of the voters that did not answer.
+	Missing []string `json:"missing"`
 }
 
 // TransferResult says what a planned move did.

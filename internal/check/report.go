@@ -157,6 +157,31 @@ func (r InstanceReport) Arithmetic() string {
 	return b.String()
 }
 
+// Lowered names the weighted trackers that are in their worse state and says what they
+// cost, such as "chk_lb failing: 106 to 101"; "" if there is none.
+func (r InstanceReport) Lowered() string {
+	var bad []string
+	full := r.Total
+	for _, t := range r.Terms {
+		if t.Weight == 0 || !t.bad() || r.Base == 255 {
+			continue
+		}
+		full += t.gain(!t.OK) - t.gain(t.OK)
+		word := " failing"
+		switch {
+		case t.Reverse:
+			word = " ok (reverse)"
+		case t.Kind == KindInterface:
+			word = " down"
+		}
+		bad = append(bad, t.Name+word)
+	}
+	if len(bad) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%s: %d to %d", strings.Join(bad, ", "), min(max(full, 1), 254), r.Effective)
+}
+
 // A Report is the state of one ownership group on this node: what the node tells
 // the leader. It is never changed after it has been given out.
 type Report struct {
@@ -200,6 +225,20 @@ func Combine(instances []InstanceReport) Report {
 		r.Priority = defaultPriority
 	}
 	return r
+}
+
+// Lowered is that of the instances; with more than one each is named.
+func (r Report) Lowered() string {
+	var parts []string
+	for _, in := range r.Instances {
+		if text := in.Lowered(); text != "" {
+			if len(r.Instances) > 1 {
+				text = in.Name + ": " + text
+			}
+			parts = append(parts, text)
+		}
+	}
+	return strings.Join(parts, "; ")
 }
 
 // Arithmetic shows how Priority comes about, in one line.

@@ -96,6 +96,39 @@ func TestPriority(t *testing.T) {
 
 func jsonNumber(n int) string { b, _ := json.Marshal(n); return string(b) }
 
+// TestLowered: what a move is blamed on.
+func TestLowered(t *testing.T) {
+	states := map[string]status{"a": good, "f": failing, "f2": failing}
+	for _, tt := range []struct {
+		name  string
+		base  int
+		track []config.TrackRef
+		want  string
+	}{
+		{"all is well", 101, []config.TrackRef{script("a", 6)}, ""},
+		{"no result yet", 101, []config.TrackRef{script("n", 6)}, ""},
+		{"positive weight", 100, []config.TrackRef{script("f", 6), script("a", 1)}, "f failing: 107 to 101"},
+		{"negative weight", 106, []config.TrackRef{script("f", -5)}, "f failing: 106 to 101"},
+		{"two", 100, []config.TrackRef{script("f", 6), script("f2", -5)}, "f failing, f2 failing: 106 to 95"},
+		{"reverse", 100, []config.TrackRef{script("a", 6, true)}, "a ok (reverse): 100 to 94"},
+		{"weight 0 is a fault", 100, []config.TrackRef{script("f", 0)}, ""},
+		{"limited", 250, []config.TrackRef{script("f", 50)}, "f failing: 254 to 250"},
+		{"255 is never lowered", 255, []config.TrackRef{script("f", 6)}, ""},
+	} {
+		r := evaluate(&config.Instance{Name: "VI", Priority: tt.base, TrackScripts: tt.track}, states, links{})
+		if got := r.Lowered(); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+	two := Combine([]InstanceReport{
+		evaluate(&config.Instance{Name: "A", Priority: 100, TrackScripts: []config.TrackRef{script("f", 6)}}, states, links{}),
+		evaluate(&config.Instance{Name: "B", Priority: 100}, states, links{}),
+	})
+	if got := two.Lowered(); got != "A: f failing: 106 to 100" {
+		t.Errorf("two instances: %q", got)
+	}
+}
+
 // TestInterfaces: the rules of track_interface and of the own interface.
 func TestInterfaces(t *testing.T) {
 	ifs := links{"eth0": {up: true}, "eth1": {}}

@@ -42,6 +42,7 @@ func (d *Daemon) routes(node, control *http.ServeMux) {
 	d.doctorRoutes(node, control)
 
 	leaderDoes(d, node, control, api.PathNote, d.noteMove)
+	leaderDoes(d, node, control, api.PathLoss, d.noteLoss)
 	leaderDoes(d, node, control, api.PathTransfer, d.transfer)
 	leaderDoes(d, node, control, api.PathDrain, d.drain)
 	leaderDoes(d, node, control, api.PathVIPAdd, d.vipAdd)
@@ -519,10 +520,21 @@ func (d *Daemon) history() []api.Move {
 	var out []api.Move
 	for _, m := range d.node.State().Moves {
 		out = append(out, api.Move{
-			Seq: m.Seq, At: m.At, Group: m.Group, Term: m.Term, From: m.From, To: m.To, Reason: m.Reason, Gap: m.Gap.Seconds(),
+			Seq: m.Seq, At: m.At, Group: m.Group, Term: m.Term, From: m.From, To: m.To, Reason: m.Reason,
+			Gap: m.Gap.Seconds(), GapLeast: m.GapLeast.Seconds(), Loss: m.Loss,
 		})
 	}
+	inOrder(out)
 	return out
+}
+
+// inOrder puts losses of the quorum, which are written down late, where they belong.
+func inOrder(moves []api.Move) {
+	for i, m := range moves {
+		for k := i; m.Loss && k > 0 && moves[k-1].At.After(m.At); k-- {
+			moves[k-1], moves[k] = moves[k], moves[k-1]
+		}
+	}
 }
 
 func (d *Daemon) vips() []api.VIP {

@@ -59,7 +59,8 @@ type Daemon struct {
 	changing  sync.Mutex // one request at a time that may silence the addresses
 	probing   sync.Mutex // one probe at a time: what one member can ask for stays bounded
 
-	hints hintReader
+	hints  hintReader
+	quorum quorumWatch
 
 	mu       sync.Mutex
 	config   *config.Config
@@ -82,6 +83,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 		logger = slog.New(slog.DiscardHandler)
 	}
 	d := &Daemon{settings: s, log: logger, started: time.Now(), moves: make(chan cluster.Move, 64), watch: newWatchdog()}
+	d.quorum.log, d.quorum.since = logger, boottime.Now()
 	if d.config, d.path, err = s.LoadConfig(); err != nil {
 		return nil, err
 	}
@@ -223,7 +225,7 @@ func (d *Daemon) openOwner(gate *gates, sink *leaseSink) {
 	d.owner = &owner{
 		name: cluster.DefaultGroup, group: group, node: d.node,
 		gate: gate, sink: sink, keeper: keeper, checks: d.checks, hints: &d.hints, report: d.groupReport, log: d.log.With("group", cluster.DefaultGroup), now: boottime.Now,
-		addresses: d.addresses, describe: d.describe, record: d.record,
+		addresses: d.addresses, describe: d.describe, record: d.record, loss: func() quorumLoss { return d.quorum.loss(boottime.Now()) },
 		requests: make(chan *moveRequest), beat: d.watch.beat,
 	}
 	if d.host == nil {
@@ -303,6 +305,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	nodes.Go(part("cluster", func() error { return d.node.Run(nodeCtx) }))
 	nodes.Go(part("control socket", func() error { return api.Serve(nodeCtx, ln, d.socket) }))
 	nodes.Go(part("history", func() error { d.writeHistory(nodeCtx); return nil }))
+	nodes.Go(part("quorum", func() error { d.watchQuorum(nodeCtx); return nil }))
 	if d.keeper != nil {
 		keepers.Go(part("addresses", func() error { return d.keeper.Run(keeperCtx) }))
 		keepers.Go(part("vrrp", func() error { return d.hybrid.run(keeperCtx) }))

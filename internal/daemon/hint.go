@@ -21,6 +21,8 @@ type hint struct {
 	// Faults are those that no check knows of, such as an address without an interface.
 	Faults []string `json:"faults,omitempty"`
 	Owning bool     `json:"owning"`
+	// OwningTerm is the term in which it owns.
+	OwningTerm uint64 `json:"owning_term,omitempty"`
 	// VRRP is what the node is in its hybrid instances, by name.
 	VRRP map[string]vrrpHint `json:"vrrp,omitempty"`
 	// What follows is for status only.
@@ -106,7 +108,7 @@ func candidates(s *cluster.State, self string, hints map[string]seenHint, suffra
 			CaughtUp: h.applied+caughtUpSlack >= s.Version,
 			Witness:  n.Witness, Drained: n.Drained,
 			Ready: h.known && h.Check.Ready, Faults: h.faults(), Degraded: h.Check.Degraded,
-			Priority: h.Check.Priority, NoPreempt: h.Check.NoPreempt || held, PreemptDelay: h.Check.PreemptDelay,
+			Priority: h.Check.Priority, Lowered: h.Check.Lowered(), NoPreempt: h.Check.NoPreempt, Held: held, PreemptDelay: h.Check.PreemptDelay,
 			ReportAge: h.age,
 		}
 		if !h.known {

@@ -12,9 +12,11 @@ import (
 	"time"
 
 	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/lease"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/vip"
+	"github.com/raftvip/raftvip/vip/guard"
 )
 
 const (
@@ -37,7 +39,7 @@ type mover interface {
 	RefreshLease()
 	Contact(nodeID string) (time.Duration, bool)
 	LastRelease() (cluster.Release, time.Duration)
-	Holder() (nodeID string, term uint64, ago time.Duration)
+	HeardLeaders() [2]cluster.HeardLeader
 }
 
 // membership is the rest of it.
@@ -98,6 +100,8 @@ type owner struct {
 	requests chan *moveRequest
 	// beat is called at each turn of the loop: the watchdog's food.
 	beat func()
+	// loss, if not nil, is the last time without a majority of the voters.
+	loss func() quorumLoss
 	// turned, if not nil, is told of each turn: something may have changed.
 	turned func()
 	// leaving: this node is about to be removed and must not be given the group back.
@@ -111,6 +115,9 @@ type owner struct {
 	state    ownership
 	pauseEnd time.Duration // no hand-over before
 	tookAt   time.Duration // when ownership began
+	known    tenure        // the newest ownership that this node knows of
+	before   tenure        // the one before this node's own
+	stopped  string        // why this node stopped owning the last time
 	arrived  bool          // the take has been recorded
 	hint     hint          // as last published
 	doubts   doubts
@@ -183,6 +190,7 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	}
 	o.publishHint(faults)
 	standing := o.standing()
+	o.known = heardOwner(o.known, s, o.name, o.group.HeardLeaders(), o.hints.read(o.node.Reports()))
 	if newReign(o.term, o.leading, standing) {
 		o.policy, o.term, o.leading = policy.State{}, standing.Term, standing.Leading
 		o.held, o.silentAt, o.ledFrom = false, nil, o.now()
@@ -225,6 +233,9 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 		}
 	default:
 		o.becomeStandby(why, addrs, schedule, standing)
+	}
+	if o.hint.Owning != (o.state == owning) {
+		o.publishHint(faults) // who asks another node is to know at once
 	}
 	o.setView(why, faults)
 	return max(next, time.Millisecond)
@@ -289,6 +300,9 @@ func (o *owner) silentPeers(s *cluster.State) []string {
 
 func (o *owner) publishHint(faults []string) {
 	h := hint{Check: o.report(), Faults: faults, Owning: o.state == owning}
+	if h.Owning {
+		h.OwningTerm = o.known.term
+	}
 	o.describe(&h)
 	o.hint = h
 	b, err := json.Marshal(h)
@@ -309,7 +323,8 @@ func (o *owner) becomeOwner(term uint64, why string, addrs []vip.Address, schedu
 	o.hybrid.decide(true, false)
 	o.keeper.Set(vip.Wanted{Own: true, Term: term, Addresses: addrs, Schedule: schedule})
 	if o.state != owning {
-		o.state, o.tookAt, o.arrived = owning, o.now(), false
+		o.state, o.tookAt, o.arrived, o.before = owning, o.now(), false, o.known
+		o.known = tenure{id: o.node.Self().NodeID, term: term, last: o.now()}
 		o.log.Info("owner", "term", term, "reason", why)
 	}
 	o.arrive(term)
@@ -331,38 +346,37 @@ func (o *owner) arrive(term uint64) {
 	}
 	o.arrived = true
 	s := o.node.State()
-	from, reason, gap := o.explain(s, term)
-	o.record(cluster.Move{Group: o.name, Term: term, From: from, To: o.node.Self().Name, Reason: reason, Gap: gap})
+	told := o.explain(s, term)
+	o.record(cluster.Move{
+		Group: o.name, Term: term, From: told.from, To: o.node.Self().Name, Reason: told.reason, Gap: told.gap, GapLeast: told.least,
+	})
 }
 
-// explain says why this node owns now: what the old owner said when it handed
-// over, or that it was not heard any more.
-func (o *owner) explain(s *cluster.State, term uint64) (from, reason string, gap time.Duration) {
-	self := o.node.Self()
-	var vacant time.Duration // since an owner stopped without a successor
-	for i := len(s.Moves) - 1; i >= 0; i-- {
-		if s.Moves[i].Group == o.name {
-			from = s.Moves[i].To
-			if from == "" {
-				vacant = max(time.Since(s.Moves[i].At), 0)
-			}
-			break
-		}
+// explain gathers what the history is to say of this take.
+func (o *owner) explain(s *cluster.State, term uint64) account {
+	r, ago := o.group.LastRelease()
+	now := o.now()
+	t := takeover{
+		state: s, group: o.name, self: o.node.Self().NodeID, term: term, took: o.tookAt, arrived: now,
+		before: o.before, stopped: o.stopped, release: r, releasedAt: now - ago, heard: o.group.HeardLeaders(),
+		lease: lease.Length(s.Heartbeat.Counted()),
 	}
-	waited := o.now() - o.tookAt
-	if r, ago := o.group.LastRelease(); r.To == self.NodeID && r.Term+1 == term {
-		return from, r.Reason, max(ago, vacant)
+	if o.loss != nil {
+		t.loss = o.loss()
 	}
-	holder, held, ago := o.group.Holder()
-	switch name := s.Nodes[holder].Name; {
-	case from == "" && len(s.Moves) == 0:
-		return "", "first owner of the cluster", 0
-	case from == self.Name:
-		return from, "lease regained: this node had stopped owning and nobody else took over", 0
-	case holder != "" && holder != self.NodeID && held < term && name != "":
-		return from, fmt.Sprintf("election: %s was not heard for %s", name, (ago - waited).Round(time.Millisecond)), max(ago, vacant)
+	if h := o.hints.read(o.node.Reports())[o.before.id]; h.Guard == string(guard.Off) {
+		t.lease = -1 // nothing silences it but the end of the addresses' lifetime
 	}
-	return from, "election after a restart", vacant
+	return t.account()
+}
+
+// ceaseOwning notes that this node has stopped owning, after the gate was shut.
+func (o *owner) ceaseOwning(why string) {
+	o.state, o.stopped = standby, why
+	o.known.last = o.now()
+	if until := o.sink.until(); until > 0 {
+		o.known.last = min(o.known.last, until) // the kernel was silent from then on
+	}
 }
 
 // becomeStandby silences the addresses at once and has them deleted. The VRRP peers
@@ -370,7 +384,7 @@ func (o *owner) explain(s *cluster.State, term uint64) (from, reason string, gap
 func (o *owner) becomeStandby(why string, addrs []vip.Address, schedule vip.Schedule, standing cluster.Standing) {
 	if o.state == owning {
 		o.gate.Shut()
-		o.state = standby
+		o.ceaseOwning(why)
 		o.log.Info("not owner any more", "reason", why)
 		if s := o.standing(); s.Leading && s.LeaseUntil > o.now() {
 			// It still leads, so nobody else can say that nobody owns.
@@ -392,7 +406,9 @@ func (o *owner) handOver(ctx context.Context, to, reason string, manual bool) er
 	}
 	o.gate.Shut()
 	was := o.state
-	o.state = standby
+	if was == owning {
+		o.ceaseOwning("the hand-over to " + nameOf(o.node.State(), to) + " failed")
+	}
 	o.setView("handing over: "+reason, nil)
 	s := o.node.State()
 	if !o.silent {

@@ -41,7 +41,7 @@ func (g *fakeGroup) Transfer(_ context.Context, to, _ string, _ bool) error {
 func (g *fakeGroup) RefreshLease()                                 {}
 func (g *fakeGroup) Contact(string) (time.Duration, bool)          { return 0, true }
 func (g *fakeGroup) LastRelease() (cluster.Release, time.Duration) { return cluster.Release{}, 0 }
-func (g *fakeGroup) Holder() (string, uint64, time.Duration)       { return "", 0, 0 }
+func (g *fakeGroup) HeardLeaders() [2]cluster.HeardLeader          { return [2]cluster.HeardLeader{} }
 func (g *fakeGroup) LogFault() string                              { return "" }
 func (g *fakeGroup) Self() cluster.Identity {
 	return cluster.Identity{NodeID: "id1", Name: "lb1"}

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"sync/atomic"
 	"time"
 )
 
@@ -14,7 +15,12 @@ type leaseSink struct {
 	// wake tells the owner loop that the lease has changed; one token is enough,
 	// since the loop reads the newest state.
 	wake chan struct{}
+	// renewed is until when the gates were last told that the lease is valid.
+	renewed atomic.Int64
 }
+
+// until is the end of the lease that the kernel knows, or of the last one.
+func (s *leaseSink) until() time.Duration { return time.Duration(s.renewed.Load()) }
 
 func newLeaseSink(gate *gates, lateness time.Duration) *leaseSink {
 	return &leaseSink{gate: gate, lateness: lateness, wake: make(chan struct{}, 1)}
@@ -27,6 +33,7 @@ func (s *leaseSink) Renew(term uint64, until time.Duration) {
 		s.notify()
 		return
 	}
+	s.renewed.Store(int64(until - s.lateness))
 	s.gate.Renew(term, until-s.lateness)
 }
 

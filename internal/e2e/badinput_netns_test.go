@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,11 +39,42 @@ func TestNoQuorum(t *testing.T) {
 	}
 	fails(t, o, 4, []string{"no quorum: the cluster has 3 voters and no leader"}, "vip", "add", "10.99.0.101/24@eth0")
 	fails(t, o, 4, []string{"no quorum"}, "transfer")
+	// The log says once who is missing, and again when one of them is back.
+	a, b := c.Others(o)[0], c.Others(o)[1]
+	missing := fmt.Sprintf("1 of 3 voters answer; missing: %s and %s", a.Name, b.Name)
+	testnet.MustWait(t, 10*time.Second, "the log to say who is missing", func() error {
+		if log := o.Daemon().Output(); strings.Count(log, missing) != 1 {
+			return fmt.Errorf("%s", log)
+		}
+		return nil
+	})
 	for _, n := range c.Others(o) {
 		must(t, n.Start())
 	}
 	must(t, c.WaitFormed(bounded(t, 20*time.Second)))
-	owner(t, c, nil)
+	now := owner(t, c, nil)
+	// The history has the loss, where it was, and blames it and not the owner.
+	testnet.MustWait(t, 10*time.Second, "the loss in the history", func() error {
+		moves, err := now.History(t.Context())
+		if err != nil {
+			return err
+		}
+		i := slices.IndexFunc(moves, func(m api.Move) bool { return m.Loss })
+		if i < 1 || i+1 >= len(moves) {
+			return fmt.Errorf("%+v", moves)
+		}
+		l, next := moves[i], moves[i+1]
+		if l.From != o.Name || l.To != "" || !strings.Contains(l.Reason, a.Name+" and "+b.Name+" did not answer") {
+			return fmt.Errorf("loss: %+v", l)
+		}
+		if strings.Contains(next.Reason, "election: "+o.Name) || next.To != now.Name {
+			return fmt.Errorf("blamed: %+v", next)
+		}
+		return nil
+	})
+	if log := o.Daemon().Output(); strings.Count(log, "there is a leader again") != 1 {
+		t.Errorf("the end of the loss is not told once:\n%s", log)
+	}
 }
 
 // TestTokens: a wrong one, an old one, a used one, one of another cluster.

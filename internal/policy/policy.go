@@ -44,11 +44,16 @@ type Node struct {
 	// not prevent owning. For keepalived's nopreempt to the letter
 	// (nopreempt_strict) the caller leaves this false for the owner.
 	Degraded bool
-	// Priority is the effective priority: larger is better.
+	// Priority is the effective priority: larger is better. Lowered says what lowers
+	// it, such as "chk_lb failing: 106 to 101", or is empty.
 	Priority int
+	Lowered  string
 	// NoPreempt: the node does not take over from a healthy owner, however low
 	// that one's priority is.
 	NoPreempt bool
+	// Held: an operator moved the group to its owner, from which the node does not
+	// take it either.
+	Held bool
 	// PreemptDelay is the time for which the node must have been better than a
 	// healthy owner before it takes over.
 	PreemptDelay time.Duration

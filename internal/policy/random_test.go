@@ -26,7 +26,7 @@ func randomNode(r *rand.Rand, id string) Node {
 	rare := func() bool { return r.IntN(6) == 0 }
 	n := Node{
 		ID: id, Voter: !rare(), Connected: !rare(), CaughtUp: !rare(), Ready: !rare(),
-		Witness: rare(), Drained: rare(), Degraded: rare(), NoPreempt: rare(),
+		Witness: rare(), Drained: rare(), Degraded: rare(), NoPreempt: rare(), Held: rare(),
 		Priority:  98 + r.IntN(5),
 		ReportAge: time.Duration(r.IntN(4000)) * ms,
 	}
@@ -83,7 +83,7 @@ func TestRandomSteps(t *testing.T) {
 			if ok, _ := Eligible(self); ok && to.Priority <= self.Priority {
 				t.Fatalf("transfer to a node that is not better: %+v\nself %+v\nto %+v", d, self, to)
 			}
-			if ok, _ := Eligible(self); ok && owning && !self.Degraded && to.NoPreempt {
+			if ok, _ := Eligible(self); ok && owning && !self.Degraded && (to.NoPreempt || to.Held) {
 				t.Fatalf("nopreempt was not respected: %+v", d)
 			}
 			if r.IntN(2) == 0 {

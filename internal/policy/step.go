@@ -68,7 +68,8 @@ type Decision struct {
 //     preempt_delay of the better node do not hold it back. (keepalived holds it
 //     back. nopreempt is an endless preempt_delay, so one must not protect a
 //     failing owner longer than the other.) Neither does if nobody owns: they
-//     are about taking from an owner.
+//     are about taking from an owner. Where an operator moved the group to its owner
+//     it is as if all others had nopreempt.
 //  5. Otherwise nothing moves. Equal is not better.
 //
 // A node can only be handed to if it is [Eligible], and if its report was made
@@ -114,7 +115,7 @@ func Step(s State, now time.Duration, owner string, owning bool, nodes []Node) (
 		d.Release = !d.Transfer
 	} else if !self.Ready {
 		s.better = nil
-		d = notReady(now-s.since, owning, candidates)
+		d = notReady(self, now-s.since, owning, candidates)
 	} else {
 		d = compare(&s, now, self, owning, candidates)
 	}
@@ -149,8 +150,8 @@ func leave(why string, candidates []Node) Decision {
 
 // notReady decides for a leader that has led for the given time and whose own
 // checks have not all given a result.
-func notReady(led time.Duration, owning bool, candidates []Node) Decision {
-	const why = "waiting for the first result of the own checks"
+func notReady(self Node, led time.Duration, owning bool, candidates []Node) Decision {
+	why := self.name() + " waits for the first result of its checks" // read on other nodes too
 	if owning {
 		return Decision{Reason: why, NextCheck: idleCheck}
 	}
@@ -183,6 +184,8 @@ func compare(s *State, now time.Duration, self Node, owning bool, candidates []N
 		held, left := "", n.PreemptDelay-(now-since)
 		switch {
 		case !owning || self.Degraded:
+		case n.Held:
+			held = fmt.Sprintf("an operator moved the addresses to %s: they stay until a check fails or the next move", self.name())
 		case n.NoPreempt:
 			held = "has nopreempt"
 		case left > 0:
@@ -190,6 +193,9 @@ func compare(s *State, now time.Duration, self Node, owning bool, candidates []N
 			d.NextCheck = min(d.NextCheck, left)
 		}
 		what := fmt.Sprintf("%s has priority %d, higher than %d of %s", n.name(), n.Priority, self.Priority, self.name())
+		if self.Lowered != "" {
+			what += " (" + self.Lowered + ")"
+		}
 		if held == "" {
 			d.Transfer, d.To, d.Reason, d.NextCheck = true, n.ID, what, idleCheck
 		} else if waiting == "" {

@@ -25,12 +25,14 @@ func node(id string, priority int, change ...func(*Node)) Node {
 
 func faulty(reasons ...string) func(*Node) { return func(n *Node) { n.Faults = reasons } }
 func aged(d time.Duration) func(*Node)     { return func(n *Node) { n.ReportAge = d } }
+func lowered(why string) func(*Node)       { return func(n *Node) { n.Lowered = why } }
 func delayed(d time.Duration) func(*Node)  { return func(n *Node) { n.PreemptDelay = d } }
 
 func drained(n *Node)      { n.Drained = true }
 func witness(n *Node)      { n.Witness = true }
 func degraded(n *Node)     { n.Degraded = true }
 func noPreempt(n *Node)    { n.NoPreempt = true }
+func held(n *Node)         { n.Held = true }
 func unready(n *Node)      { n.Ready = false }
 func notVoter(n *Node)     { n.Voter = false }
 func disconnected(n *Node) { n.Connected = false }
@@ -122,16 +124,22 @@ func TestStep(t *testing.T) {
 
 		// Rule 2.
 		{name: "not ready, owning: stay", nodes: []Node{node("a", 101, unready), node("b", 106)},
-			reason: "waiting for the first result of the own checks"},
+			reason: "a waits for the first result of its checks"},
 		{name: "not ready, owning nothing: do not own", idle: true, led: 10 * ms, nodes: []Node{node("a", 101, unready), node("b", 106, aged(0))},
-			release: true, reason: "waiting for the first result of the own checks"},
+			release: true, reason: "a waits for the first result of its checks"},
 		{name: "not ready, owning nothing, after the grace: hand over", idle: true, led: ReadyGrace, nodes: []Node{node("a", 101, unready), node("b", 90)},
-			transfer: "b", reason: "waiting for the first result of the own checks; best eligible b with priority 90"},
+			transfer: "b", reason: "a waits for the first result of its checks; best eligible b with priority 90"},
 		{name: "not ready, owning nothing, nobody else: do not own", idle: true, led: time.Minute, nodes: []Node{node("a", 101, unready), node("b", 106, unready)},
-			release: true, reason: "waiting for the first result of the own checks; no other node is eligible"},
+			release: true, reason: "a waits for the first result of its checks; no other node is eligible"},
 
 		// Rule 3.
 		{name: "strictly better: hand over", nodes: []Node{node("a", 101), node("b", 106)},
+			transfer: "b", reason: "b has priority 106, higher than 101 of a"},
+		{name: "strictly better, as a check of the owner fails: it is named", nodes: []Node{node("a", 101, degraded, lowered("chk_lb failing: 107 to 101")), node("b", 106)},
+			transfer: "b", reason: "b has priority 106, higher than 101 of a (chk_lb failing: 107 to 101)"},
+		{name: "an operator moved the addresses here: that is no nopreempt", nodes: []Node{node("a", 101), node("b", 106, held)},
+			reason: "b has priority 106, higher than 101 of a, but an operator moved the addresses to a: they stay until a check fails or the next move"},
+		{name: "an operator moved the addresses here, and a check fails", nodes: []Node{node("a", 101, degraded), node("b", 106, held)},
 			transfer: "b", reason: "b has priority 106, higher than 101 of a"},
 		{name: "the best of several", nodes: []Node{node("a", 101), node("b", 106), node("c", 110)},
 			transfer: "c", reason: "c has priority 110, higher than 101 of a"},

@@ -1,0 +1,241 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/api"
+	"github.com/raftvip/raftvip/internal/boottime"
+)
+
+const (
+	// quorumLook is how often a node without a leader asks who is there.
+	quorumLook = time.Second
+	// leaderlessAfter is how long there is no leader before that is more than an
+	// election; at least three heartbeat timeouts.
+	leaderlessAfter = time.Second
+)
+
+// A quorumWatch says on every node that is left, and once for each change, that there
+// is no majority of the voters, and who is missing.
+type quorumWatch struct {
+	log *slog.Logger
+
+	mu sync.Mutex
+	// since is when there was last a leader, or when the watch began.
+	since time.Duration
+	// told is what was logged and not yet taken back, lost whether that was a loss of
+	// the quorum.
+	told string
+	lost bool
+	now  quorumLoss // under way; missing is nil if there is none
+	last quorumLoss // the last one that ended
+}
+
+// A quorumSight is what a node without a leader has found out.
+type quorumSight struct {
+	voters  int
+	missing []string // voters that do not answer, by name
+}
+
+// lost tells whether the voters that answer are no majority.
+func (q quorumSight) lost() bool { return 2*(q.voters-len(q.missing)) <= q.voters }
+
+func (q quorumSight) String() string {
+	if !q.lost() {
+		return fmt.Sprintf("no leader, though %d of %d voters answer", q.voters-len(q.missing), q.voters)
+	}
+	return fmt.Sprintf("no quorum: %d of %d voters answer; missing: %s", q.voters-len(q.missing), q.voters, listOf(q.missing))
+}
+
+// led notes at now that there is a leader.
+func (q *quorumWatch) led(now time.Duration, leader string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.told != "" {
+		q.log.Warn("there is a leader again", "leader", leader, "after", roundTime(now-q.since))
+	}
+	if q.now.missing != nil {
+		q.now.until = now
+		q.last, q.now = q.now, quorumLoss{}
+	}
+	q.since, q.told, q.lost = now, "", false
+}
+
+// leaderless tells for how long there has been no leader.
+func (q *quorumWatch) leaderless(now time.Duration) time.Duration {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return now - q.since
+}
+
+// saw notes what was found without a leader, and logs what is new.
+func (q *quorumWatch) saw(now time.Duration, wall time.Time, s quorumSight) {
+	slices.Sort(s.missing)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if text := s.String(); text != q.told {
+		q.told, q.lost = text, s.lost()
+		q.log.Warn(text, "without_a_leader_for", roundTime(now-q.since))
+	}
+	if !s.lost() {
+		return
+	}
+	if q.now.missing == nil {
+		q.now = quorumLoss{at: wall.Add(q.since - now), since: q.since}
+	}
+	// All that were missing at some time have their part in it.
+	for _, name := range s.missing {
+		q.now.missing = appendNew(q.now.missing, name)
+	}
+	slices.Sort(q.now.missing)
+}
+
+// loss is the last loss of the quorum that is over, also one that ends just now: the
+// leader of the first term after it asks.
+func (q *quorumWatch) loss(now time.Duration) quorumLoss {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.now.missing != nil {
+		over := q.now
+		over.missing, over.until = slices.Clone(over.missing), now
+		return over
+	}
+	return q.last
+}
+
+// state is what was last said of a cluster without a leader, or "", and whether the
+// quorum is lost.
+func (q *quorumWatch) state() (text string, lost bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.told, q.lost
+}
+
+// watchQuorum asks who is there while there is no leader, and has a loss of the quorum
+// written down when it is over.
+func (d *Daemon) watchQuorum(ctx context.Context) {
+	tick := time.NewTicker(quorumLook)
+	defer tick.Stop()
+	reported := boottime.Now()
+	for {
+		changed := d.node.Changed()
+		s, standing := d.node.State(), d.node.Group(cluster.DefaultGroup).Standing()
+		_, member := s.Nodes[d.node.Self().NodeID]
+		switch now := boottime.Now(); {
+		case !s.Founded() || !member || standing.Leading || standing.LeaderID != "":
+			d.quorum.led(now, nameOf(s, standing.LeaderID))
+			if last := d.quorum.loss(now); last.missing != nil && last.until > reported && standing.LeaderID != "" {
+				if d.reportLoss(ctx, s, last) {
+					reported = last.until
+				}
+			}
+		case d.quorum.leaderless(now) > max(leaderlessAfter, 3*s.Heartbeat.Promise()):
+			d.askWhoIsThere(ctx, s)
+		}
+		for waiting := true; waiting; {
+			select {
+			case <-tick.C:
+				waiting = false
+			case <-changed:
+				changed = d.node.Changed()
+				// A leader that comes or goes is not to be missed.
+				waiting = d.node.Group(cluster.DefaultGroup).Standing().LeaderID == standing.LeaderID
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+func (d *Daemon) askWhoIsThere(ctx context.Context, s *cluster.State) {
+	answers := d.node.Answering(ctx)
+	if d.node.Group(cluster.DefaultGroup).Standing().LeaderID != "" || ctx.Err() != nil {
+		return
+	}
+	var sight quorumSight
+	for id, suffrage := range d.node.Suffrages() {
+		if suffrage != cluster.SuffrageVoter {
+			continue
+		}
+		sight.voters++
+		if !answers[id] {
+			sight.missing = append(sight.missing, nameOf(s, id))
+		}
+	}
+	d.quorum.saw(boottime.Now(), time.Now(), sight)
+}
+
+// reportLoss has the leader write a loss down; false means to try again.
+func (d *Daemon) reportLoss(ctx context.Context, s *cluster.State, l quorumLoss) bool {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	_, err := askLeader(ctx, d, api.PathLoss, api.LossRequest{At: l.at, For: l.until - l.since, Missing: l.missing}, d.noteLoss)
+	var refused *cluster.Refusal
+	if err != nil {
+		d.log.Debug("the loss of the quorum is not in the history", "error", err)
+	}
+	return err == nil || errors.As(err, &refused) && refused.Code != cluster.CodeNoLeader && refused.Code != cluster.CodeNotLeader
+}
+
+// noteLoss writes down, once, that there was no quorum. A node that was cut off from
+// the others cannot tell that from a loss; this leader can, if it was there.
+func (d *Daemon) noteLoss(ctx context.Context, in api.LossRequest) (api.Done, error) {
+	d.changing.Lock()
+	defer d.changing.Unlock()
+	s := d.node.State()
+	own := d.quorum.loss(boottime.Now())
+	if d.started.After(in.At) {
+		own = quorumLoss{at: in.At, until: in.For, missing: in.Missing} // it cannot say
+	}
+	move, err := lossMove(s, cluster.DefaultGroup, in, own, time.Now())
+	if err != nil || move.Group == "" {
+		return api.Done{}, err
+	}
+	return api.Done{}, d.node.Apply(ctx, cluster.Command{Move: &move})
+}
+
+// lossSlack is by how much the clocks of nodes may differ for what they say of a loss
+// to be of the same one.
+const lossSlack = 10 * time.Second
+
+// lossMove is the entry of the history for a loss of the quorum, or none if there is
+// one, or there was a quorum: own is the leader's own last loss.
+func lossMove(s *cluster.State, group string, in api.LossRequest, own quorumLoss, now time.Time) (cluster.Move, error) {
+	end := in.At.Add(in.For)
+	if in.For <= 0 || end.After(now.Add(lossSlack)) || len(in.Missing) == 0 {
+		return cluster.Move{}, cluster.Refuse(cluster.CodeBadRequest, "", "a loss of the quorum must have been, and somebody missing")
+	}
+	for _, name := range in.Missing {
+		if _, ok := s.NodeByName(name); !ok {
+			return cluster.Move{}, cluster.Refuse(cluster.CodeNotFound, "", "no node %.80s", name)
+		}
+	}
+	if own.missing == nil || own.at.After(end.Add(lossSlack)) || own.at.Add(own.until-own.since).Before(in.At.Add(-lossSlack)) {
+		return cluster.Move{}, nil
+	}
+	var before cluster.Move
+	for _, m := range s.Moves {
+		switch {
+		case m.Group != group:
+		case m.Loss:
+			if m.At.After(in.At.Add(-lossSlack)) && m.At.Before(end) {
+				return cluster.Move{}, nil
+			}
+		case m.At.Before(in.At):
+			before = m
+		case m.To != "" && m.At.Before(end.Add(-lossSlack/10)):
+			return cluster.Move{}, nil // somebody has taken the addresses, which takes a quorum
+		}
+	}
+	return cluster.Move{
+		Group: group, Term: before.Term, From: before.To, At: in.At, Loss: true,
+		Reason: fmt.Sprintf("quorum lost for %s: %s did not answer", roundTime(in.For), listOf(in.Missing)),
+	}, nil
+}

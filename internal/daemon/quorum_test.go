@@ -1,0 +1,127 @@
+package daemon
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/api"
+)
+
+// TestQuorumWatch: one line for each change, with who is missing.
+func TestQuorumWatch(t *testing.T) {
+	var out bytes.Buffer
+	q := quorumWatch{log: slog.New(slog.NewTextHandler(&out, nil))}
+	begin := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	var at time.Duration
+	wall := func() time.Time { return begin.Add(at) }
+	logged := func(want ...string) {
+		t.Helper()
+		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+		if out.Len() == 0 {
+			lines = nil
+		}
+		if len(lines) != len(want) {
+			t.Errorf("at %v: logged %q, want %q", at, lines, want)
+		}
+		for i := range min(len(lines), len(want)) {
+			if !strings.Contains(lines[i], "level=WARN") || !strings.Contains(lines[i], want[i]) {
+				t.Errorf("at %v: logged %q, want %q", at, lines[i], want[i])
+			}
+		}
+		out.Reset()
+	}
+	at = 10 * time.Second
+	q.led(at, "lb1")
+	logged()
+	at = 12 * time.Second
+	q.saw(at, wall(), quorumSight{3, []string{"lb3", "lb2"}})
+	logged("no quorum: 1 of 3 voters answer; missing: lb2 and lb3")
+	at = 13 * time.Second
+	q.saw(at, wall(), quorumSight{3, []string{"lb2", "lb3"}})
+	logged()
+	at = 20 * time.Second
+	q.saw(at, wall(), quorumSight{3, []string{"lb2"}})
+	logged("no leader, though 2 of 3 voters answer")
+	if text, lost := q.state(); lost || text == "" {
+		t.Errorf("state: %q %v", text, lost)
+	}
+	if l := q.loss(at); !slices.Equal(l.missing, []string{"lb2", "lb3"}) || l.until != at {
+		t.Errorf("under way: %+v", l)
+	}
+	at = 21 * time.Second
+	q.led(at, "lb3")
+	logged("there is a leader again")
+	l := q.loss(30 * time.Second)
+	if !l.at.Equal(begin.Add(10*time.Second)) || l.since != 10*time.Second || l.until != 21*time.Second || !slices.Equal(l.missing, []string{"lb2", "lb3"}) {
+		t.Errorf("afterwards: %+v", l)
+	}
+	q.led(22*time.Second, "lb3")
+	logged()
+	if text, lost := q.state(); lost || text != "" {
+		t.Errorf("state: %q %v", text, lost)
+	}
+}
+
+func TestLossMove(t *testing.T) {
+	begin := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	after := func(s int) time.Time { return begin.Add(time.Duration(s) * time.Second) }
+	take := func(s int, term uint64, to string) cluster.Move {
+		m := moved(term, "", to)
+		m.At = after(s)
+		return m
+	}
+	loss := take(60, 7, "")
+	loss.Loss = true
+	in := api.LossRequest{At: after(60), For: 35 * time.Second, Missing: []string{"lb2", "lb3"}}
+	own := quorumLoss{at: after(61), since: time.Second, until: 35 * time.Second, missing: []string{"lb2"}}
+	for _, tt := range []struct {
+		name  string
+		moves []cluster.Move
+		in    api.LossRequest
+		own   quorumLoss
+		want  string // from, term; "" for none
+		err   string
+	}{
+		{"written down with the owner of that time", []cluster.Move{take(0, 7, "lb1"), take(96, 9, "lb2")}, in, own, "lb1 7", ""},
+		{"nobody had owned", nil, in, own, " 0", ""},
+		{"written down already", []cluster.Move{take(0, 7, "lb1"), loss}, in, own, "", ""},
+		{"the leader was there and knows of no loss", []cluster.Move{take(0, 7, "lb1")}, in, quorumLoss{}, "", ""},
+		{"the leader knows of another one only", []cluster.Move{take(0, 7, "lb1")}, in, quorumLoss{at: after(5), until: 10 * time.Second, missing: []string{"lb2"}}, "", ""},
+		{"somebody took the addresses meanwhile: the node was cut off", []cluster.Move{take(0, 7, "lb1"), take(61, 8, "lb2")}, in, own, "", ""},
+		{"nobody is missing", nil, api.LossRequest{At: in.At, For: in.For}, own, "", "somebody missing"},
+		{"it lasts", nil, api.LossRequest{At: after(100), For: time.Hour, Missing: in.Missing}, own, "", "must have been"},
+		{"no such node", nil, api.LossRequest{At: in.At, For: in.For, Missing: []string{"lb7"}}, own, "", "no node lb7"},
+	} {
+		m, err := lossMove(members(tt.moves...), "default", tt.in, tt.own, after(97))
+		got := ""
+		if m.Group != "" {
+			got = fmt.Sprint(m.From, " ", m.Term)
+			if !m.Loss || m.To != "" || !m.At.Equal(in.At) || m.Reason != "quorum lost for 35s: lb2 and lb3 did not answer" {
+				t.Errorf("%s: %+v", tt.name, m)
+			}
+		}
+		if got != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%s: got %q %v, want %q %q", tt.name, got, err, tt.want, tt.err)
+		}
+	}
+}
+
+// TestInOrder: a loss stands where it was, with the number that it was given.
+func TestInOrder(t *testing.T) {
+	at := func(s int) time.Time { return time.Unix(int64(s), 0) }
+	moves := []api.Move{{Seq: 1, At: at(1)}, {Seq: 2, At: at(9)}, {Seq: 3, At: at(5), Loss: true}, {Seq: 4, At: at(3)}}
+	inOrder(moves)
+	var got []uint64
+	for _, m := range moves {
+		got = append(got, m.Seq)
+	}
+	if !slices.Equal(got, []uint64{1, 3, 2, 4}) {
+		t.Errorf("order %v", got)
+	}
+}
