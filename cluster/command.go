@@ -52,6 +52,9 @@ type JoinCommand struct {
 	Trusted bool   `json:"trusted,omitempty"`
 	// Level is the feature level that the newcomer understands; 0 is the first one.
 	Level int `json:"level,omitempty" level:"2,drop"`
+	// Replace is the ID of the lost member whose name and place the newcomer takes, or
+	// "". It is removed by the same entry that uses the token, or not at all.
+	Replace string `json:"replace,omitempty" level:"2"`
 }
 
 // A DrainCommand sets or clears a node's drain flag.
@@ -142,7 +145,9 @@ func (s *State) found(f Founding, at time.Time) error {
 	s.Level, s.Format = f.Level, formatOf(f.Level)
 	s.Heartbeat = HeartbeatSetting{Configured: f.Heartbeat, Current: f.Heartbeat, Previous: f.Heartbeat}
 	f.Node.Joined = at
-	s.Nodes[f.Node.ID] = f.Node
+	if err := s.putNode(f.Node); err != nil {
+		return err
+	}
 	for _, t := range f.Tokens {
 		s.Tokens[t.ID] = t
 	}
@@ -173,6 +178,14 @@ func (s *State) join(j JoinCommand, at time.Time) error {
 			s.Tokens[t.ID] = t
 		}
 	}
+	if old, ok := s.Nodes[j.Replace]; ok {
+		if old.Name != j.Node.Name || old.ID == j.Node.ID {
+			return refuse(CodeBadRequest, "", "%s cannot take the place of %s", j.Node.Name, old.Name)
+		}
+		if err := s.removeNode(old.ID, at); err != nil {
+			return err
+		}
+	}
 	if old, ok := s.Nodes[j.Node.ID]; ok {
 		j.Node.Joined, j.Node.Drained = old.Joined, old.Drained
 	} else {
@@ -185,7 +198,15 @@ func (s *State) putNode(n NodeRecord) error {
 	if r, ok := s.Removed[n.ID]; ok {
 		return removedRefusal(r)
 	}
+	if s.Level >= 2 {
+		if err := checkNode(n); err != nil {
+			return refuse(CodeBadRequest, "", "%s", err)
+		}
+	}
 	for _, other := range s.Nodes {
+		if s.Level >= 2 && other.ID != n.ID && (other.ID == n.Name || other.Name == n.ID) {
+			return refuse(CodeNameTaken, "choose another name with --name", "%s is the identity of one node and the name of another", n.Name)
+		}
 		if other.ID != n.ID && other.Name == n.Name {
 			return refuse(CodeNameTaken,
 				fmt.Sprintf(`choose another name with --name; if %s has lost its data dir, join with --replace`, n.Name),

@@ -9,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"regexp"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,21 +62,6 @@ type Identity struct {
 }
 
 const identityFormat = 1
-
-// nodeName is what a node may be called: it appears in host lists, certificates
-// and log lines.
-var nodeName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9_.-]{0,62})$`)
-
-// nodeID is a name and what NewNodeID adds to it.
-var nodeID = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,80}$`)
-
-// CheckName tells whether name can be a node's name.
-func CheckName(name string) error {
-	if !nodeName.MatchString(name) {
-		return fmt.Errorf("node name %q: must be 1 to 63 letters, digits, dots, dashes or underscores and begin with a letter or digit", name)
-	}
-	return nil
-}
 
 // NewNodeID returns an identity for a node of this name that was never used before.
 func NewNodeID(name string) string {

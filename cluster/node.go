@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -74,9 +75,17 @@ type Node struct {
 	phase atomic.Pointer[string]
 
 	reports *reportTable
+	// remembered are the members' addresses of the last run.
+	remembered []string
+	// guesses are joins that failed.
+	guesses *limiter
 	// kick wakes the reporting loop, members the membership loop.
 	kick    chan struct{}
 	members chan struct{}
+
+	ledMu    sync.Mutex
+	ledTerm  uint64
+	ledSince time.Duration // when that term was first seen to be led
 
 	persistMu sync.Mutex
 	persisted struct {
@@ -114,13 +123,14 @@ func OpenNode(o Options) (*Node, error) {
 		return nil, fmt.Errorf("listen on %s: %w", o.Listen, err)
 	}
 	n := &Node{
-		opts: o, log: o.Log, changed: newBroadcast(), reports: newReportTable(boottime.Now), kick: make(chan struct{}, 1), members: make(chan struct{}, 1),
+		guesses: newLimiter(guessRate, guessBurst, allGuessRate, allGuessBurst, true),
+		opts:    o, log: o.Log, changed: newBroadcast(), reports: newReportTable(boottime.Now), kick: make(chan struct{}, 1), members: make(chan struct{}, 1),
 	}
 	creds := pki.NewCredentials(authority, o.Identity.NodeID, nil)
-	n.port = newPort(ln, creds, o.Log, n.authorize, n.expect)
+	n.port = newPort(ln, creds, o.Log, n.authorize, n.expect, n.isMemberAt)
 	n.client = newPeerClient(n.port.dial)
 	n.persisted.marked = o.Identity.HasLog
-	n.persisted.cache = cache
+	n.persisted.cache, n.remembered = cache, cache.Addresses
 	n.disk = newDiskWatch(o.DataDir.Path(), o.Log, n.changed.notify, n.testDisk)
 	if err := n.openGroup(heartbeat); err != nil {
 		ln.Close()
@@ -318,6 +328,24 @@ func (n *Node) expect(address string) string {
 	return ""
 }
 
+// isMemberAt tells whether a member is reached at an address, as far as is known
+// without asking a name server: by the state, by the last run and by the file.
+func (n *Node) isMemberAt(ip netip.Addr) bool {
+	here := func(address string) bool {
+		at, err := netip.ParseAddrPort(address)
+		return err == nil && at.Addr().Unmap().WithZone("") == ip
+	}
+	if slices.ContainsFunc(n.opts.Peers, here) || slices.ContainsFunc(n.remembered, here) {
+		return true
+	}
+	for id, node := range n.State().Nodes {
+		if id != n.opts.Identity.NodeID && here(node.Address) {
+			return true
+		}
+	}
+	return n.port.isPeer(ip)
+}
+
 // Run takes part in the cluster until ctx ends.
 func (n *Node) Run(ctx context.Context) error {
 	n.running.Store(true)
@@ -326,8 +354,8 @@ func (n *Node) Run(ctx context.Context) error {
 	defer closePort()
 	var ports errgroup.Group
 	ports.Go(func() error { return n.port.run(portCtx) })
-	ports.Go(func() error { return n.serve(portCtx, n.port.api, n.apiHandler(), 0) })
-	ports.Go(func() error { return n.serve(portCtx, n.port.join, n.joinHandler(), joinTimeout) })
+	ports.Go(func() error { return n.serve(portCtx, n.port.api, n.apiHandler(), false) })
+	ports.Go(func() error { return n.serve(portCtx, n.port.join, n.joinHandler(), true) })
 
 	tasks, ctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return n.group.run(ctx) })
@@ -345,20 +373,18 @@ func (n *Node) Run(ctx context.Context) error {
 	return errors.Join(err, ports.Wait(), n.store.Close(), n.votes.Close())
 }
 
-// joinTimeout bounds a request of somebody who has shown nothing yet, from its
-// first byte to the answer.
-const joinTimeout = 30 * time.Second
-
-// serve answers HTTP requests of one protocol until ctx ends. limit bounds each
-// connection's requests and pauses; 0 is for members.
-func (n *Node) serve(ctx context.Context, ln net.Listener, h http.Handler, limit time.Duration) error {
+// serve answers HTTP requests of one protocol until ctx ends. A newcomer's connection
+// is good for one request, and for little time and memory.
+func (n *Node) serve(ctx context.Context, ln net.Listener, h http.Handler, newcomers bool) error {
 	server := &http.Server{
 		Handler: h, ConnContext: connContext,
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 10 * time.Minute,
 		ErrorLog: slog.NewLogLogger(n.opts.RaftLog.Handler(), slog.LevelDebug),
 	}
-	if limit > 0 {
-		server.ReadTimeout, server.WriteTimeout, server.IdleTimeout = limit, limit, limit
+	if newcomers {
+		server.ReadTimeout, server.ReadHeaderTimeout, server.WriteTimeout = joinReadTimeout, joinReadTimeout, joinTimeout
+		server.MaxHeaderBytes = maxJoinHeader
+		server.SetKeepAlivesEnabled(false)
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
 	defer stop()

@@ -378,7 +378,7 @@ func TestJoinRefusals(t *testing.T) {
 	}
 
 	taken := request()
-	taken.Name = "lb1"
+	taken.Name, taken.NodeID = "lb1", NewNodeID("lb1")
 	_, _, err = Join(ctx, lb1.Advertise(), token, taken)
 	refusedWith(t, err, CodeNameTaken)
 	taken.Replace = true

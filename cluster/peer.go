@@ -112,6 +112,7 @@ func PeerFromContext(ctx context.Context) string {
 // connContext puts the peer's node ID into the context of its requests.
 func connContext(ctx context.Context, conn net.Conn) context.Context {
 	if t, ok := conn.(*trackedConn); ok {
+		ctx = context.WithValue(ctx, connKey{}, t)
 		return context.WithValue(ctx, peerIDKey{}, t.peer)
 	}
 	return ctx
@@ -217,11 +218,16 @@ func answer(w http.ResponseWriter, v any, err error) {
 	json.NewEncoder(w).Encode(v) // a failure means that the peer is gone
 }
 
-// handle registers a typed handler.
+// handle registers a typed handler of members' requests.
 func handle[T any](mux *http.ServeMux, path string, f func(ctx context.Context, in T) (any, error)) {
+	handleWithin(mux, path, maxBody, f)
+}
+
+// handleWithin registers a typed handler of requests of so many bytes.
+func handleWithin[T any](mux *http.ServeMux, path string, limit int64, f func(ctx context.Context, in T) (any, error)) {
 	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
 		var in T
-		body := http.MaxBytesReader(w, r.Body, maxBody)
+		body := http.MaxBytesReader(w, r.Body, limit)
 		if err := json.NewDecoder(body).Decode(&in); err != nil {
 			answer(w, nil, refuse(CodeBadRequest, "", "cannot read the request: %s", err))
 			return

@@ -9,18 +9,12 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
 	"github.com/raftvip/raftvip/internal/pki"
 )
-
-// maxHandshakes bounds how many connections may be unauthenticated at once: anybody
-// who can reach the port can open them.
-const maxHandshakes = 64
-
-// handshakeTimeout bounds how long an unauthenticated connection may exist.
-const handshakeTimeout = 5 * time.Second
 
 // A port is the one TCP port of a node: TLS 1.3 connections that carry Raft, the
 // node API or a join, told apart by ALPN.
@@ -32,6 +26,12 @@ type port struct {
 	authorize func(proto, nodeID string) error
 	// expect returns the node that should answer at an address, or "".
 	expect func(address string) string
+	// isMember tells whether a member is reached at an address.
+	isMember func(netip.Addr) bool
+
+	// Handshakes under way and join connections, by whom they come from.
+	strangers, members, joins *places
+	handshakes                *limiter
 
 	api  *connQueue
 	join *connQueue
@@ -45,13 +45,17 @@ type port struct {
 	wg     sync.WaitGroup
 }
 
-func newPort(ln net.Listener, creds *pki.Credentials, log *slog.Logger, authorize func(proto, nodeID string) error, expect func(string) string) *port {
+func newPort(ln net.Listener, creds *pki.Credentials, log *slog.Logger, authorize func(proto, nodeID string) error, expect func(string) string, isMember func(netip.Addr) bool) *port {
 	return &port{
-		ln: ln, creds: creds, log: log, authorize: authorize, expect: expect,
-		api:    newConnQueue(ln.Addr()),
-		join:   newConnQueue(ln.Addr()),
-		groups: make(map[string]*streamLayer),
-		conns:  make(map[net.Conn]string),
+		ln: ln, creds: creds, log: log, authorize: authorize, expect: expect, isMember: isMember,
+		strangers:  newPlaces(strangerHandshakes, strangerPerSource),
+		members:    newPlaces(memberHandshakes, memberPerSource),
+		joins:      newPlaces(joinConns, joinPerSource),
+		handshakes: newLimiter(sourceRate, sourceBurst, strangerRate, strangerBurst, true),
+		api:        newConnQueue(ln.Addr()),
+		join:       newConnQueue(ln.Addr()),
+		groups:     make(map[string]*streamLayer),
+		conns:      make(map[net.Conn]string),
 	}
 }
 
@@ -61,14 +65,15 @@ func (p *port) run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { p.ln.Close() })
 	defer stop()
 	var failure error
-	handshakes := make(chan struct{}, maxHandshakes)
 	for {
 		conn, err := p.ln.Accept()
 		if err != nil {
 			if ctx.Err() == nil && !errors.Is(err, net.ErrClosed) {
 				var temporary interface{ Temporary() bool }
 				if errors.As(err, &temporary) && temporary.Temporary() { //nolint:staticcheck // EMFILE and the like pass
-					p.log.Warn("cannot accept a connection", "error", err)
+					if p.refusals.news("accept "+err.Error(), time.Now()) {
+						p.log.Warn("cannot accept connections for now", "error", err)
+					}
 					select {
 					case <-time.After(100 * time.Millisecond):
 					case <-ctx.Done():
@@ -79,21 +84,39 @@ func (p *port) run(ctx context.Context) error {
 			}
 			break
 		}
-		select {
-		case handshakes <- struct{}{}:
-		default:
+		at := p.admit(conn, time.Now())
+		if at == nil {
 			conn.Close()
 			continue
 		}
 		p.wg.Add(1)
 		go func() {
 			defer p.wg.Done()
-			p.serve(ctx, tls.Server(conn, config), func() { <-handshakes })
+			p.serve(ctx, conn, config, at)
 		}()
 	}
 	p.close()
 	p.wg.Wait()
 	return failure
+}
+
+// admit gives a new connection a place for its handshake, or nil for one too many.
+func (p *port) admit(conn net.Conn, now time.Time) *place {
+	ip := addrOf(conn.RemoteAddr())
+	evict := func() { conn.Close() }
+	if p.isMember(ip) {
+		at, _ := ip.Prefix(ip.BitLen())
+		return p.members.take(at, evict)
+	}
+	source := sourceOf(ip)
+	if !p.handshakes.allows(source, now) {
+		if p.refusals.news("too many handshakes "+source.String(), now) {
+			p.log.Warn("refused a connection", "peer", conn.RemoteAddr().String(), "reason", "too many connections from there, or from everywhere")
+		}
+		return nil
+	}
+	p.handshakes.spend(source, now)
+	return p.strangers.take(source, evict)
 }
 
 func hostOf(a net.Addr) string {
@@ -157,17 +180,18 @@ func (p *port) close() {
 	p.join.Close()
 }
 
-// serve does the handshake, says when it is over, and hands the connection to its
+// serve does the handshake in the place that it got, and hands the connection to its
 // protocol.
-func (p *port) serve(ctx context.Context, conn *tls.Conn, shaken func()) {
+func (p *port) serve(ctx context.Context, raw net.Conn, config *tls.Config, at *place) {
+	conn := tls.Server(raw, config)
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
 	err := conn.HandshakeContext(ctx)
-	shaken()
+	at.leave()
 	if err != nil {
 		conn.Close()
 		// Port scans and health checks close at once; that is no news.
-		if peer := hostOf(conn.RemoteAddr()); !errors.Is(err, io.EOF) && p.refusals.news(peer+" "+err.Error(), time.Now()) {
+		if peer := hostOf(conn.RemoteAddr()); !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) && p.refusals.news(peer+" "+err.Error(), time.Now()) {
 			p.log.Warn("refused a connection", "peer", conn.RemoteAddr().String(), "reason", err)
 		}
 		return
@@ -183,6 +207,7 @@ func (p *port) serve(ctx context.Context, conn *tls.Conn, shaken func()) {
 		p.api.put(tracked)
 	case pki.ProtoJoin:
 		tracked.peer = ""
+		tracked.at = p.joins.take(sourceOf(addrOf(raw.RemoteAddr())), func() { raw.Close() })
 		p.join.put(tracked)
 	case pki.ProtoRaft:
 		conn.SetReadDeadline(time.Now().Add(handshakeTimeout))
@@ -215,6 +240,19 @@ func (p *port) track(conn net.Conn, peer string) *trackedConn {
 	t := &trackedConn{Conn: conn, port: p, peer: peer}
 	p.conns[t] = peer
 	return t
+}
+
+// isPeer tells whether the other end of an authenticated connection that is open is at
+// an address: members that are known by a host name, or from behind a translator.
+func (p *port) isPeer(ip netip.Addr) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for conn, peer := range p.conns {
+		if peer != "" && addrOf(conn.RemoteAddr()) == ip {
+			return true
+		}
+	}
+	return false
 }
 
 // cutOff closes every connection with a node, in both directions.
@@ -269,12 +307,15 @@ type trackedConn struct {
 	net.Conn
 	port *port
 	peer string
+	// at is the place of a join connection, until its request has proven itself.
+	at *place
 }
 
 func (c *trackedConn) Close() error {
 	c.port.mu.Lock()
 	delete(c.port.conns, c)
 	c.port.mu.Unlock()
+	c.at.leave()
 	return c.Conn.Close()
 }
 

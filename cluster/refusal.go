@@ -30,6 +30,7 @@ const (
 	CodeTransfer      = "transfer_failed"
 	CodeLastVoter     = "last_voter"
 	CodeNewerState    = "newer_state"
+	CodeTooMany       = "too_many"
 	CodeOlderMember   = "older_member"
 	CodeAlreadyExists = "already_exists"
 	// CodeSilences: it would leave nobody who answers, and CodeOlder: it would undo

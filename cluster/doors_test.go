@@ -1,0 +1,388 @@
+package cluster
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/raftvip/raftvip/internal/pki"
+)
+
+func TestPlaces(t *testing.T) {
+	var evicted []string
+	p := newPlaces(4, 3)
+	held := make(map[string]*place)
+	take := func(name, source string) {
+		held[name] = p.take(netip.MustParsePrefix(source), func() { evicted = append(evicted, name) })
+	}
+	expect := func(want ...string) {
+		t.Helper()
+		if !slices.Equal(evicted, want) {
+			t.Errorf("evicted %q, want %q", evicted, want)
+		}
+		evicted = nil
+	}
+	take("a1", "192.0.2.1/32")
+	take("a2", "192.0.2.1/32")
+	take("a3", "192.0.2.1/32")
+	expect()
+	take("a4", "192.0.2.1/32") // its own oldest
+	expect("a1")
+	take("b1", "192.0.2.2/32")
+	expect()
+	take("c1", "192.0.2.3/32") // full: the most crowded source's oldest
+	expect("a2")
+	take("d1", "192.0.2.4/32")
+	expect("a3")
+	take("e1", "192.0.2.5/32") // all alike: the oldest of all
+	expect("a4")
+	held["b1"].leave()
+	held["b1"].leave()
+	take("f1", "192.0.2.6/32")
+	expect()
+	if p.count != 4 || len(p.held) != 4 {
+		t.Errorf("%d places of %d sources", p.count, len(p.held))
+	}
+	var none *place
+	none.leave()
+}
+
+func TestSources(t *testing.T) {
+	for _, tt := range []struct{ ip, want string }{
+		{"192.0.2.1", "192.0.2.1/32"},
+		{"::ffff:192.0.2.1", "192.0.2.1/32"},
+		{"2001:db8::1", "2001:db8::/64"},
+		{"fe80::1%eth0", "fe80::1/128"},
+	} {
+		if got := sourceOf(netip.MustParseAddr(tt.ip)); got.String() != tt.want {
+			t.Errorf("%s: %s, want %s", tt.ip, got, tt.want)
+		}
+	}
+}
+
+func TestLimiter(t *testing.T) {
+	now := time.Now()
+	l := newLimiter(1, 3, 10, 5, true)
+	source := func(i int) netip.Prefix {
+		return netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 32)
+	}
+	try := func(i int) bool {
+		ok := l.allows(source(i), now)
+		if ok {
+			l.spend(source(i), now)
+		}
+		return ok
+	}
+	for i, want := range []bool{true, true, true, false} {
+		if got := try(1); got != want {
+			t.Errorf("attempt %d: %v", i, got)
+		}
+	}
+	if first, second, third := try(2), try(2), try(2); !first || !second || third {
+		t.Error("the bound of all does not hold for a source that has failed")
+	}
+	if !try(3) {
+		t.Error("a source that has not failed is shut out by others")
+	}
+	now = now.Add(time.Second)
+	if first, second := try(1), try(1); !first || second {
+		t.Error("one more after a second, and one only")
+	}
+	for i := range 2 * maxSources {
+		l.spend(source(i), now)
+	}
+	if len(l.sources) > maxSources {
+		t.Errorf("%d sources are remembered", len(l.sources))
+	}
+	if l.allows(source(4000), now) {
+		t.Error("with all sources in use, one more is not held to the bound of all")
+	}
+	now = now.Add(time.Hour)
+	l.spend(source(4001), now)
+	if len(l.sources) > 1 {
+		t.Errorf("%d sources are remembered after an hour", len(l.sources))
+	}
+}
+
+// dialFrom connects from one of the loopback interface's addresses.
+func dialFrom(source, address string) (net.Conn, error) {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}, Timeout: time.Second}
+	return d.Dial("tcp", address)
+}
+
+// stallHandshakes keeps connections to an address open that say nothing, and opens
+// another one for each that is closed, until the test ends.
+func stallHandshakes(t *testing.T, address string, source func(i int) string) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	t.Cleanup(func() { cancel(); wg.Wait() })
+	for k := range 80 {
+		wg.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				c, err := dialFrom(source(80*i+k), address)
+				if err != nil {
+					time.Sleep(20 * time.Millisecond)
+					continue
+				}
+				stop := context.AfterFunc(ctx, func() { c.Close() })
+				began := time.Now()
+				c.Read(make([]byte, 1)) // ends when the server closes it
+				stop()
+				c.Close()
+				if time.Since(began) < 20*time.Millisecond {
+					time.Sleep(20 * time.Millisecond)
+				}
+			}
+		})
+	}
+}
+
+// Connections that are opened and never say anything keep no member out: a voter that
+// is restarted in the midst of them is heard.
+func TestStalledHandshakesKeepNoMemberOut(t *testing.T) {
+	for name, source := range map[string]func(int) string{
+		"from one address":     func(int) string { return "127.0.0.66" },
+		"from many":            func(i int) string { return fmt.Sprintf("127.1.%d.%d", i/250%250, i%250+1) },
+		"from a member's host": func(int) string { return "127.0.0.1" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			all, _ := threeNodes(t)
+			for _, m := range all {
+				stallHandshakes(t, m.Advertise(), source)
+			}
+			time.Sleep(500 * time.Millisecond)
+			dir, address := all[2].dir, all[2].Advertise()
+			all[2].stop()
+			began := time.Now()
+			m, err := openMember(t, dir, address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the restarted voter follows and has reported", func() bool {
+				leader := leading(append(all[:2:2], m)...)
+				return leader != nil && m.Group(DefaultGroup).Standing().LeaderID != "" && slices.ContainsFunc(leader.Reports(), func(r SeenReport) bool {
+					return r.NodeID == m.Self().NodeID && r.Age < time.Since(began)
+				})
+			})
+			took := time.Since(began)
+			t.Logf("back after %s", took)
+			// All places filled, as they were, it took until the stalled ones timed out,
+			// and with new ones for ever.
+			if took > handshakeTimeout {
+				t.Errorf("back after %s", took)
+			}
+		})
+	}
+}
+
+// joinTLS opens a join connection.
+func joinTLS(source, address string) (net.Conn, error) {
+	raw, err := dialFrom(source, address)
+	if err != nil {
+		return nil, err
+	}
+	conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{pki.ProtoJoin}, MinVersion: tls.VersionTLS13})
+	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	if err := conn.Handshake(); err != nil {
+		raw.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// Newcomers' connections are few, short, and hold little.
+func TestJoinConnectionsAreBounded(t *testing.T) {
+	var token pki.Token
+	lb1, _ := startFirst(t, &token)
+	eventually(t, "founded", func() bool { return lb1.State().Founded() })
+	const header = "POST /peer/join HTTP/1.1\r\nHost: x\r\nContent-Length: 4194304\r\n\r\n"
+	var open []net.Conn
+	defer func() {
+		for _, c := range open {
+			c.Close()
+		}
+	}()
+	for i := range 200 {
+		c, err := joinTLS(fmt.Sprintf("127.1.0.%d", i%50+1), lb1.Advertise())
+		if err != nil {
+			continue // too many at once
+		}
+		open = append(open, c)
+		fmt.Fprint(c, header, `{"name":"`)
+		lb1.port.joins.mu.Lock()
+		count := lb1.port.joins.count
+		lb1.port.joins.mu.Unlock()
+		if count > joinConns {
+			t.Fatalf("%d join connections", count)
+		}
+	}
+	if len(open) < joinConns {
+		t.Fatalf("only %d connections could be made", len(open))
+	}
+	eventually(t, "those that had to go are forgotten", func() bool {
+		lb1.port.mu.Lock()
+		defer lb1.port.mu.Unlock()
+		return len(lb1.port.conns) <= joinConns+10
+	})
+	// A newcomer is admitted meanwhile.
+	id := NewNodeID("lb2")
+	if _, _, err := Join(context.Background(), lb1.Advertise(), token, JoinRequest{NodeID: id, Name: "lb2", Address: "127.0.0.1:1", Clock: time.Now()}); err != nil {
+		t.Errorf("join: %v", err)
+	}
+	eventually(t, "idle ones are closed", func() bool {
+		lb1.port.joins.mu.Lock()
+		defer lb1.port.joins.mu.Unlock()
+		return lb1.port.joins.count == 0
+	})
+
+	// What is too large is not read.
+	c, err := joinTLS("127.0.0.77", lb1.Advertise())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, header, `{"name":"`)
+	go io.WriteString(c, strings.Repeat("x", 2*maxJoinBody)) // an error is that it was closed
+	answer, _ := io.ReadAll(c)
+	if !strings.Contains(string(answer), "request body too large") {
+		t.Errorf("answer %q", answer)
+	}
+}
+
+// Wrong tokens are counted, and slowed down, but not for others.
+func TestGuessesAreFew(t *testing.T) {
+	var token pki.Token
+	lb1, secret := startFirst(t, &token)
+	eventually(t, "founded", func() bool { return lb1.State().Founded() })
+	authority, err := pki.NewAuthority(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wrong := pki.NewToken(authority)
+	began, checked := time.Now(), 0
+	for range 100 {
+		_, _, err := Join(context.Background(), lb1.Advertise(), wrong, JoinRequest{NodeID: NewNodeID("lb2"), Name: "lb2", Address: "127.0.0.1:1", Clock: time.Now()})
+		if r, ok := err.(*Refusal); ok && r.Code == CodeWrongToken {
+			checked++
+		}
+	}
+	if most := guessBurst + 1 + int(time.Since(began).Seconds()*guessRate); checked == 0 || checked > most {
+		t.Errorf("%d guesses were looked at in %s, want %d at most", checked, time.Since(began), most)
+	}
+	c, err := joinTLS("127.0.0.88", lb1.Advertise())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, "POST /peer/join HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
+	answer, _ := io.ReadAll(c)
+	if strings.Contains(string(answer), CodeTooMany) {
+		t.Error("another newcomer is held to the first one's guesses")
+	}
+}
+
+// A follower does not bother the leader with a token that it can see is wrong.
+func TestFollowerLooksAtTheToken(t *testing.T) {
+	var token pki.Token
+	lb1, secret := startFirst(t, &token)
+	eventually(t, "founded", func() bool { return lb1.State().Founded() })
+	lb2 := joinMember(t, "lb2", lb1, token)
+	eventually(t, "both vote", func() bool { return voters(lb2) == 2 && len(lb2.State().Tokens) == 1 })
+	authority, err := pki.NewAuthority(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lb1.stop()
+	eventually(t, "no leader", func() bool { return lb2.LeaderAddress() == "" })
+	ask := func(id, proof string) error {
+		_, err := lb2.handleJoin(context.Background(), JoinRequest{
+			NodeID: NewNodeID("lb3"), Name: "lb3", Address: "127.0.0.1:1", Clock: time.Now(), TokenID: id, Proof: proof,
+		})
+		return err
+	}
+	// With nobody to ask, only what is answered here can be wrong_token.
+	refusedWith(t, ask(token.ID, pki.NewToken(authority).Proof()), CodeWrongToken)
+	refusedWith(t, ask(token.ID, token.Proof()), CodeNoLeader)
+	refusedWith(t, ask("0123456789", token.Proof()), CodeNoLeader)
+}
+
+// Who takes a lost member's place is decided by the entry that uses the token, and
+// nobody takes a living one's.
+func TestReplaceIsDecidedInTheLog(t *testing.T) {
+	all, secret := threeNodes(t)
+	authority, err := pki.NewAuthority(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	newToken := func(m *member, ttl time.Duration) pki.Token {
+		token := pki.NewToken(authority)
+		record := TokenRecord{ID: token.ID, Hash: token.Hash(), Expires: time.Now().Add(ttl), Uses: 1}
+		eventually(t, "token made", func() bool {
+			leader := leading(all[:]...)
+			return leader != nil && leader.Apply(context.Background(), Command{PutToken: &record}) == nil
+		})
+		return token
+	}
+	replace := func(name string, token pki.Token) error {
+		for {
+			_, _, err := Join(context.Background(), all[0].Advertise(), token, JoinRequest{
+				NodeID: NewNodeID(name), Name: name, Address: "127.0.0.1:1", Clock: time.Now(), Replace: true,
+			})
+			r, ok := err.(*Refusal)
+			if err != nil && (!ok || r.Code == CodeNoLeader || r.Code == CodeNotLeader || r.Code == CodeNotReady) {
+				time.Sleep(20 * time.Millisecond)
+				continue // the leader changes, or was stopped
+			}
+			return err
+		}
+	}
+	good := newToken(all[0], time.Hour)
+
+	// All are restarted: no leader has heard of anybody yet.
+	var dirs, addresses []string
+	for _, m := range all {
+		dirs, addresses = append(dirs, m.dir), append(addresses, m.Advertise())
+		m.stop()
+	}
+	for i := range all {
+		if all[i], err = openMember(t, dirs[i], addresses[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "a leader", func() bool { return leading(all[:]...) != nil })
+	for _, name := range []string{"lb2", "lb3"} {
+		if r := refusedWith(t, replace(name, good), CodeNameTaken); !strings.Contains(r.Message, "alive") {
+			t.Errorf("%s: %s", name, r.Message)
+		}
+	}
+
+	old := all[2].Self().NodeID
+	expired := newToken(all[0], -time.Minute)
+	all[2].stop()
+	refusedWith(t, replace("lb3", expired), CodeExpiredToken)
+	for _, m := range all[:2] {
+		if _, ok := m.State().Nodes[old]; !ok {
+			t.Fatal("an expired token has removed a member")
+		}
+	}
+	eventually(t, "its silence is noticed", func() bool {
+		err := replace("lb3", good)
+		if err != nil {
+			refusedWith(t, err, CodeNameTaken)
+		}
+		return err == nil
+	})
+	eventually(t, "replaced everywhere", func() bool {
+		_, gone := all[0].State().Removed[old]
+		n, ok := all[1].State().NodeByName("lb3")
+		return gone && ok && n.ID != old
+	})
+}
