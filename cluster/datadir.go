@@ -77,6 +77,9 @@ type Cache struct {
 	Addresses []string `json:"addresses,omitempty"`
 	// Heartbeat is the setting in force when it was written.
 	Heartbeat HeartbeatSetting `json:"heartbeat"`
+	// Version is that of the replicated state that it was written from, or 0. The log
+	// reaches at least that far as long as it is whole.
+	Version uint64 `json:"version,omitempty"`
 }
 
 // A Seed is what init leaves for the first run: the content of the new cluster.

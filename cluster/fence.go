@@ -29,8 +29,11 @@ type fence struct {
 	mu      sync.Mutex
 	promise lease.Promise
 	ledger  lease.Ledger
-	// length is the lease that the voters' promises support.
-	length time.Duration
+	// length is the lease that the voters' promises support, by the state of version.
+	length  time.Duration
+	version uint64
+	// grew is when length last grew, and shortest the shortest that it was before.
+	grew, shortest time.Duration
 	// newest is the newest term that this node has heard of or helped.
 	newest uint64
 	// voters are those of the latest configuration in the log; nil if this is not
@@ -53,7 +56,7 @@ type fence struct {
 // this node took part in before.
 func newFence(self string, now func() time.Duration, promise, length time.Duration, term uint64, sink LeaseSink) *fence {
 	return &fence{
-		self: self, now: now, sink: sink, length: length,
+		self: self, now: now, sink: sink, length: length, shortest: length,
 		promise: lease.NewPromise(now(), promise, term),
 		newest:  term,
 		heardAt: now(),
@@ -61,12 +64,44 @@ func newFence(self string, now func() time.Duration, promise, length time.Durati
 	}
 }
 
-// setTiming changes the promise made from now on and the lease counted on.
-func (f *fence) setTiming(promise, length time.Duration) {
+// setTiming changes the promise made from now on and the lease counted on to those
+// of the replicated state of a version. The newest state counts, whoever comes with
+// it and when: an older one is ignored.
+func (f *fence) setTiming(version uint64, promise, length time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if version < f.version {
+		return
+	}
+	f.version = version
 	f.promise.SetLength(promise)
+	switch {
+	case length > f.length:
+		f.grew, f.shortest = f.now(), min(f.shortest, f.length)
+	case f.leading == 0:
+		// Who has not applied the log yet may have counted on promises of long ago. Whom
+		// a leader counts on while it changes them promises the longer one until that
+		// leader has said that they are changed.
+		f.ledger.Shorten(length)
+	}
 	f.length = length
+}
+
+// timing returns the promise that this node makes and the lease that it counts on.
+func (f *fence) timing() (promise, length time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.promise.Length(), f.length
+}
+
+// lastsLocked is the lease that a request sent at sent, and agreed to by now,
+// supports: the shortest of those counted on meanwhile. A voter that heard it before
+// it knew of a longer promise has made the shorter one.
+func (f *fence) lastsLocked(sent time.Duration) time.Duration {
+	if sent <= f.grew {
+		return min(f.length, f.shortest)
+	}
+	return f.length
 }
 
 // heard notes that a leader was heard, before Raft can answer it.
@@ -173,16 +208,16 @@ func (f *fence) lead(term uint64) {
 	f.renewLocked()
 }
 
-// setVoters notes the voters of a configuration that is in the log now: it counts
-// from then on (Raft thesis, 4.1).
+// setVoters notes the voters of a configuration that is in the log or in an installed
+// snapshot now: it counts from then on (Raft thesis, 4.1). Raft's main loop alone
+// stores those, so that the last call is the one that counts.
 func (f *fence) setVoters(voters []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.voters = voters
 }
 
-// forgetVoters is called when Raft goes back to an older configuration, or takes
-// one from elsewhere.
+// forgetVoters is called when Raft goes back to an older configuration.
 func (f *fence) forgetVoters() { f.setVoters(nil) }
 
 func (f *fence) votersLocked() []string {
@@ -196,7 +231,7 @@ func (f *fence) votersLocked() []string {
 func (f *fence) acknowledged(term uint64, voter string, sent time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.ledger.Acknowledge(term, voter, sent) {
+	if f.ledger.Acknowledge(term, voter, sent, f.lastsLocked(sent)) {
 		f.renewLocked()
 	}
 }
@@ -279,7 +314,7 @@ func (f *fence) unbound() (term, seq uint64, voters []string) {
 func (f *fence) bind(term, seq uint64, voter string, sent time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.ledger.Bind(term, seq, voter, sent) {
+	if f.ledger.Bind(term, seq, voter, sent, f.lastsLocked(sent)) {
 		f.renewLocked()
 	}
 }

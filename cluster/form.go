@@ -161,7 +161,7 @@ func (n *Node) joinTrusted(ctx context.Context, address string) error {
 		return err
 	}
 	n.persisted.cache = cache
-	n.group.setTiming(got.Heartbeat)
+	n.group.setTiming(0, got.Heartbeat) // any state that this node has is newer
 	n.setPhase("")
 	n.wake()
 	return nil

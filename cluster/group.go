@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -62,11 +63,18 @@ type Group struct {
 	calls     sync.WaitGroup // lease messages under way
 	ended     chan struct{}  // closed when the group shuts down: nobody waits for calls then
 
+	retimed func(heartbeat time.Duration)
+
 	reload chan struct{} // holds a token during a change of Raft's timeouts
-	detect bool          // notice a silent leader exactly one timeout after it was heard
-	// role, led and unbound each hold a token after what they are named for: Raft has
-	// another role or leader, this node leads with a lease, voters are to be bound again.
-	role, led, unbound chan struct{}
+	// unsteady is the instant, by now, up to which Raft's heartbeats may leave at the
+	// pace of before a change.
+	unsteady atomic.Int64
+	beating  beats
+	detect   bool // notice a silent leader exactly one timeout after it was heard
+	// role, led, pace and unbound each hold a token after what they are named for: Raft
+	// has another role or leader, this node leads with a lease, heartbeats are to leave
+	// at another pace, voters are to be bound again.
+	role, led, pace, unbound chan struct{}
 }
 
 type groupParts struct {
@@ -74,6 +82,7 @@ type groupParts struct {
 	log        *slog.Logger
 	now        func() time.Duration
 	heartbeat  HeartbeatSetting
+	version    uint64 // of the state that heartbeat is from
 	sink       LeaseSink
 	inner      networkTransport
 	logs       raft.LogStore
@@ -88,6 +97,8 @@ type groupParts struct {
 	// diskFault says why this node cannot write what Raft must remember, or ""; nil
 	// for a disk that is not watched.
 	diskFault func() string
+	// retimed is told of a changed heartbeat timeout; nil for nobody.
+	retimed func(heartbeat time.Duration)
 	// between is what Raft gets for a transport, nil for the decorated one itself: a
 	// simulated machine is busy there.
 	between func(*leaseTransport) raft.Transport
@@ -118,22 +129,19 @@ func raftConfig(self string, heartbeat time.Duration) *raft.Config {
 func newGroup(p groupParts) (*Group, error) {
 	term, _ := p.stable.GetUint64([]byte("CurrentTerm")) // an error is a store without one
 	f := newFence(p.self, p.now, p.heartbeat.Promise(), lease.Length(p.heartbeat.Counted()), term, p.sink)
+	f.version = p.version
 	g := &Group{
 		name: p.name, self: p.self, logs: p.logs, log: p.log.With("group", p.name), now: p.now, fence: f,
 		machine: newStateMachine(p.changed, p.log.With("group", p.name)), leaders: make(chan bool, 16), ended: make(chan struct{}), changed: p.changed, peers: p.peers,
-		reload: make(chan struct{}, 1),
-		role:   make(chan struct{}, 1), led: make(chan struct{}, 1), unbound: make(chan struct{}, 1),
+		retimed: p.retimed, reload: make(chan struct{}, 1),
+		role: make(chan struct{}, 1), led: make(chan struct{}, 1), pace: make(chan struct{}, 1), unbound: make(chan struct{}, 1),
 	}
-	g.trans = newLeaseTransport(p.inner, f, func() time.Duration {
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		return f.promise.Length()
-	})
+	g.trans = newLeaseTransport(p.inner, f, func() time.Duration { promise, _ := f.timing(); return promise })
 	g.trans.diskFault = g.unable(p.diskFault)
 	if s, ok := p.stable.(interface{ reserve(uint64, []byte) error }); ok {
 		g.reserve = s.reserve
 	}
-	config := raftConfig(p.self, p.heartbeat.Current)
+	config := raftConfig(p.self, p.heartbeat.Promise())
 	config.NotifyCh = g.leaders
 	config.Logger = newRaftLogger(p.raftLog)
 	var trans raft.Transport = g.trans
@@ -152,6 +160,9 @@ func newGroup(p groupParts) (*Group, error) {
 	}
 	g.machine.opening.Store(false)
 	g.raft = r
+	if _, err := configOf(r); err != nil {
+		return nil, errors.Join(fmt.Errorf("open group %s: %w", p.name, err), r.Shutdown().Error())
+	}
 	f.mu.Lock()
 	f.readVoters = g.voters
 	f.mu.Unlock()
@@ -225,6 +236,7 @@ func (g *Group) run(ctx context.Context) error {
 	defer stopBinding()
 	var binder errgroup.Group
 	binder.Go(func() error { g.keepBinding(binding); return nil })
+	binder.Go(func() error { g.keepPace(binding); return nil })
 	if g.detect {
 		binder.Go(func() error { g.keepDetecting(binding); return nil })
 	}
@@ -323,10 +335,11 @@ func (g *Group) assume(ctx context.Context) {
 	}
 	g.log.Info("leader", "term", term)
 	if s := g.machine.state.Load(); s.Founded() {
-		g.setTiming(s.Heartbeat) // before a lease is counted by it
+		g.setTiming(s.Version, s.Heartbeat) // before a lease is counted by it
 	}
 	g.fence.lead(term)
 	signal(g.led)
+	signal(g.pace)
 	g.changed.notify()
 }
 
@@ -363,14 +376,16 @@ func (g *Group) waitApplied(ctx context.Context, term uint64) bool {
 
 // confirm asks the voters at once whether they follow: Raft's own first heartbeat
 // comes up to a fifth of the timeout later, or behind a write to its disk. What is
-// sent is just such a heartbeat, of a leader that has won its term.
+// sent is just such a heartbeat, of a leader that has won its term. A voter that has
+// not answered the last one of that term is not asked again.
 func (g *Group) confirm(term uint64) {
 	self := g.trans.EncodePeer(raft.ServerID(g.self), g.trans.LocalAddr())
 	for _, s := range g.raft.GetConfiguration().Configuration().Servers {
-		if s.Suffrage != raft.Voter || string(s.ID) == g.self {
+		if s.Suffrage != raft.Voter || string(s.ID) == g.self || !g.beating.begin(s.ID, term) {
 			continue
 		}
 		g.calls.Go(func() {
+			defer g.beating.end(s.ID, term)
 			req := &raft.AppendEntriesRequest{
 				RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.self), Addr: self},
 				Term:      term,
@@ -378,6 +393,33 @@ func (g *Group) confirm(term uint64) {
 			// An error is a voter that does not answer; Raft will go on asking it.
 			_ = g.trans.AppendEntries(s.ID, s.Address, req, &raft.AppendEntriesResponse{})
 		})
+	}
+}
+
+// beats are the heartbeats of confirm that are under way: the newest term of each voter.
+type beats struct {
+	mu   sync.Mutex
+	term map[raft.ServerID]uint64
+}
+
+func (b *beats) begin(id raft.ServerID, term uint64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.term[id] >= term {
+		return false
+	}
+	if b.term == nil {
+		b.term = make(map[raft.ServerID]uint64)
+	}
+	b.term[id] = term
+	return true
+}
+
+func (b *beats) end(id raft.ServerID, term uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.term[id] == term {
+		delete(b.term, id)
 	}
 }
 
@@ -527,20 +569,4 @@ func (g *Group) tellCommitted(term uint64, s raft.Server) {
 	}
 	// An error is a voter that does not answer; Raft will go on telling it.
 	_ = g.trans.networkTransport.AppendEntries(s.ID, s.Address, req, &raft.AppendEntriesResponse{})
-}
-
-// setTiming applies a changed heartbeat setting. Raft's own leader lease cannot
-// grow shorter while it runs; it is only a second line behind this package's.
-func (g *Group) setTiming(h HeartbeatSetting) {
-	g.fence.setTiming(h.Promise(), lease.Length(h.Counted()))
-	g.reload <- struct{}{}
-	defer func() { <-g.reload }()
-	rc := g.raft.ReloadableConfig()
-	if rc.HeartbeatTimeout == h.Current {
-		return
-	}
-	rc.HeartbeatTimeout, rc.ElectionTimeout = h.Current, h.Current
-	if err := g.raft.ReloadConfig(rc); err != nil {
-		g.log.Warn("heartbeat_timeout takes effect at the next start", "heartbeat_timeout", h.Current, "error", err)
-	}
 }

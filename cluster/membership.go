@@ -254,7 +254,7 @@ func (n *Node) settle(ctx context.Context, s *State, reports map[string]SeenRepo
 			return nil
 		}
 	}
-	n.group.setTiming(s.Heartbeat)
+	n.group.setTiming(s.Version, s.Heartbeat)
 	return n.Apply(ctx, Command{Settle: &struct{}{}})
 }
 

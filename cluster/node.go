@@ -91,6 +91,7 @@ type Node struct {
 	persisted struct {
 		version uint64
 		cache   Cache
+		at      time.Time // when the cache was written
 		marked  bool
 	}
 }
@@ -132,7 +133,7 @@ func OpenNode(o Options) (*Node, error) {
 	n.persisted.marked = o.Identity.HasLog
 	n.persisted.cache, n.remembered = cache, cache.Addresses
 	n.disk = newDiskWatch(o.DataDir.Path(), o.Log, n.changed.notify, n.testDisk)
-	if err := n.openGroup(heartbeat); err != nil {
+	if err := n.openGroup(heartbeat, cache.Version); err != nil {
 		ln.Close()
 		return nil, err
 	}
@@ -150,7 +151,7 @@ func (e *PortInUseError) Error() string { return "listen on " + e.Address + ": t
 // Unwrap returns the system's error.
 func (e *PortInUseError) Unwrap() error { return e.Err }
 
-func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
+func (n *Node) openGroup(heartbeat HeartbeatSetting, version uint64) error {
 	dir := n.opts.DataDir.groupDir(DefaultGroup)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("open log: %w", err)
@@ -179,13 +180,13 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 	if id.HasLog && !n.existing {
 		return fail(fmt.Errorf("%s: %w: node %s had one and may have voted", dir, ErrLogLost, id.Name))
 	}
-	// Timeouts are bounded by the heartbeat timeout: a connection that has gone
-	// silent is given up and dialled anew, rather than left to TCP's back-off.
-	layer := n.port.layer(DefaultGroup)
-	inner := receiveOn(layer, raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream:                sendOn(layer),
+	stream := n.port.layer(DefaultGroup)
+	layer := &timedLayer{StreamLayer: sendOn(stream)}
+	layer.heartbeat.Store(int64(heartbeat.Promise()))
+	inner := receiveOn(stream, raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		Stream:                layer,
 		MaxPool:               poolSize,
-		Timeout:               max(2*heartbeat.Current, 500*time.Millisecond),
+		Timeout:               raftTimeout,
 		Logger:                newRaftLogger(n.opts.RaftLog),
 		ServerAddressProvider: nil,
 	}), n.log, checkSnapshot)
@@ -208,10 +209,11 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting) error {
 		return fail(fmt.Errorf("open log: %w", err))
 	}
 	n.group, err = newGroup(groupParts{
-		name: DefaultGroup, self: id.NodeID, log: n.log, now: boottime.Now, heartbeat: heartbeat,
+		name: DefaultGroup, self: id.NodeID, log: n.log, now: boottime.Now, heartbeat: heartbeat, version: version,
 		sink: n.opts.Sink(DefaultGroup), inner: advertised{inner, raft.ServerAddress(n.opts.Advertise)},
 		logs: logs, stable: votes, snapshots: snapshots, peers: n.client, changed: n.changed, raftLog: n.opts.RaftLog,
 		order: n.order(), diskFault: n.disk.broken,
+		retimed: func(h time.Duration) { layer.heartbeat.Store(int64(h)) },
 	})
 	if err != nil {
 		return fail(err)
@@ -518,6 +520,10 @@ func (n *Node) mark() error {
 	return nil
 }
 
+// cacheEvery is how often the version of the state alone is written down: it is
+// compared with the log at the next start, and need not be the latest.
+const cacheEvery = 10 * time.Second
+
 // persist writes down what this node must remember of the state before it may
 // say that it has applied it, and returns the version it may report.
 func (n *Node) persist() (uint64, error) {
@@ -527,23 +533,27 @@ func (n *Node) persist() (uint64, error) {
 	if !s.Founded() || s.Version == n.persisted.version {
 		return n.persisted.version, nil
 	}
+	if s.Version < n.persisted.cache.Version {
+		// After a start, until the log is applied again: what is on disk is newer.
+		return s.Version, nil
+	}
 	if err := n.mark(); err != nil {
 		return n.persisted.version, err
 	}
-	cache := Cache{Heartbeat: s.Heartbeat}
+	cache := Cache{Heartbeat: s.Heartbeat, Version: s.Version}
 	for _, node := range s.SortedNodes() {
 		if node.ID != n.opts.Identity.NodeID {
 			cache.Addresses = append(cache.Addresses, node.Address)
 		}
 	}
-	if cache.Heartbeat != n.persisted.cache.Heartbeat || !slices.Equal(cache.Addresses, n.persisted.cache.Addresses) {
+	if due := time.Since(n.persisted.at) >= cacheEvery; due || cache.Heartbeat != n.persisted.cache.Heartbeat || !slices.Equal(cache.Addresses, n.persisted.cache.Addresses) {
 		if err := n.opts.DataDir.WriteCache(cache); err != nil {
 			return n.persisted.version, err
 		}
-		n.persisted.cache = cache
+		n.persisted.cache, n.persisted.at = cache, time.Now()
 	}
 	// A leader that hears of this version counts on promises as long as it says.
-	n.group.setTiming(s.Heartbeat)
+	n.group.setTiming(s.Version, s.Heartbeat)
 	n.persisted.version = s.Version
 	return s.Version, nil
 }
@@ -556,7 +566,7 @@ func (n *Node) followState(ctx context.Context) {
 		changed := n.Changed()
 		s := n.State()
 		if s.Founded() {
-			n.group.setTiming(s.Heartbeat)
+			n.group.setTiming(s.Version, s.Heartbeat)
 			if _, err := n.persist(); err != nil {
 				n.log.Error("cannot write the data dir", "error", err)
 			}

@@ -20,6 +20,9 @@ package cluster
 //	pipelined requests are not stamped         TestPipelineIsRefused
 //	snapshot does not count as hearing         TestSnapshotCountsAsHearing
 //	changed heartbeat timeout                  TestChangeOfHeartbeat
+//	longer promise, heard before it was made   TestLongerPromiseCountsFromItsOwnEvidence, lease.TestLedgerLengths
+//	evidence taken before the log was applied  TestNewLeaderCountsByTheStateItLeadsWith
+//	older state puts a shorter promise back    TestTimingFollowsTheNewestState, TestStartKeepsThePromise
 //
 //	release that arrives after its rebind      lease.TestPromiseLateRelease
 //	answer to an earlier rebind                lease.TestLedgerBind
@@ -338,13 +341,94 @@ func TestChangeOfHeartbeat(t *testing.T) {
 		}
 	}
 	r := newRig(t, 1).awake()
-	r.fence.setTiming(3*rigPromise, rigLength)
+	r.fence.setTiming(1, 3*rigPromise, rigLength)
 	r.ask(entries(2, "b"))
-	r.fence.setTiming(rigPromise, rigLength) // settled: the running promise stays
+	r.fence.setTiming(2, rigPromise, rigLength) // settled: the running promise stays
 	r.pass(2 * rigPromise)
 	if granted(r.ask(vote(3, "c"))) {
 		t.Error("a running promise was shortened")
 	}
+}
+
+// A voter that has heard the request before it knew of the change has promised less.
+func TestLongerPromiseCountsFromItsOwnEvidence(t *testing.T) {
+	r := newRig(t, 1).awake().leads(2)
+	old := r.now()
+	r.pass(10 * time.Millisecond)
+	r.fence.setTiming(1, 10*rigPromise, 10*rigLength)
+	if _, until := r.fence.until(); until != old+rigLength {
+		t.Errorf("evidence of before the change: lease until %v after it, want %v", until-old, rigLength)
+	}
+	r.pass(10 * time.Millisecond)
+	sent := r.now()
+	r.net.before = func() { // the change is made while a request is under way
+		r.pass(10 * time.Millisecond)
+		r.fence.setTiming(2, 10*rigPromise, rigLength)
+		r.fence.setTiming(3, 10*rigPromise, 10*rigLength)
+		r.pass(10 * time.Millisecond)
+	}
+	if err := r.send(2); err != nil {
+		t.Fatal(err)
+	}
+	if _, until := r.fence.until(); until != sent+rigLength {
+		t.Errorf("a request of before the change: lease until %v after it, want %v", until-sent, rigLength)
+	}
+	r.net.before = nil
+	sent = r.now()
+	r.pass(1)
+	if err := r.send(2); err != nil {
+		t.Fatal(err)
+	}
+	if _, until := r.fence.until(); until != sent+1+10*rigLength {
+		t.Errorf("a request of after the change: lease until %v after it, want %v", until-sent, 10*rigLength)
+	}
+}
+
+// Voters may have a shorter promise, long since, than whoever has just been elected knows.
+func TestNewLeaderCountsByTheStateItLeadsWith(t *testing.T) {
+	r := newRig(t, 1).awake()
+	r.peers = []string{"a", "b", "c", "d", "e"}
+	r.fence.setTiming(1, 10*rigPromise, 10*rigLength)
+	r.pass(1)
+	sent := r.now()
+	for _, voter := range []string{"b", "c", "d"} { // before this node has applied the log
+		r.fence.acknowledged(2, voter, sent)
+	}
+	r.fence.setTiming(2, rigPromise, rigLength)
+	r.fence.lead(2)
+	if _, until := r.fence.until(); until != sent+rigLength {
+		t.Errorf("lease until %v after the request, want %v", until-sent, rigLength)
+	}
+}
+
+func TestTimingFollowsTheNewestState(t *testing.T) {
+	r := newRig(t, 1).awake()
+	r.fence.setTiming(5, 3*rigPromise, 2*rigLength)
+	r.fence.setTiming(4, rigPromise, rigLength)
+	r.fence.setTiming(0, rigPromise, rigLength)
+	if promise, length := r.fence.timing(); promise != 3*rigPromise || length != 2*rigLength {
+		t.Errorf("promise %v, length %v: an older state came late and counts", promise, length)
+	}
+	r.fence.setTiming(6, rigPromise, rigLength)
+	if promise, length := r.fence.timing(); promise != rigPromise || length != rigLength {
+		t.Errorf("promise %v, length %v: the newest state does not count", promise, length)
+	}
+}
+
+// A process that starts applies its log again, from states that are older than the one
+// that it told its leader of.
+func TestStartKeepsThePromise(t *testing.T) {
+	directed(t, 3, func(s *sim, _ *simHost, others []*simHost) {
+		h := others[0]
+		h.kill()
+		h.cache = Cache{Heartbeat: HeartbeatSetting{Current: 5 * s.hb, Previous: s.hb}, Version: 1 << 40}
+		h.boot()
+		s.within(time.Second, "the log is applied again", func() bool { return h.proc.group.machine.state.Load().Founded() })
+		s.advance(time.Second)
+		if promise, _ := h.proc.group.fence.timing(); promise != 5*s.hb {
+			t.Errorf("promises %v, had promised %v", promise, 5*s.hb)
+		}
+	})
 }
 
 func TestOldReleaseDoesNotFreeARestartedVoter(t *testing.T) {

@@ -25,6 +25,7 @@ func (s *sim) fault() {
 		{"frozen-transfer", 6, s.frozenTransfer},
 		{"member", 3, s.member},
 		{"disk", 5, s.disk},
+		{"heartbeat", 5, s.heartbeat},
 	}
 	sum := 0
 	for _, k := range kinds {
@@ -171,6 +172,9 @@ func (s *sim) wipe(h *simHost) {
 	h.kill()
 	s.wanted(h, false)
 	h.store, h.snaps = newMemStore(), &memSnapshots{}
+	h.mu.Lock()
+	h.cache = Cache{Heartbeat: HeartbeatSetting{Current: s.hb, Previous: s.hb}}
+	h.mu.Unlock()
 	h.id = fmt.Sprintf("%s.%d", h.name, h.lives)
 	s.wanted(h, true)
 	s.after(d, func() { s.note("start %s", h.id); h.boot() })
@@ -240,4 +244,16 @@ func (s *sim) disk(h *simHost) {
 	s.note("disk of %s hangs for %v", h.name, d)
 	h.hangDisk()
 	s.after(d, h.freeDisk)
+}
+
+// heartbeat changes the heartbeat timeout, up or down.
+func (s *sim) heartbeat(*simHost) {
+	d := s.hb
+	if s.rng.IntN(3) > 0 {
+		d = time.Duration([]float64{0.2, 0.5, 1.5, 3, 5}[s.rng.IntN(5)] * float64(s.hb))
+	}
+	s.note("heartbeat timeout %v", d)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wantHB = max(d, 20*time.Millisecond)
 }

@@ -30,8 +30,11 @@ type simHost struct {
 	offset time.Duration
 	ppm    int64
 	hb     time.Duration
-	raw    bool // the holder is whoever Raft calls leader
-	order  func(lost string) []string
+	// cache is what the host has on its disk of the replicated state: the heartbeat
+	// setting and the version it is from.
+	cache Cache
+	raw   bool // the holder is whoever Raft calls leader
+	order func(lost string) []string
 	// between is that of groupParts.
 	between func(*leaseTransport) raft.Transport
 
@@ -194,6 +197,8 @@ type simProc struct {
 	changed *broadcast
 	wake    chan struct{}
 	moves   chan simMove
+	// reported is the version of the state that the process has said to have.
+	reported atomic.Uint64
 
 	mu       sync.Mutex // guards the gate
 	open     bool
@@ -231,7 +236,7 @@ func (h *simHost) boot() *simProc {
 		p.bootRaw(ctx, store)
 	} else {
 		g, err := newGroup(groupParts{
-			name: DefaultGroup, self: h.id, log: log, now: h.now, heartbeat: HeartbeatSetting{Current: h.hb, Previous: h.hb},
+			name: DefaultGroup, self: h.id, log: log, now: h.now, heartbeat: h.cache.Heartbeat, version: h.cache.Version,
 			sink: p, inner: p.trans, logs: store, stable: store, snapshots: h.snaps,
 			peers: simPeers{p}, changed: p.changed, raftLog: log, order: h.order, between: h.between,
 		})
@@ -249,6 +254,7 @@ func (h *simHost) boot() *simProc {
 		}
 		var tasks sync.WaitGroup
 		tasks.Go(func() { p.own(ctx) })
+		tasks.Go(func() { p.followTiming(ctx) })
 		go func() {
 			err := g.run(ctx)
 			tasks.Wait()
@@ -416,6 +422,40 @@ func (p *simProc) shutGate() {
 		p.open = false
 		p.store(0)
 	}
+}
+
+// followTiming does with the replicated state what Node.persist does.
+func (p *simProc) followTiming(ctx context.Context) {
+	for ctx.Err() == nil && p.wait(true) {
+		changed := p.changed.wait()
+		if s := p.group.machine.state.Load(); s.Founded() {
+			if !p.writeCache(Cache{Heartbeat: s.Heartbeat, Version: s.Version}) {
+				return
+			}
+			p.group.setTiming(s.Version, s.Heartbeat)
+			p.reported.Store(s.Version)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// writeCache writes to the host's disk unless something newer is there; false if the
+// process is dead.
+func (p *simProc) writeCache(c Cache) bool {
+	p.host.mu.Lock()
+	defer p.host.mu.Unlock()
+	select {
+	case <-p.dead:
+		return false
+	default:
+	}
+	if c.Version >= p.host.cache.Version {
+		p.host.cache = c
+	}
+	return true
 }
 
 // own is the owner loop.

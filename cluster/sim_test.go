@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -183,6 +184,7 @@ type sim struct {
 	mu     sync.Mutex
 	want   map[string]string // node ID -> address, what the membership shall be
 	stable bool              // it is so, and committed
+	wantHB time.Duration     // what the heartbeat timeout shall be
 }
 
 type simEvent struct {
@@ -197,7 +199,7 @@ func newSim(t *testing.T, o simOptions) *sim {
 		hb = o.hb
 	}
 	s := &sim{
-		t: t, o: o, rng: rng, hb: hb, net: newSimNet(o.seed, max(2*hb, 500*time.Millisecond)),
+		t: t, o: o, rng: rng, hb: hb, wantHB: hb, net: newSimNet(o.seed, max(2*hb, 500*time.Millisecond)),
 		stats: simStats{kinds: map[string]int{}}, done: make(chan struct{}), want: map[string]string{},
 	}
 	start := time.Now()
@@ -207,7 +209,7 @@ func newSim(t *testing.T, o simOptions) *sim {
 			t: t, name: fmt.Sprintf("h%d", i+1), net: s.net, start: start, hb: hb, raw: o.raw,
 			offset: time.Hour + time.Duration(rng.Int64N(int64(1000*time.Hour))),
 			ppm:    []int64{-simPPM, simPPM, rng.Int64N(2*simPPM) - simPPM}[rng.IntN(3)],
-			store:  newMemStore(), snaps: &memSnapshots{},
+			store:  newMemStore(), snaps: &memSnapshots{}, cache: Cache{Heartbeat: HeartbeatSetting{Current: hb, Previous: hb}},
 		}
 		h.id = h.name
 		if o.busy {
@@ -231,6 +233,9 @@ func newSim(t *testing.T, o simOptions) *sim {
 		h.boot()
 	}
 	s.tasks.Go(s.keepMembers)
+	if !o.raw {
+		s.tasks.Go(s.keepTiming)
+	}
 	return s
 }
 
@@ -325,7 +330,7 @@ func (s *sim) quiet() {
 		s.wanted(h, true)
 	}
 	began := s.hosts[0].trueNow()
-	const bound = 20 * time.Second
+	bound := max(20*time.Second, 8*s.hb)
 	owners := func() (n int) {
 		for _, h := range s.hosts {
 			if h.answers() {
@@ -394,23 +399,27 @@ func (s *sim) keepMembers() {
 			return
 		}
 		s.net.mu.Lock()
-		var r *raft.Raft
+		var leader *simProc
 		for _, p := range s.net.procs {
 			if p.raft.State() == raft.Leader {
-				r = p.raft
+				leader = p
 			}
 		}
 		s.net.mu.Unlock()
-		if r == nil {
+		if leader == nil {
 			continue
 		}
+		r := leader.raft
 		s.mu.Lock()
 		want, stable := maps.Clone(s.want), s.stable
 		s.mu.Unlock()
 		if stable {
 			continue
 		}
-		if !changeMembers(r, want) || r.Barrier(time.Second).Error() != nil {
+		knows := func(id string) bool {
+			return leader.group == nil || s.knows(id, leader.group.machine.state.Load().Version)
+		}
+		if !changeMembers(r, want, knows) || r.Barrier(time.Second).Error() != nil {
 			continue
 		}
 		// A change that some node alone has in its log could meet another one. Two
@@ -440,8 +449,75 @@ func configured(r *raft.Raft, want map[string]string) bool {
 	return len(servers) == len(want)
 }
 
-// changeMembers makes the first change that is needed and tells whether none is.
-func changeMembers(r *raft.Raft, want map[string]string) bool {
+// knows tells whether a node has said that it has the state of a version.
+func (s *sim) knows(id string, version uint64) bool {
+	s.net.mu.Lock()
+	defer s.net.mu.Unlock()
+	for _, p := range s.net.procs {
+		if p.id == id {
+			return p.reported.Load() >= version
+		}
+	}
+	return false
+}
+
+// keepTiming founds the cluster, makes the changes of the heartbeat timeout that are
+// wanted, and settles them, as Node.settle does.
+func (s *sim) keepTiming() {
+	var settle settling
+	for {
+		select {
+		case <-time.After(s.hb / 2):
+		case <-s.done:
+			return
+		}
+		s.net.mu.Lock()
+		var leader *simProc
+		for _, p := range s.net.procs {
+			if p.group.Standing().Leading {
+				leader = p
+			}
+		}
+		s.net.mu.Unlock()
+		if leader == nil || !leader.awake() {
+			continue
+		}
+		apply := func(c Command) {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			_ = leader.group.apply(ctx, c) // it is tried again
+		}
+		st := leader.group.machine.state.Load()
+		s.mu.Lock()
+		want := s.wantHB
+		s.mu.Unlock()
+		switch {
+		case !st.Founded():
+			apply(Command{Found: &Founding{ClusterID: "sim", Node: NodeRecord{ID: "h1", Name: "h1"}, Heartbeat: s.hb}})
+			continue
+		case st.Heartbeat.Current == st.Heartbeat.Previous:
+			if want != st.Heartbeat.Current {
+				apply(Command{Heartbeat: &want})
+			}
+			continue
+		}
+		if settle.heartbeat != st.Heartbeat {
+			settle = settling{st.Heartbeat, st.Version}
+		}
+		ids := leader.group.voters()
+		s.mu.Lock()
+		ids = append(ids, slices.Collect(maps.Keys(s.want))...)
+		s.mu.Unlock()
+		if !slices.ContainsFunc(ids, func(id string) bool { return !s.knows(id, settle.version) }) {
+			leader.group.setTiming(st.Version, st.Heartbeat)
+			apply(Command{Settle: &struct{}{}})
+		}
+	}
+}
+
+// changeMembers makes the first change that is needed and tells whether none is. Only
+// who knows the newest state may vote.
+func changeMembers(r *raft.Raft, want map[string]string, knows func(id string) bool) bool {
 	servers := map[string]raft.Server{}
 	for _, server := range r.GetConfiguration().Configuration().Servers {
 		servers[string(server.ID)] = server
@@ -459,7 +535,9 @@ func changeMembers(r *raft.Raft, want map[string]string) bool {
 			r.AddNonvoter(raft.ServerID(id), raft.ServerAddress(want[id]), 0, time.Second).Error()
 			return false
 		case server.Suffrage != raft.Voter:
-			r.AddVoter(raft.ServerID(id), raft.ServerAddress(want[id]), 0, time.Second).Error()
+			if knows(id) {
+				r.AddVoter(raft.ServerID(id), raft.ServerAddress(want[id]), 0, time.Second).Error()
+			}
 			return false
 		}
 	}

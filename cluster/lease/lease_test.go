@@ -44,7 +44,7 @@ func TestUntil(t *testing.T) {
 	} {
 		var l Ledger
 		for v, at := range c.acks {
-			l.Acknowledge(3, v, at)
+			l.Acknowledge(3, v, at, length)
 		}
 		if got := l.Until(3, now, c.self, c.voters, length); got != c.want {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
@@ -56,17 +56,17 @@ func TestLedgerTerms(t *testing.T) {
 	voters := []string{"a", "b", "c"}
 	until := func(l *Ledger, term uint64) time.Duration { return l.Until(term, 100*ms, "a", voters, 90*ms) }
 	var l Ledger
-	l.Acknowledge(3, "b", 50*ms)
-	if l.Acknowledge(2, "c", 60*ms) {
+	l.Acknowledge(3, "b", 50*ms, 90*ms)
+	if l.Acknowledge(2, "c", 60*ms, 90*ms) {
 		t.Error("evidence of an older term counts")
 	}
-	if l.Acknowledge(3, "b", 40*ms) {
+	if l.Acknowledge(3, "b", 40*ms, 90*ms) {
 		t.Error("older evidence counts")
 	}
 	if got := until(&l, 4); got != 0 {
 		t.Errorf("evidence of term 3 in term 4: %v", got)
 	}
-	l.Acknowledge(4, "c", 70*ms)
+	l.Acknowledge(4, "c", 70*ms, 90*ms)
 	if got := until(&l, 4); got != 160*ms {
 		t.Errorf("a new term starts empty: %v, want 160 ms", got)
 	}
@@ -74,7 +74,7 @@ func TestLedgerTerms(t *testing.T) {
 		t.Errorf("the old term has a lease: %v", got)
 	}
 	l.Revoke(4)
-	if l.Acknowledge(4, "b", 90*ms) || until(&l, 4) != 0 {
+	if l.Acknowledge(4, "b", 90*ms, 90*ms) || until(&l, 4) != 0 {
 		t.Error("evidence revived a revoked term")
 	}
 	l.Revoke(2)
@@ -88,42 +88,74 @@ func TestLedgerTerms(t *testing.T) {
 	}
 }
 
+// A changed promise counts only with what was heard under it.
+func TestLedgerLengths(t *testing.T) {
+	voters := []string{"a", "b", "c"}
+	var l Ledger
+	until := func(now, length time.Duration) time.Duration { return l.Until(3, now, "a", voters, length) }
+	l.Acknowledge(3, "b", 100*ms, 90*ms)
+	if got := until(150*ms, 9000*ms); got != 190*ms {
+		t.Errorf("evidence of a promise of before it grew: lease until %v, want 190 ms", got)
+	}
+	l.Acknowledge(3, "b", 160*ms, 9000*ms)
+	if got := until(170*ms, 9000*ms); got != 9160*ms {
+		t.Errorf("evidence of a promise that has grown: lease until %v, want 9160 ms", got)
+	}
+	if got := until(170*ms, 90*ms); got != 260*ms {
+		t.Errorf("this node itself counts by the shorter one from now on: lease until %v, want 260 ms", got)
+	}
+	l.Acknowledge(3, "b", 180*ms, 90*ms)
+	l.Acknowledge(3, "c", 180*ms, 90*ms)
+	five := []string{"b", "d", "e"}
+	l.Acknowledge(3, "d", 180*ms, 9000*ms)
+	if got := l.Until(3, 190*ms, "x", five, 90*ms); got != 9160*ms {
+		t.Errorf("a promise that runs does not end sooner because the next ones are shorter: lease until %v, want 9160 ms", got)
+	}
+	l.Shorten(90 * ms)
+	if got := l.Until(3, 190*ms, "x", five, 90*ms); got != 270*ms {
+		t.Errorf("shortened: lease until %v, want 270 ms", got)
+	}
+	if at, ok := l.Newest(3, "b"); !ok || at != 180*ms {
+		t.Errorf("newest evidence %v, want 180 ms", at)
+	}
+}
+
 func TestLedgerBind(t *testing.T) {
 	voters := []string{"a", "b", "c"}
 	var l Ledger
-	l.Acknowledge(3, "b", 50*ms)
+	l.Acknowledge(3, "b", 50*ms, 90*ms)
 	until := func() time.Duration { return l.Until(3, 200*ms, "a", voters, 90*ms) }
 	first := l.Release(3, []string{"b", "c"})
 	if until() != 0 || !l.Released(3) {
 		t.Error("released, and a lease")
 	}
-	if l.Acknowledge(3, "b", 60*ms) || until() != 0 {
+	if l.Acknowledge(3, "b", 60*ms, 90*ms) || until() != 0 {
 		t.Error("the acknowledgement of a voter that is free counts")
 	}
 	second := l.Release(3, []string{"b", "c"})
 	if second <= first {
 		t.Errorf("releases %d and %d do not grow", first, second)
 	}
-	if l.Bind(3, first, "b", 70*ms) || until() != 0 {
+	if l.Bind(3, first, "b", 70*ms, 90*ms) || until() != 0 {
 		t.Error("a voter that took the first release back counts after the second")
 	}
-	if l.Bind(2, second, "b", 70*ms) || l.Bind(4, second, "b", 70*ms) || l.Bind(3, second, "x", 70*ms) {
+	if l.Bind(2, second, "b", 70*ms, 90*ms) || l.Bind(4, second, "b", 70*ms, 90*ms) || l.Bind(3, second, "x", 70*ms, 90*ms) {
 		t.Error("bound in another term, or who was never told")
 	}
 	if seq, who := l.Unbound(3); seq != second || !slices.Equal(who, []string{"b", "c"}) {
 		t.Errorf("unbound: %v of release %d", who, seq)
 	}
-	if !l.Bind(3, second, "b", 80*ms) || until() != 170*ms {
+	if !l.Bind(3, second, "b", 80*ms, 90*ms) || until() != 170*ms {
 		t.Errorf("bound again: lease until %v, want 170 ms", until())
 	}
-	if l.Acknowledge(3, "c", 190*ms) || until() != 170*ms {
+	if l.Acknowledge(3, "c", 190*ms, 90*ms) || until() != 170*ms {
 		t.Error("the other one is still free and counts")
 	}
-	if !l.Acknowledge(3, "b", 100*ms) || until() != 190*ms {
+	if !l.Acknowledge(3, "b", 100*ms, 90*ms) || until() != 190*ms {
 		t.Error("who is bound again does not count")
 	}
 	l.Revoke(3)
-	if l.Bind(3, second, "c", 190*ms) || until() != 0 {
+	if l.Bind(3, second, "c", 190*ms, 90*ms) || until() != 0 {
 		t.Error("binding revived a revoked term")
 	}
 	if _, who := l.Unbound(3); who != nil {

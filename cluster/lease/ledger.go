@@ -25,9 +25,8 @@ func Length(promise time.Duration) time.Duration {
 type Ledger struct {
 	// term is the leader's term that the evidence belongs to.
 	term uint64
-	// newest is, per voter, the latest instant at which an acknowledged request
-	// was sent.
-	newest map[string]time.Duration
+	// newest is each voter's evidence.
+	newest map[string]evidence
 	// unbound are the voters that were told "released" in this term and have not
 	// promised again since.
 	unbound map[string]bool
@@ -39,32 +38,58 @@ type Ledger struct {
 	releases uint64
 }
 
-// Acknowledge records that voter, in term, agreed to a request sent at sent. It
-// tells whether the evidence counts. Evidence of a newer term starts an empty
-// record; evidence of an older or revoked one is late and is dropped.
-func (l *Ledger) Acknowledge(term uint64, voter string, sent time.Duration) bool {
+// evidence is what one voter has agreed to.
+type evidence struct {
+	// sent is the latest instant at which a request that it acknowledged was sent.
+	sent time.Duration
+	// lasts is how far beyond the instant of sending its promise supports a lease:
+	// the longest of all that it acknowledged, counted from sent.
+	lasts time.Duration
+}
+
+// Acknowledge records that voter, in term, agreed to a request sent at sent, and
+// that its promise then supports a lease of this length. It tells whether the
+// evidence counts. Evidence of a newer term starts an empty record; evidence of an
+// older or revoked one is late and is dropped.
+//
+// The length belongs to the evidence: a voter that learns of a longer promise gives
+// it with what it hears from then on, and one that learns of a shorter promise
+// still keeps the one that runs.
+func (l *Ledger) Acknowledge(term uint64, voter string, sent, length time.Duration) bool {
 	if term <= l.revoked || term < l.term {
 		return false
 	}
 	if term > l.term {
 		l.term = term
-		l.newest = make(map[string]time.Duration)
+		l.newest = make(map[string]evidence)
 		l.unbound = nil
 		l.released = false
 	}
 	if l.unbound[voter] {
 		return false
 	}
-	if old, ok := l.newest[voter]; ok && sent <= old {
+	old, ok := l.newest[voter]
+	if ok && sent <= old.sent {
 		return false
 	}
-	l.newest[voter] = sent
+	if ok {
+		length = max(length, old.sent+old.lasts-sent)
+	}
+	l.newest[voter] = evidence{sent, length}
 	return true
 }
 
-// Until returns the end of the lease in term: the newest instant that a majority
-// of voters has acknowledged, plus length. self counts as acknowledging now if it
-// is a voter. Zero means no lease.
+// Shorten lets no evidence so far support a lease of more than length: it was taken
+// for that of longer promises than the voters gave.
+func (l *Ledger) Shorten(length time.Duration) {
+	for voter, e := range l.newest {
+		l.newest[voter] = evidence{e.sent, min(e.lasts, length)}
+	}
+}
+
+// Until returns the end of the lease in term: the latest instant up to which a
+// majority of voters supports it. self counts, if it is a voter, as acknowledging
+// now, for length. Zero means no lease.
 func (l *Ledger) Until(term uint64, now time.Duration, self string, voters []string, length time.Duration) time.Duration {
 	if term <= l.revoked || len(voters) == 0 {
 		return 0
@@ -75,20 +100,20 @@ func (l *Ledger) Until(term uint64, now time.Duration, self string, voters []str
 	if term != l.term && len(voters) > 1 {
 		return 0
 	}
-	evidence := make([]time.Duration, 0, 8)
+	ends := make([]time.Duration, 0, 8)
 	for _, v := range voters {
 		if v == self {
-			evidence = append(evidence, now)
-		} else if at, ok := l.newest[v]; ok && term == l.term {
-			evidence = append(evidence, min(at, now))
+			ends = append(ends, now+length)
+		} else if e, ok := l.newest[v]; ok && term == l.term {
+			ends = append(ends, min(e.sent, now)+e.lasts)
 		}
 	}
 	majority := len(voters)/2 + 1
-	if len(evidence) < majority {
+	if len(ends) < majority {
 		return 0
 	}
-	slices.Sort(evidence)
-	return evidence[len(evidence)-majority] + length
+	slices.Sort(ends)
+	return ends[len(ends)-majority]
 }
 
 // Revoke ends the lease of term and of all older terms for good: late replies
@@ -109,7 +134,7 @@ func (l *Ledger) Release(term uint64, voters []string) (seq uint64) {
 	}
 	if term > l.term {
 		l.term = term
-		l.newest = make(map[string]time.Duration)
+		l.newest = make(map[string]evidence)
 	}
 	l.released = true
 	l.releases++
@@ -123,15 +148,15 @@ func (l *Ledger) Release(term uint64, voters []string) (seq uint64) {
 
 // Bind records that voter took back the release of term that has this number, at
 // a request sent at sent: it has promised again, which is evidence like any
-// other. It tells whether that counts; what a voter says of an earlier release
+// other, for a lease of this length. It tells whether that counts; what a voter says of an earlier release
 // does not.
-func (l *Ledger) Bind(term, seq uint64, voter string, sent time.Duration) bool {
+func (l *Ledger) Bind(term, seq uint64, voter string, sent, length time.Duration) bool {
 	if term != l.term || term <= l.revoked || seq != l.releases || !l.unbound[voter] {
 		return false
 	}
 	delete(l.unbound, voter)
 	l.released = false
-	l.newest[voter] = sent
+	l.newest[voter] = evidence{sent, length}
 	return true
 }
 
@@ -152,6 +177,6 @@ func (l *Ledger) Newest(term uint64, voter string) (time.Duration, bool) {
 	if term != l.term {
 		return 0, false
 	}
-	at, ok := l.newest[voter]
-	return at, ok
+	e, ok := l.newest[voter]
+	return e.sent, ok
 }
