@@ -49,6 +49,10 @@ type Options struct {
 	Order func(lost string) []string
 	// Sink returns where the leases of a group go.
 	Sink func(group string) LeaseSink
+	// Bind prepares the socket of a connection to a member before it is connected, as
+	// net.Dialer.ControlContext, so that it leaves from an address that stays this
+	// node's; nil for what the kernel chooses.
+	Bind func(ctx context.Context, network, address string, c syscall.RawConn) error
 	// Handler answers requests of the node API that are not this package's; nil for none.
 	Handler http.Handler
 	Log     *slog.Logger
@@ -129,6 +133,7 @@ func OpenNode(o Options) (*Node, error) {
 	}
 	creds := pki.NewCredentials(authority, o.Identity.NodeID, nil)
 	n.port = newPort(ln, creds, o.Log, n.authorize, n.expect, n.isMemberAt)
+	n.port.bind = o.Bind
 	n.client = newPeerClient(n.port.dial)
 	n.persisted.marked = o.Identity.HasLog
 	n.persisted.cache, n.remembered = cache, cache.Addresses

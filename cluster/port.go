@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/raftvip/raftvip/internal/pki"
@@ -26,6 +27,8 @@ type port struct {
 	authorize func(proto, nodeID string) error
 	// expect returns the node that should answer at an address, or "".
 	expect func(address string) string
+	// bind prepares the socket of each connection to a member; nil for nothing.
+	bind func(ctx context.Context, network, address string, c syscall.RawConn) error
 	// isMember tells whether a member is reached at an address.
 	isMember func(netip.Addr) bool
 
@@ -277,7 +280,7 @@ func (p *port) dial(ctx context.Context, proto, address string) (net.Conn, error
 
 // dialNode opens a connection to a node, or to any if it is named "".
 func (p *port) dialNode(ctx context.Context, proto, address, expect string) (net.Conn, error) {
-	dialer := tls.Dialer{Config: p.creds.Client(proto, expect)}
+	dialer := tls.Dialer{Config: p.creds.Client(proto, expect), NetDialer: &net.Dialer{ControlContext: p.bind}}
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"syscall"
 	"time"
 )
 
@@ -40,6 +41,9 @@ func (*PacketAnnouncer) Close() error { return nil }
 func ProbeConflict(context.Context, string, netip.Addr) (net.HardwareAddr, bool, error) {
 	return nil, false, errNotLinux
 }
+
+// Control fails: only Linux is supported.
+func (Source) Control(context.Context, string, string, syscall.RawConn) error { return errNotLinux }
 
 // An Observation is what one node saw of an address on the network.
 type Observation struct {

@@ -192,3 +192,25 @@ func TestNeedStart(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// TestAdvertiseIsNeverVirtual: the address at which others reach a node stays with it.
+func TestAdvertiseIsNeverVirtual(t *testing.T) {
+	vips := []netip.Addr{netip.MustParseAddr("10.0.0.50")}
+	for _, tt := range []struct {
+		name string
+		id   cluster.Identity
+		raft config.Raft
+		want string // empty for an error
+	}{
+		{"advertise", cluster.Identity{}, config.Raft{Advertise: "10.0.0.50"}, ""},
+		{"listen", cluster.Identity{}, config.Raft{Listen: "10.0.0.50:7355"}, ""},
+		{"advertise given to join", cluster.Identity{Advertise: "10.0.0.50:7355"}, config.Raft{}, ""},
+		{"advertise names another than listen", cluster.Identity{}, config.Raft{Listen: "10.0.0.50:7355", Advertise: "10.0.0.11"}, "10.0.0.11:7355"},
+		{"a name is not looked up", cluster.Identity{}, config.Raft{Advertise: "n1.example"}, "n1.example:7355"},
+	} {
+		got, err := AdvertiseAddress(tt.id, &config.Config{Raft: tt.raft}, nil, vips)
+		if tt.want == "" && err == nil || tt.want != "" && (err != nil || got != tt.want) {
+			t.Errorf("%s: %q, %v; want %q", tt.name, got, err, tt.want)
+		}
+	}
+}

@@ -130,6 +130,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 		Content: func() []cluster.Instance { return instancesOf(d.configuration()) },
 		Order:   d.order,
 		Sink:    func(string) cluster.LeaseSink { return sink },
+		Bind:    d.source(advertise).Control,
 		Handler: nodeMux, Log: logger.With("node", id.Name), RaftLog: logger.With("node", id.Name),
 	})
 	if err != nil {

@@ -336,6 +336,7 @@ func (d *Daemon) openPlain() {
 			})
 		},
 		newSpeaker: func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (router, error) {
+			s.net.IsVirtual = d.isVirtual
 			return s.router(addrs, priority, sink, d.log.With("instance", name))
 		},
 	}

@@ -155,14 +155,18 @@ func AdvertiseAddress(id cluster.Identity, c *config.Config, peers []string, vip
 	if err != nil {
 		return "", fmt.Errorf("listen %s: %w", listen, err)
 	}
-	if c.Raft.Advertise != "" {
-		return withPort(c.Raft.Advertise, port), nil
-	}
+	named := ""
 	if ip, err := netip.ParseAddr(host); host != "" && (err != nil || !ip.IsUnspecified()) {
-		return listen, nil
+		named = listen
 	}
-	if id.Advertise != "" {
-		return withPort(id.Advertise, port), nil
+	if named == "" && id.Advertise != "" {
+		named = withPort(id.Advertise, port)
+	}
+	if c.Raft.Advertise != "" {
+		named = withPort(c.Raft.Advertise, port)
+	}
+	if named != "" {
+		return named, notVirtual(named, vips)
 	}
 	own, err := hostAddresses()
 	if err != nil {
@@ -172,12 +176,12 @@ func AdvertiseAddress(id cluster.Identity, c *config.Config, peers []string, vip
 		h, _, err := net.SplitHostPort(address)
 		return err == nil && slices.ContainsFunc(own, func(p netip.Prefix) bool { return p.Addr().String() == h })
 	}
-	if id.Chosen != "" && mine(id.Chosen) {
+	if id.Chosen != "" && mine(id.Chosen) && notVirtual(id.Chosen, vips) == nil {
 		return id.Chosen, nil
 	}
 	// A peer list that names one of this host's addresses says which to use.
 	for _, peer := range c.Raft.Peers {
-		if mine(peer) {
+		if mine(peer) && notVirtual(peer, vips) == nil {
 			return peer, nil
 		}
 	}
@@ -191,6 +195,17 @@ func AdvertiseAddress(id cluster.Identity, c *config.Config, peers []string, vip
 		return "", err
 	}
 	return net.JoinHostPort(best.String(), port), nil
+}
+
+// notVirtual refuses a virtual address as that at which others reach this node: it
+// would be another node's tomorrow.
+func notVirtual(address string, vips []netip.Addr) error {
+	a, err := netip.ParseAddrPort(address)
+	if err != nil || !isVIP(a.Addr().Unmap(), vips) {
+		return nil
+	}
+	return api.WithHint(fmt.Errorf("the other nodes cannot reach this one at %s: it is a virtual address", a.Addr()),
+		"give an address that stays with this node, with advertise in the raft block or --advertise HOST")
 }
 
 // sourceTowards returns the address that this host would use to reach another:

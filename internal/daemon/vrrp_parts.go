@@ -22,6 +22,7 @@ func (d *Daemon) openHybrid(keeper *shares) {
 			return s
 		},
 		newSpeaker: func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (speaker, error) {
+			s.net.IsVirtual = d.isVirtual
 			return s.router(addrs, priority, sink, log.With("instance", name))
 		},
 		wake: d.owner.sink.notify, now: boottime.Now, began: boottime.Now(), parts: make(map[string]*part),

@@ -307,6 +307,8 @@ func (p *prober) send(s *socket, round int, what Sent, to net.Addr, index int) {
 		cm := &ipv4.ControlMessage{IfIndex: index}
 		if index == 0 {
 			cm.Src = s.local.AsSlice()
+		} else if own := p.ownOf(index); own.IsValid() {
+			cm.Src = own.AsSlice() // the kernel might take a virtual address
 		}
 		_, err = s.v4.WriteTo(b, cm, to)
 	}
@@ -322,6 +324,18 @@ func (p *prober) send(s *socket, round int, what Sent, to net.Addr, index int) {
 		return
 	}
 	p.result.Sent[i].Rounds |= 1 << round
+}
+
+// ownOf is the first own IPv4 address of an interface.
+func (p *prober) ownOf(index int) netip.Addr {
+	for _, i := range p.plan.Interfaces {
+		for _, a := range i.Addresses {
+			if i.Index == index && a.Addr().Is4() {
+				return a.Addr()
+			}
+		}
+	}
+	return netip.Addr{}
 }
 
 // localInterface is the one that has the node's address; without one the usual MTU.

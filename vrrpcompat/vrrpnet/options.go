@@ -32,6 +32,9 @@ type Options struct {
 	Source netip.Addr
 	// Virtual are the virtual addresses, which are never chosen as Source.
 	Virtual []netip.Addr
+	// IsVirtual reports whether an address is a virtual one of another router here,
+	// which is not a source either; nil for none.
+	IsVirtual func(netip.Addr) bool `json:"-"`
 	// Peers, if there are any, are sent to instead of the group.
 	Peers []netip.Addr
 	// TTL is the TTL or hop limit towards peers, 1 to 255; 0 means 255.

@@ -29,7 +29,14 @@ type address struct {
 // in the kernel's order. Interface is the index of Options.Interface, or 0 if any
 // will do.
 func (o Options) source(all []address, index int) (address, error) {
+	others := o.IsVirtual
+	if others == nil {
+		others = func(netip.Addr) bool { return false }
+	}
 	if o.Source.IsValid() {
+		if others(o.Source) {
+			return address{}, fmt.Errorf("%w: %v is a virtual address", ErrNoSource, o.Source)
+		}
 		for _, a := range all {
 			// A link-local address means something on its own link only.
 			if a.addr == o.Source && !a.unusable && (index == 0 || a.index == index || !a.addr.IsLinkLocalUnicast()) {
@@ -44,7 +51,7 @@ func (o Options) source(all []address, index int) (address, error) {
 	}
 	best, rank := address{}, 0
 	for _, a := range all {
-		if a.index != index || a.addr.Is6() != o.IPv6 || a.unusable || virtual[a.addr] || a.addr.IsLoopback() {
+		if a.index != index || a.addr.Is6() != o.IPv6 || a.unusable || virtual[a.addr] || others(a.addr) || a.addr.IsLoopback() {
 			continue
 		}
 		if r := o.rank(a); r > rank {
