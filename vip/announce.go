@@ -9,6 +9,9 @@ import (
 // queue full.
 const busyPause = time.Millisecond
 
+// busyMax is how long a queue is believed to be full.
+const busyMax = time.Second
+
 // schedule returns the announcement schedule of e. It is called with mu held.
 func (k *Keeper) schedule(e *entry) Schedule {
 	for _, s := range []Schedule{e.want.Schedule, k.wanted.Schedule} {
@@ -79,7 +82,7 @@ func (k *Keeper) sendDue(freshOnly bool, seq uint64) (stale bool) {
 			return false
 		}
 		err := k.cfg.Announcer.Announce(link, e.ip())
-		if errors.Is(err, ErrBusy) {
+		if errors.Is(err, ErrBusy) && !k.busyTooLong(e, now) {
 			q.pause(laneOf(e.at.link, e.ip()), e, gap, now+busyPause)
 			continue
 		}
@@ -89,9 +92,45 @@ func (k *Keeper) sendDue(freshOnly bool, seq uint64) (stale bool) {
 	}
 }
 
+// Failed announcements are tried again by a new burst after announceRetry, twice that
+// and so on, up to announceRetryMax. That announceTold of them have failed in a row, or
+// do not any more, is told as a change.
+const (
+	announceRetry    = 100 * time.Millisecond
+	announceRetryMax = 5 * time.Second
+	announceTold     = 3
+)
+
+// announceAgain notes a failed announcement and when the next burst is due. The
+// frames of one burst count as one. It is called with mu held.
+func (k *Keeper) announceAgain(e *entry, now time.Duration) {
+	if e.announceFailures > 0 && now-e.announceFailedAt < announceRetry/2 {
+		return
+	}
+	e.announceFailures++
+	e.announceFailedAt = now
+	at := now + min(announceRetry<<min(e.announceFailures-1, 10), announceRetryMax)
+	if e.secondAt == 0 || at < e.secondAt {
+		e.secondAt = at
+	}
+	k.loop.announceAt = min(k.loop.announceAt, e.secondAt)
+	if e.announceFailures == announceTold {
+		k.notify()
+	}
+}
+
+// busyTooLong reports whether the queue has had no room for e for so long that it is
+// no queue that is full: what drops the frames of a packet socket (tc, nftables) looks
+// the same.
+func (k *Keeper) busyTooLong(e *entry, now time.Duration) bool {
+	if e.busySince == 0 {
+		e.busySince = now
+	}
+	return now-e.busySince >= busyMax
+}
+
 // announced notes the outcome of one announcement. A frame that cannot be sent is
-// not repeated by itself: the burst, the second burst and the refresh are the
-// repetition. It is called with mu held.
+// not repeated by itself; another burst is. It is called with mu held.
 func (k *Keeper) announced(e *entry, err error, now time.Duration) {
 	if err != nil {
 		k.counters.AnnounceErrors++
@@ -99,9 +138,13 @@ func (k *Keeper) announced(e *entry, err error, now time.Duration) {
 			k.log.Warn("address not announced", "vip", e.ip(), "link", e.want.Link, "reason", err)
 		}
 		e.announceErr = err
+		k.announceAgain(e, now)
 		return
 	}
-	e.announceErr = nil
+	if e.announceFailures >= announceTold {
+		k.notify()
+	}
+	e.announceErr, e.announceFailures, e.busySince = nil, 0, 0
 	e.announced++
 	e.lastAnnounced = now
 	if e.ip().Is4() {

@@ -173,11 +173,12 @@ func (k *Keeper) addAll(jobs []*job, start time.Duration, seq uint64) (stale boo
 				k.addFailed(j, err, now)
 				continue
 			}
-			k.placed(j, now)
+			if k.placed(j, now) {
+				count++
+			}
 			worked++
 		}
 		k.mu.Unlock()
-		count += worked
 		if worked > 0 && k.sendDue(true, seq) {
 			return true
 		}
@@ -186,18 +187,19 @@ func (k *Keeper) addAll(jobs []*job, start time.Duration, seq uint64) (stale boo
 	return false
 }
 
-// placed notes that the address of the job is on the kernel. It is called with mu
-// held.
-func (k *Keeper) placed(j *job, now time.Duration) {
+// placed notes that the address of the job is on the kernel, and reports whether
+// that is worth a line in the log. It is called with mu held.
+func (k *Keeper) placed(j *job, now time.Duration) (told bool) {
 	e := j.e
+	burst, once := true, false
 	reform := e.placed && e.at.link == j.target.link
 	k.mirror.add(j.target.link, k.seen(j.form))
 	e.placed, e.at, e.spec, e.form = true, j.target, e.want, j.form
 	e.succeeded()
 	if reform {
 		k.log.Info("address put in another form, as the link's own addresses have changed", "vip", j.form.Prefix, "link", e.want.Link)
-		e.setState(StatePresent, "", now)
-		return // it was there all the time, and the neighbours know
+		e.setState(StatePresent, e.tug.why(), now)
+		return true // it was there all the time, and the neighbours know
 	}
 	k.counters.Added++
 	if e.lost {
@@ -205,15 +207,24 @@ func (k *Keeper) placed(j *job, now time.Duration) {
 		e.readded++
 		e.readdedAt = now
 		k.counters.Readded++
-		k.log.Warn("address put back", "vip", e.ip(), "link", e.want.Link, "reason", e.lostWhy)
+		burst, once = e.tug.announce(now)
+		if burst {
+			k.log.Warn("address put back", "vip", e.ip(), "link", e.want.Link, "reason", e.lostWhy)
+		}
 	} else {
 		k.log.Debug("address added", "vip", j.form.Prefix, "link", e.want.Link)
 	}
 	if k.cfg.Lifetime > 0 && k.loop.lifeAt == 0 {
 		k.loop.lifeAt = now + k.cfg.Lifetime/3
 	}
-	e.setState(StatePresent, "", now)
-	k.burst(e, now, true)
+	e.setState(StatePresent, e.tug.why(), now)
+	switch {
+	case burst:
+		k.burst(e, now, true)
+	case once:
+		k.announceTimes(e, 1)
+	}
+	return burst
 }
 
 // seen is an address of ours as the kernel lists it.

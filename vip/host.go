@@ -82,6 +82,9 @@ type Link struct {
 	// advertisement says otherwise is dropped from its neighbours' default routers (RFC
 	// 4861 7.2.5).
 	Forwards6 bool
+	// NoIPv6: the link takes no IPv6 addresses, as IPv6 is disabled on it or its MTU is
+	// too small.
+	NoIPv6 bool
 	// Addresses are all addresses of the link, ours and others'. A Link in an Event
 	// has none.
 	Addresses []KernelAddress

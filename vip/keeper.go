@@ -131,8 +131,10 @@ type entry struct {
 	unlistedAt time.Duration
 	// foreign is someone else's copy on the wanted link, invalid if there is none; silent
 	// says that the guard has an entry for it and works there.
+	// mute is why the kernel does not use it.
 	foreign netip.Prefix
 	silent  bool
+	mute    string
 
 	state State
 	why   string
@@ -150,8 +152,13 @@ type entry struct {
 	announced     uint64
 	lastAnnounced time.Duration
 	announceErr   error
-	readded       uint64
-	readdedAt     time.Duration
+	// announceFailures counts failed announcements in a row, the last at announceFailedAt.
+	announceFailures int
+	announceFailedAt time.Duration
+	busySince        time.Duration // 0: the last frame did not find the queue full
+	readded          uint64
+	readdedAt        time.Duration
+	tug              tug
 }
 
 func (e *entry) ip() netip.Addr { return e.want.Prefix.Addr() }

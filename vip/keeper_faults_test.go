@@ -505,3 +505,95 @@ func TestLeftoversWithoutDataDir(t *testing.T) {
 		t.Errorf("left: %v", got)
 	}
 }
+
+// Someone deletes the address every 10 ms for a while: it comes back all the time,
+// but neither the log nor the network is filled.
+func TestTugOfWarIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &errorLog{}
+		b := newBench(t, func(_ *bench, c *vip.KeeperConfig) { c.Logger = slog.New(log) })
+		b.gate.Open(1)
+		b.gate.Renew(1, b.now()+time.Hour)
+		w := b.wanted(true, 1, "10.0.0.5/24")
+		w.Schedule = vip.Schedule{Repeat: 5}
+		b.k.Set(w)
+		synctest.Wait()
+		b.trace.Take()
+		*log = errorLog{}
+		const lasts = 3 * time.Minute
+		there := 0
+		for range lasts / (10 * time.Millisecond) {
+			time.Sleep(10 * time.Millisecond)
+			if slices.Contains(b.host.Has("eth0"), "10.0.0.5/32") {
+				there++
+				b.host.Unconfigure("eth0", "10.0.0.5/32")
+			}
+		}
+		synctest.Wait()
+		s := b.k.Status().Addresses[0]
+		if !s.Contested || !strings.Contains(s.Why, "removes it again and again: ") {
+			t.Errorf("status %+v", s)
+		}
+		if adds := b.trace.Count("add"); adds < int(lasts/time.Second) || adds > int(lasts/(200*time.Millisecond))+20 {
+			t.Errorf("%d re-adds in %v", adds, lasts)
+		}
+		if n := b.trace.Count("announce"); n < int(lasts/(2*time.Second)) || n > int(lasts/time.Second)+5*5 {
+			t.Errorf("%d announcements in %v", n, lasts)
+		}
+		// Three losses and returns one by one, the beginning, and a line a minute.
+		if lines := log.errors + log.rest; lines > 16 {
+			t.Errorf("%d lines in the log (%d errors)", lines, log.errors)
+		}
+		// It is over a minute after the last removal.
+		time.Sleep(2 * time.Minute)
+		if s := b.expectState("10.0.0.5", vip.StatePresent); s.Contested || s.Why != "" {
+			t.Errorf("after it: %+v", s)
+		}
+	})
+}
+
+// An announcement that fails is tried again soon, and that it keeps failing is told.
+func TestFailedAnnouncementsAreTriedAgain(t *testing.T) {
+	for name, err := range map[string]error{"refused": errors.New("operation not permitted"), "no room, for ever": vip.ErrBusy} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				failing, tries := true, 0
+				b := newBench(t, func(b *bench, _ *vip.KeeperConfig) {
+					b.ann.Hook = func(vip.Link, netip.Addr) error {
+						if failing {
+							tries++
+							return err
+						}
+						return nil
+					}
+				})
+				changes := 0
+				b.own("10.0.0.5/24")
+				changed := b.k.Changed()
+				for range 300 {
+					time.Sleep(10 * time.Millisecond)
+					select {
+					case <-changed:
+						changes++
+						changed = b.k.Changed()
+					default:
+					}
+				}
+				s := b.expectState("10.0.0.5", vip.StatePresent)
+				if s.AnnounceErr == nil || s.AnnounceFailures < 3 || changes != 1 {
+					t.Errorf("%d failures in a row, %v, told %d times", s.AnnounceFailures, s.AnnounceErr, changes)
+				}
+				before := tries
+				time.Sleep(time.Minute)
+				if n := tries - before; n < 12 || n > 20 {
+					t.Errorf("%d tries in a minute", n)
+				}
+				failing = false
+				time.Sleep(6 * time.Second)
+				if s := b.expectState("10.0.0.5", vip.StatePresent); s.AnnounceErr != nil || s.AnnounceFailures != 0 || s.Announced == 0 {
+					t.Errorf("after it: %+v", s)
+				}
+			})
+		})
+	}
+}

@@ -11,9 +11,6 @@ const (
 	// minBackoff and maxBackoff bound the time between two attempts at one address.
 	minBackoff = 10 * time.Millisecond
 	maxBackoff = time.Second
-	// readdPause is the least time between two re-adds of one address, so that two
-	// programs that disagree about it do not take the whole machine.
-	readdPause = 50 * time.Millisecond
 	// requeuePause is the least time between two times that one address is put behind
 	// the others' addresses of its link.
 	requeuePause = time.Second
@@ -29,6 +26,8 @@ type loopState struct {
 	term     uint64
 	lifeAt   time.Duration // next refresh of lifetimes
 	reload   bool          // the mirror has to be read anew
+	// announceAt is when an announcement that failed is to be tried again, or never.
+	announceAt time.Duration
 }
 
 // A job is a step that has something to do.
@@ -101,9 +100,11 @@ func (k *Keeper) pass() (next time.Duration) {
 			next = min(next, k.loop.lifeAt)
 		}
 	}
+	k.loop.announceAt = never
 	if k.sendDue(false, seq) {
 		return now
 	}
+	next = min(next, k.loop.announceAt)
 	if at, ok := k.loop.queue.wake(); ok {
 		next = min(next, at)
 	}
@@ -191,6 +192,12 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 		v, form := k.view(e, valid)
 		s := decide(v)
 		k.lookAtForeign(e, v, &s)
+		if e.tug.total > 0 {
+			k.lookAtTug(e, now, &s)
+		}
+		if e.tug.total > 0 {
+			next = min(next, e.tug.last()+tugWindow)
+		}
 		if e.deleteFailures > 0 && len(s.remove) == 0 {
 			k.deletable(e, "address that could not be removed is gone or wanted again")
 		}
@@ -208,9 +215,9 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 				next = min(next, e.retryAt)
 				continue
 			}
-			if since := now - e.readdedAt; s.add && e.readdedAt > 0 && since < readdPause {
-				next = min(next, e.readdedAt+readdPause)
-				changed = e.setState(StateFailed, "removed again and again", now) || changed
+			if pause := e.tug.pause(); s.add && e.readdedAt > 0 && now-e.readdedAt < pause {
+				next = min(next, e.readdedAt+pause)
+				changed = e.setState(StateFailed, cmp.Or(e.tug.why(), "removed again and again"), now) || changed
 				continue
 			}
 			if jobs == nil {
@@ -224,7 +231,7 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 		}
 		if !s.add && !s.adopt && !s.borrow && !stuck { // else it stays StateRemoving until that works
 			changed = e.setState(s.state, s.why, now) || changed
-			if s.state != StatePresent && len(s.remove) == 0 {
+			if s.state != StatePresent && len(s.remove) == 0 && !s.guard {
 				e.succeeded() // there is nothing left to try
 			}
 		}
@@ -428,7 +435,7 @@ func (k *Keeper) lookAtForeign(e *entry, v view, s *step) {
 	if !e.listed {
 		s.guard = false // it is the operator's again, see disarm
 	}
-	e.foreign, e.silent = v.foreign, false
+	e.foreign, e.silent, e.mute = v.foreign, false, v.mute
 	if !v.foreign.IsValid() {
 		return
 	}
@@ -439,6 +446,20 @@ func (k *Keeper) lookAtForeign(e *entry, v view, s *step) {
 	case !s.borrow && !armed:
 	default:
 		s.guard, s.borrow = false, false
+	}
+}
+
+// lookAtTug tells the operator what becomes of a tug of war. It is called with mu
+// held.
+func (k *Keeper) lookAtTug(e *entry, now time.Duration, s *step) {
+	if e.tug.settle(now) {
+		k.log.Info("address is not removed by others any more", "vip", e.ip(), "link", e.want.Link)
+	}
+	if e.tug.remind(now) {
+		k.log.Warn("address is still being removed", "vip", e.ip(), "link", e.want.Link, "reason", e.tug.why())
+	}
+	if s.state == StatePresent && s.why == "" {
+		s.why = e.tug.why()
 	}
 }
 

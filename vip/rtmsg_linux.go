@@ -21,10 +21,11 @@ const ifaProto = 11
 
 // From linux/ipv6.h and linux/netconf.h.
 const (
-	devconfForwarding = 0 // index into IFLA_INET6_CONF
-	netconfIfindex    = 1
-	netconfForwarding = 2
-	sizeofNetconfmsg  = 4 // with padding
+	devconfForwarding  = 0 // indexes into IFLA_INET6_CONF
+	devconfDisableIPv6 = 26
+	netconfIfindex     = 1
+	netconfForwarding  = 2
+	sizeofNetconfmsg   = 4 // with padding
 )
 
 // forever is INFINITY_LIFE_TIME.
@@ -191,6 +192,7 @@ func parseLinkMessage(b []byte) (l Link, ok bool, err error) {
 	if err != nil {
 		return l, false, fmt.Errorf("link message: %w", err)
 	}
+	l.NoIPv6 = true
 	for _, at := range attrs {
 		switch at.Attr.Type {
 		case unix.IFLA_IFNAME:
@@ -200,17 +202,20 @@ func parseLinkMessage(b []byte) (l Link, ok bool, err error) {
 				l.MAC = append(net.HardwareAddr(nil), at.Value...)
 			}
 		case unix.IFLA_AF_SPEC:
-			l.Forwards6 = forwards6(at.Value)
+			l.Forwards6 = inet6Conf(at.Value, devconfForwarding)
+			// A link without IPv6 has no such part.
+			l.NoIPv6 = attribute(at.Value, unix.AF_INET6) == nil || inet6Conf(at.Value, devconfDisableIPv6)
 		}
 	}
 	return l, l.Name != "", nil
 }
 
-// forwards6 reads IFLA_AF_SPEC, which has IFLA_INET6_CONF for a link with IPv6.
-func forwards6(spec []byte) bool {
+// inet6Conf reads one setting from IFLA_AF_SPEC, which has IFLA_INET6_CONF for a link
+// with IPv6.
+func inet6Conf(spec []byte, setting int) bool {
 	inet6 := attribute(spec, unix.AF_INET6)
 	conf := attribute(inet6, unix.IFLA_INET6_CONF)
-	const at = 4 * devconfForwarding
+	at := 4 * setting
 	return len(conf) >= at+4 && binary.NativeEndian.Uint32(conf[at:]) != 0
 }
 

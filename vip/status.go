@@ -58,6 +58,8 @@ type AddressStatus struct {
 	// the lease of the group.
 	Foreign netip.Prefix
 	Silent  bool
+	// Mute says why the kernel does not use the copy, empty if it does.
+	Mute string
 	// Since is when State began.
 	Since time.Duration
 	// Announced counts announcements sent, LastAnnounced is the latest or 0.
@@ -65,6 +67,8 @@ type AddressStatus struct {
 	LastAnnounced time.Duration
 	// Readded counts as in Counters.
 	Readded uint64
+	// Contested: someone else removes the address again and again. Why says so, too.
+	Contested bool
 	// Why explains State where all is not well.
 	Why string
 	// DeleteFailures counts the failed attempts to delete it in a row, 0 if none is
@@ -73,7 +77,9 @@ type AddressStatus struct {
 	// Err is the last error of adding, refreshing or deleting; nil once it succeeds.
 	Err error
 	// AnnounceErr is the error of the last announcement; nil once one was sent.
-	AnnounceErr error
+	// AnnounceFailures counts the failed attempts in a row, frames of one burst once.
+	AnnounceErr      error
+	AnnounceFailures int
 }
 
 // Up reports whether the address answers on this node under its lease: it is there
@@ -104,14 +110,18 @@ func (k *Keeper) Status() Status {
 			Present:        e.placed,
 			Foreign:        e.foreign,
 			Silent:         e.silent,
+			Mute:           e.mute,
 			Since:          e.since,
 			Announced:      e.announced,
 			LastAnnounced:  e.lastAnnounced,
 			Readded:        e.readded,
+			Contested:      e.tug.war,
 			Why:            e.why,
 			DeleteFailures: e.deleteFailures,
 			Err:            e.lastErr,
 			AnnounceErr:    e.announceErr,
+
+			AnnounceFailures: e.announceFailures,
 		})
 	}
 	return s

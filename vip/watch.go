@@ -102,5 +102,14 @@ func (k *Keeper) lose(e *entry) {
 	if l := k.mirror.links[e.at.link]; l == nil || !l.Up {
 		e.lostWhy = "lost with its link"
 	}
-	k.log.Warn("address has gone from the kernel", "vip", e.ip(), "link", e.want.Link, "reason", e.lostWhy)
+	told, began := true, false
+	if l := k.mirror.links[e.at.link]; l != nil && l.Up {
+		told, began = e.tug.removed(k.now())
+	}
+	if told {
+		k.log.Warn("address has gone from the kernel", "vip", e.ip(), "link", e.want.Link, "reason", e.lostWhy)
+	}
+	if began {
+		k.log.Error("ADDRESS IS REMOVED AGAIN AND AGAIN", "vip", e.ip(), "link", e.want.Link, "reason", e.tug.why())
+	}
 }
