@@ -105,6 +105,13 @@ type Node struct {
 	Eligible bool   `json:"eligible"`
 	Why      string `json:"why,omitempty"`
 	Priority int    `json:"priority"`
+	// Missing is how many of the addresses the node, as owner, does not get up, or is
+	// known not to get up if it were; MissingWhy says which and why. Others that can put
+	// up more are preferred.
+	Missing    int    `json:"addresses_missing,omitempty"`
+	MissingWhy string `json:"addresses_missing_why,omitempty"`
+	// Foreign are copies of the addresses that someone else has configured on the node.
+	Foreign []ForeignCopy `json:"foreign,omitempty"`
 	// Arithmetic shows how the priority comes about, such as "107 = 101 + 6 chk_lb".
 	Arithmetic string                 `json:"arithmetic"`
 	Checks     []check.InstanceReport `json:"checks,omitempty"`
@@ -114,6 +121,20 @@ type Node struct {
 	ConfigError string   `json:"config_error,omitempty"`
 	Program     string   `json:"program,omitempty"`
 }
+
+// ForeignCopy is a virtual address that someone else has configured on a node.
+type ForeignCopy struct {
+	Prefix netip.Prefix `json:"prefix"`
+	Link   string       `json:"link"`
+	// Silent: the guard lets it answer only under the lease; otherwise the node answers
+	// for it whoever owns it. Serves: it answers now, as the node owns it.
+	Silent bool   `json:"silent"`
+	Serves bool   `json:"serves"`
+	Why    string `json:"why"`
+}
+
+// Answers reports whether the node answers for the copy without owning it.
+func (f ForeignCopy) Answers() bool { return !f.Silent && !f.Serves }
 
 // Guard is the kernel mechanism that enforces the lease on this node.
 type Guard struct {

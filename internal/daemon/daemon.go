@@ -235,6 +235,7 @@ func (d *Daemon) openOwner(gate *gates, sink *leaseSink) {
 	}
 	kind := d.guard.Kind()
 	d.owner.silent = kind != guard.Lifetime && kind != guard.Off
+	d.owner.links = d.currentLinks
 	d.journal = vip.NewJournal(d.journalPath())
 	d.keeper = d.newKeeper(gate.main, groupNumber)
 	keeper.main = d.keeper

@@ -165,7 +165,11 @@ func (d *Daemon) askFacts(ctx context.Context, m *doctor.Member) error {
 
 // doctorFacts looks at this node.
 func (d *Daemon) doctorFacts(ctx context.Context) (doctor.Facts, error) {
-	return doctor.Gather(d.doctorSubject(ctx))
+	f, err := doctor.Gather(d.doctorSubject(ctx))
+	if err == nil && d.host != nil {
+		f.Troubles = addressTroubles(d.owner.keeper.Status(), d.owner.View().owning)
+	}
+	return f, err
 }
 
 func (d *Daemon) doctorSubject(ctx context.Context) doctor.Subject {

@@ -23,6 +23,10 @@ type hint struct {
 	Owning bool     `json:"owning"`
 	// OwningTerm is the term in which it owns.
 	OwningTerm uint64 `json:"owning_term,omitempty"`
+	// Take is how many of the addresses the node has up, or could put up; nil if
+	// nothing is wrong. Foreign are others' copies of the addresses there.
+	Take    *policy.Take  `json:"take,omitempty"`
+	Foreign []foreignHint `json:"foreign,omitempty"`
 	// VRRP is what the node is in its hybrid instances, by name.
 	VRRP map[string]vrrpHint `json:"vrrp,omitempty"`
 	// What follows is for status only.
@@ -110,6 +114,9 @@ func candidates(s *cluster.State, self string, hints map[string]seenHint, suffra
 			Ready: h.known && h.Check.Ready, Faults: h.faults(), Degraded: h.Check.Degraded,
 			Priority: h.Check.Priority, Lowered: h.Check.Lowered(), NoPreempt: h.Check.NoPreempt, Held: held, PreemptDelay: h.Check.PreemptDelay,
 			ReportAge: h.age,
+		}
+		if h.Take != nil {
+			p.Take = *h.Take
 		}
 		if !h.known {
 			p.ReportAge = time.Hour // never

@@ -94,6 +94,8 @@ type owner struct {
 	// addresses resolves the group's addresses on this node; faults are those
 	// that have no interface.
 	addresses func(*cluster.State) (addrs []vip.Address, schedule vip.Schedule, faults []string)
+	// links are this node's interfaces; nil on a node that never has addresses.
+	links func() []vip.Link
 	// describe adds what the daemon knows to the hint.
 	describe func(*hint)
 	record   func(cluster.Move)
@@ -115,11 +117,13 @@ type owner struct {
 	state    ownership
 	pauseEnd time.Duration // no hand-over before
 	tookAt   time.Duration // when ownership began
+	upAt     time.Duration // when the addresses were up, but for those that do not come up; 0: not yet
 	known    tenure        // the newest ownership that this node knows of
 	before   tenure        // the one before this node's own
 	stopped  string        // why this node stopped owning the last time
 	arrived  bool          // the take has been recorded
-	hint     hint          // as last published
+	takes    takes
+	hint     hint // as last published
 	doubts   doubts
 	ledFrom  time.Duration // when this term's leadership was first seen
 	silentAt []string      // members that did not answer at the last turn as leader
@@ -188,6 +192,7 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	if o.leaving.Load() {
 		faults = append(faults, "it is leaving the cluster")
 	}
+	o.lookAtTakes(addrs)
 	o.publishHint(faults)
 	standing := o.standing()
 	o.known = heardOwner(o.known, s, o.name, o.group.HeardLeaders(), o.hints.read(o.node.Reports()))
@@ -230,6 +235,9 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 		}
 		if left := standing.LeaseUntil - o.now(); left > 0 {
 			next = min(next, left+time.Millisecond)
+		}
+		if at := o.takes.unsettled; at > 0 {
+			next = min(next, at-now+time.Millisecond)
 		}
 	default:
 		o.becomeStandby(why, addrs, schedule, standing)
@@ -299,7 +307,7 @@ func (o *owner) silentPeers(s *cluster.State) []string {
 }
 
 func (o *owner) publishHint(faults []string) {
-	h := hint{Check: o.report(), Faults: faults, Owning: o.state == owning}
+	h := hint{Check: o.report(), Faults: faults, Owning: o.state == owning, Take: o.takes.hint(), Foreign: o.takes.foreign}
 	if h.Owning {
 		h.OwningTerm = o.known.term
 	}
@@ -323,14 +331,22 @@ func (o *owner) becomeOwner(term uint64, why string, addrs []vip.Address, schedu
 	o.hybrid.decide(true, false)
 	o.keeper.Set(vip.Wanted{Own: true, Term: term, Addresses: addrs, Schedule: schedule})
 	if o.state != owning {
-		o.state, o.tookAt, o.arrived, o.before = owning, o.now(), false, o.known
+		o.state, o.tookAt, o.upAt, o.arrived, o.before = owning, o.now(), 0, false, o.known
 		o.known = tenure{id: o.node.Self().NodeID, term: term, last: o.now()}
 		o.log.Info("owner", "term", term, "reason", why)
 	}
 	o.arrive(term)
 }
 
-// arrive records the take once the addresses are there.
+// lookAtTakes judges how many of the addresses are up here, or could be.
+func (o *owner) lookAtTakes(addrs []vip.Address) {
+	if o.links == nil {
+		return
+	}
+	o.takes.look(o.now(), o.state == owning, o.tookAt, addrs, o.links(), o.keeper)
+}
+
+// arrive records the take once the addresses are there, or are known not to come up.
 func (o *owner) arrive(term uint64) {
 	if o.arrived {
 		return
@@ -339,14 +355,24 @@ func (o *owner) arrive(term uint64) {
 	if !k.Applied {
 		return
 	}
-	for _, a := range k.Addresses {
-		if a.Wanted && !a.Present && a.Err == nil && a.Why == "" && !o.keeper.waits(a.Prefix.Addr()) {
-			return
-		}
+	if o.upAt == 0 && !coming(k.Addresses, o.keeper.waits) {
+		o.upAt = o.now()
+	}
+	take, unsettled := taken(o.now(), o.tookAt, nil, k.Addresses, o.keeper.waits)
+	if unsettled > 0 {
+		o.takes.unsettled = unsettled
+		return
+	}
+	if o.upAt == 0 {
+		o.upAt = o.now()
 	}
 	o.arrived = true
 	s := o.node.State()
 	told := o.explain(s, term)
+	if take.Missing > 0 {
+		told.reason += fmt.Sprintf("; %d of %d addresses up; %s", take.Wanted-take.Missing, take.Wanted, take.Reason)
+		o.log.Error("not all addresses are up", "term", term, "up", take.Wanted-take.Missing, "wanted", take.Wanted, "reason", take.Reason)
+	}
 	o.record(cluster.Move{
 		Group: o.name, Term: term, From: told.from, To: o.node.Self().Name, Reason: told.reason, Gap: told.gap, GapLeast: told.least,
 	})
@@ -357,7 +383,7 @@ func (o *owner) explain(s *cluster.State, term uint64) account {
 	r, ago := o.group.LastRelease()
 	now := o.now()
 	t := takeover{
-		state: s, group: o.name, self: o.node.Self().NodeID, term: term, took: o.tookAt, arrived: now,
+		state: s, group: o.name, self: o.node.Self().NodeID, term: term, took: o.tookAt, arrived: o.upAt,
 		before: o.before, stopped: o.stopped, release: r, releasedAt: now - ago, heard: o.group.HeardLeaders(),
 		lease: lease.Length(s.Heartbeat.Counted()),
 	}
@@ -486,6 +512,10 @@ func chooseTarget(s *cluster.State, nodes []policy.Node, to string) (string, err
 		if ok, why := policy.Eligible(n); !ok {
 			return "", cluster.Refuse(cluster.CodeTransfer, `see "raftvip status"`, "%s cannot take over: it %s", n.Name, why)
 		}
+		// The group would come back at once.
+		if n.Take.Missing > missingHere(nodes) {
+			return "", cluster.Refuse(cluster.CodeTransfer, `mend that first; see "raftvip status"`, "%s %s, fewer than here", n.Name, n.Take)
+		}
 		return to, nil
 	}
 	return "", cluster.Refuse(cluster.CodeNotFound, `see "raftvip node list"`, "no node %s", to)
@@ -499,6 +529,16 @@ func anyVoter(nodes []policy.Node) string {
 		}
 	}
 	return ""
+}
+
+// missingHere is how many addresses this node does not get up.
+func missingHere(nodes []policy.Node) int {
+	for _, n := range nodes {
+		if n.Self {
+			return n.Take.Missing
+		}
+	}
+	return 0
 }
 
 func isSelf(nodes []policy.Node, id string) bool {

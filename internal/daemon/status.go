@@ -8,6 +8,7 @@ import (
 	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
+	"github.com/raftvip/raftvip/internal/doctor"
 	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/vip/guard"
 )
@@ -180,6 +181,12 @@ func (d *Daemon) nodeStatus(s *cluster.State, standing cluster.Standing) []api.N
 			v.Alive = h.age < aliveAge || n.ID == self
 			v.Arithmetic = h.Check.Arithmetic()
 		}
+		if h.Take != nil {
+			v.Missing, v.MissingWhy = h.Take.Missing, doctor.Clean(h.Take.String())
+		}
+		for _, f := range h.Foreign {
+			v.Foreign = append(v.Foreign, api.ForeignCopy{Prefix: f.Prefix, Link: f.Link, Silent: f.Silent, Serves: f.Serves, Why: doctor.Clean(f.Why)})
+		}
 		v.Eligible, v.Why = policy.Eligible(views[n.ID])
 		out = append(out, v)
 	}
@@ -220,7 +227,16 @@ func (d *Daemon) configStatus() api.Config {
 // warnings are what an operator should change.
 func (d *Daemon) warnings(st api.Status) []string {
 	var w []string
+	answering := make(map[string]bool) // said already
 	add := func(format string, args ...any) { w = append(w, fmt.Sprintf(format, args...)) }
+	for _, n := range st.Nodes {
+		for _, f := range n.Foreign {
+			if f.Answers() {
+				add("%s ANSWERS FOR %s, whoever owns it: %s", n.Name, f.Prefix.Addr(), f.Why)
+				answering[f.Why] = true
+			}
+		}
+	}
 	if st.Phase == "" && st.Cluster.Leader == "" {
 		add("no quorum: no leader, and no address answers, until a majority of the %d voters is back", st.Cluster.Voters)
 	}
@@ -239,6 +255,7 @@ func (d *Daemon) warnings(st api.Status) []string {
 		if age := time.Duration(n.ReportAge * float64(time.Second)); !n.Alive && age >= 0 && st.Cluster.Leader != "" {
 			add("%s has been silent for %s", n.Name, age.Round(100*time.Millisecond))
 		}
+		w = append(w, takeWarnings(n, st.Node.Name)...)
 		if n.ConfigError != "" {
 			add("%s: its last reload changed nothing: %s", n.Name, firstLine(n.ConfigError))
 		}
@@ -254,7 +271,7 @@ func (d *Daemon) warnings(st api.Status) []string {
 			add("%d addresses CANNOT BE REMOVED from this node; only the guard keeps them silent: see the log, or take the interface down", n)
 		}
 		for _, a := range st.Groups[0].Addresses {
-			if a.Problem != "" {
+			if a.Problem != "" && !answering[a.Problem] {
 				add("%s: %s", a.Prefix.Addr(), a.Problem)
 			}
 		}

@@ -24,6 +24,8 @@ type Facts struct {
 	Others int `json:"others"`
 	// Missing are virtual addresses that have no interface here, with the reason.
 	Missing []string `json:"missing,omitempty"`
+	// Troubles are what the node's daemon finds wrong with virtual addresses.
+	Troubles []Trouble `json:"troubles,omitempty"`
 	// NonlocalBind4 and NonlocalBind6 are net.ipv4.ip_nonlocal_bind and its sibling.
 	NonlocalBind4 bool `json:"nonlocal_bind4"`
 	NonlocalBind6 bool `json:"nonlocal_bind6"`
@@ -105,6 +107,16 @@ type Guard struct {
 	Problems []string `json:"problems,omitempty"`
 }
 
+// A Trouble is something wrong with one virtual address on a node.
+type Trouble struct {
+	Interface string `json:"interface,omitempty"`
+	// Serious: clients notice, or the address answers in two places.
+	Serious bool `json:"serious,omitempty"`
+	// Seen and Do are as in a Finding.
+	Seen string `json:"seen"`
+	Do   string `json:"do,omitempty"`
+}
+
 // Sync says whether a clock is kept right by NTP or the like.
 type Sync string
 
@@ -145,6 +157,9 @@ func (f Facts) Validate() error {
 	t.add(f.LegacyTables...)
 	for _, l := range f.Filters {
 		t.add(l.Packet, l.Rule)
+	}
+	for _, a := range f.Troubles {
+		t.add(a.Interface, a.Seen, a.Do)
 	}
 	if f.Guard != nil {
 		t.add(f.Guard.Kind, f.Guard.Guarantee)

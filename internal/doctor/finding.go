@@ -19,6 +19,7 @@ const (
 	CheckUnicast    Check = "unicast"
 	CheckFirewall   Check = "firewall"
 	CheckInterface  Check = "interface"
+	CheckAddress    Check = "address"
 	CheckSysctl     Check = "sysctl"
 	CheckGuard      Check = "guard"
 	CheckPrivileges Check = "privileges"
@@ -27,7 +28,7 @@ const (
 
 var checkOrder = []Check{
 	CheckDaemon, CheckMember, CheckTCP, CheckClock, CheckMTU, CheckMulticast, CheckUnicast,
-	CheckFirewall, CheckInterface, CheckSysctl, CheckGuard, CheckPrivileges, CheckDisk,
+	CheckFirewall, CheckInterface, CheckAddress, CheckSysctl, CheckGuard, CheckPrivileges, CheckDisk,
 }
 
 // A Result judges a finding.

@@ -12,6 +12,7 @@ import (
 func judgeNode(f Facts) []Finding {
 	n := notes{node: f.Name}
 	n.interfaces(f)
+	n.addresses(f)
 	n.sysctls(f)
 	n.firewall(f)
 	n.guard(f)
@@ -53,6 +54,20 @@ func (n *notes) interfaces(f Facts) {
 	default:
 		n.add(CheckInterface, "", Warn, advertise+"; behind NAT this is normal",
 			"no interface has the address %s, at which the others reach this node", f.Address)
+	}
+}
+
+// addresses passes on what the daemon finds wrong with virtual addresses.
+func (n *notes) addresses(f Facts) {
+	for _, a := range f.Troubles {
+		result := Warn
+		if a.Serious {
+			result = Fail
+		}
+		n.add(CheckAddress, a.Interface, result, a.Do, "%s", a.Seen)
+	}
+	if len(f.Troubles) == 0 && !f.Witness {
+		n.add(CheckAddress, "", OK, "", "nothing is known to be wrong with virtual addresses here")
 	}
 }
 

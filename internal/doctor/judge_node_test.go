@@ -36,6 +36,8 @@ func TestJudgeNode(t *testing.T) {
 		{"interface down", func(f *Facts) { f.Interfaces[0].Up = false }, CheckInterface, Fail, "is down", "ip link set eth0 up"},
 		{"no carrier", func(f *Facts) { f.Interfaces[0].Running = false }, CheckInterface, Fail, "no carrier", "cable"},
 		{"no interface for an address", func(f *Facts) { f.Missing = []string{"10.1.0.1: no interface"} }, CheckInterface, Fail, "virtual address 10.1.0.1", "dev"},
+		{"an address answers in two places", func(f *Facts) { f.Troubles = []Trouble{{Interface: "eth0", Serious: true, Seen: "two", Do: "ip"}} }, CheckAddress, Fail, "two", "ip"},
+		{"an address that someone else has configured", func(f *Facts) { f.Troubles = []Trouble{{Interface: "eth0", Seen: "copy", Do: "ip"}} }, CheckAddress, Warn, "copy", "ip"},
 		{"behind NAT", func(f *Facts) { f.Interfaces = nil }, CheckInterface, Warn, "no interface has the address 10.0.0.1:7355", "NAT"},
 		{"no address", func(f *Facts) { f.Interfaces, f.Address = nil, "" }, CheckInterface, Warn, "no address that other nodes could reach", "advertise"},
 		{"strict rp_filter, alone", func(f *Facts) { f.Interfaces[0].RPFilter = 1 }, CheckSysctl, OK, "harmless with one interface", ""},

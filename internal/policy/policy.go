@@ -40,6 +40,8 @@ type Node struct {
 	// Faults are the reasons why it cannot own, such as
 	// "script chk_lb failed (exited with status 1)". Empty: no fault.
 	Faults []string
+	// Take is how many of the group's addresses it has up, or could put up.
+	Take Take
 	// Degraded: some weighted check of it fails and lowers its priority. It does
 	// not prevent owning. For keepalived's nopreempt to the letter
 	// (nopreempt_strict) the caller leaves this false for the owner.
@@ -109,7 +111,8 @@ func Eligible(n Node) (bool, string) {
 	return true, ""
 }
 
-// Rank returns the IDs of the eligible nodes, the best first. Among equal
+// Rank returns the IDs of the eligible nodes, the best first: those that can put up
+// most addresses, and of these the one with the highest priority. Among equal
 // priorities the owner (an ID, or "" if there is none) comes first, because
 // nothing moves to a node that is not better; after it the order of the IDs
 // decides, so that all nodes agree.
@@ -132,7 +135,7 @@ func ranked(nodes []Node, owner string) []Node {
 		}
 	}
 	slices.SortFunc(out, func(a, b Node) int {
-		if c := cmp.Compare(b.Priority, a.Priority); c != 0 {
+		if c := cmp.Or(cmp.Compare(a.Take.Missing, b.Take.Missing), cmp.Compare(b.Priority, a.Priority)); c != 0 {
 			return c
 		}
 		if (a.ID == owner) != (b.ID == owner) {

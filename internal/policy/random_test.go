@@ -34,6 +34,9 @@ func randomNode(r *rand.Rand, id string) Node {
 		n.Faults = []string{"script chk failed (exited with status 1)"}
 	}
 	if rare() {
+		n.Take = Take{Wanted: 4, Missing: 1 + r.IntN(3), Reason: "x"}
+	}
+	if rare() {
 		n.PreemptDelay = time.Duration(r.IntN(8)) * sec
 	}
 	return n
@@ -80,10 +83,10 @@ func TestRandomSteps(t *testing.T) {
 			if ok, why := Eligible(to); !ok || to.ID == owner {
 				t.Fatalf("transfer to %s, which %s: %+v", to.ID, why, d)
 			}
-			if ok, _ := Eligible(self); ok && to.Priority <= self.Priority {
+			if ok, _ := Eligible(self); ok && (to.Take.Missing > self.Take.Missing || to.Take.Missing == self.Take.Missing && to.Priority <= self.Priority) {
 				t.Fatalf("transfer to a node that is not better: %+v\nself %+v\nto %+v", d, self, to)
 			}
-			if ok, _ := Eligible(self); ok && owning && !self.Degraded && (to.NoPreempt || to.Held) {
+			if ok, _ := Eligible(self); ok && owning && !self.Degraded && (to.NoPreempt || to.Held) && to.Take.Missing == self.Take.Missing {
 				t.Fatalf("nopreempt was not respected: %+v", d)
 			}
 			if r.IntN(2) == 0 {

@@ -60,17 +60,21 @@ type Decision struct {
 //     (they run anew after a reload; each ends within its timeout). If it does not
 //     own, nobody may own yet, and after [ReadyGrace] it hands over to the best
 //     eligible node.
-//  3. A node with a strictly higher effective priority takes over, at once or
+//  3. A leader that has not all addresses up hands over at once to the best eligible
+//     node that, by what is known, can put up more. If all fail alike it stays. No
+//     node takes over that can put up fewer. Priorities, nopreempt and preempt_delay
+//     decide among those that can put up as many ([Takes] is the damping).
+//  4. A node with a strictly higher effective priority takes over, at once or
 //     after it has been better for its preempt_delay. If the best one still
 //     waits, the next best that need not wait takes over, as in keepalived.
-//  4. A node with nopreempt does not take over from a healthy owner. An owner
+//  5. A node with nopreempt does not take over from a healthy owner. An owner
 //     with a failing weighted check is not healthy: then nopreempt and
 //     preempt_delay of the better node do not hold it back. (keepalived holds it
 //     back. nopreempt is an endless preempt_delay, so one must not protect a
 //     failing owner longer than the other.) Neither does if nobody owns: they
 //     are about taking from an owner. Where an operator moved the group to its owner
 //     it is as if all others had nopreempt.
-//  5. Otherwise nothing moves. Equal is not better.
+//  6. Otherwise nothing moves. Equal is not better.
 //
 // A node can only be handed to if it is [Eligible], and if its report was made
 // after this node became leader. The second condition prevents ping-pong: A's
@@ -116,6 +120,9 @@ func Step(s State, now time.Duration, owner string, owning bool, nodes []Node) (
 	} else if !self.Ready {
 		s.better = nil
 		d = notReady(self, now-s.since, owning, candidates)
+	} else if len(candidates) > 0 && candidates[0].Take.Missing < self.Take.Missing {
+		s.better = nil
+		d = leave(self.name()+" "+self.Take.asOf(owning), candidates)
 	} else {
 		d = compare(&s, now, self, owning, candidates)
 	}
@@ -140,10 +147,14 @@ func leave(why string, candidates []Node) Decision {
 		return Decision{Reason: why + "; no other node is eligible", NextCheck: idleCheck}
 	}
 	best := candidates[0]
+	why = fmt.Sprintf("%s; best eligible %s with priority %d", why, best.name(), best.Priority)
+	if best.Take.Missing > 0 {
+		why += ", which " + best.Take.can()
+	}
 	return Decision{
 		Transfer:  true,
 		To:        best.ID,
-		Reason:    fmt.Sprintf("%s; best eligible %s with priority %d", why, best.name(), best.Priority),
+		Reason:    why,
 		NextCheck: idleCheck,
 	}
 }
@@ -168,10 +179,16 @@ func notReady(self Node, led time.Duration, owning bool, candidates []Node) Deci
 func compare(s *State, now time.Duration, self Node, owning bool, candidates []Node) Decision {
 	better := make(map[string]time.Duration)
 	d := Decision{NextCheck: idleCheck}
-	waiting := ""
-	for _, n := range candidates {
+	waiting, unable := "", ""
+	for _, n := range candidates { // those that can put up most come first
 		if n.Priority <= self.Priority {
-			break
+			continue
+		}
+		if n.Take.Missing > self.Take.Missing {
+			if unable == "" {
+				unable = "; " + n.name() + " " + n.Take.can()
+			}
+			continue
 		}
 		since, known := s.better[n.ID]
 		if !known {
@@ -207,8 +224,12 @@ func compare(s *State, now time.Duration, self Node, owning bool, candidates []N
 		return d
 	}
 	d.Reason = waiting
-	if waiting == "" {
-		d.Reason = fmt.Sprintf("no eligible node is better than %s with priority %d", self.name(), self.Priority)
+	switch {
+	case waiting != "":
+	case self.Take.Missing > 0:
+		d.Reason = fmt.Sprintf("%s %s; no eligible node can put up more", self.name(), self.Take.asOf(owning))
+	default:
+		d.Reason = fmt.Sprintf("no eligible node is better than %s with priority %d%s", self.name(), self.Priority, unable)
 	}
 	return d
 }

@@ -1,0 +1,297 @@
+package daemon
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/raftvip/raftvip/internal/api"
+	"github.com/raftvip/raftvip/internal/doctor"
+	"github.com/raftvip/raftvip/internal/policy"
+	"github.com/raftvip/raftvip/vip"
+)
+
+// takePatience is how long an address of an owner may fail to be up before that
+// counts: the keeper tries again after 10 ms, 20, 40 and so on, and what passes by
+// itself is no reason to move.
+const takePatience = 500 * time.Millisecond
+
+// announceTries is the number of announcements that have to fail in a row to count.
+const announceTries = 3
+
+// takes watches how many of the group's addresses this node has up, or could put up.
+// It belongs to the owner's loop.
+type takes struct {
+	memory policy.Takes
+	now    policy.Take // as last told
+	// foreign are others' copies of the addresses, as last seen.
+	foreign []foreignHint
+	// unsettled: some address is not up and still has time for it; look again at.
+	unsettled time.Duration
+
+	// cause is kept until what it was made of is replaced.
+	cause string
+	addrs []vip.Address
+	links []vip.Link
+
+	// What was looked at last, and until when that is good enough: to ask the keeper
+	// about a thousand addresses takes its lock.
+	owned bool
+	kept  <-chan struct{}
+	until time.Duration
+}
+
+// takesPeriod is how often the addresses are looked at though no change was told.
+const takesPeriod = time.Second
+
+// look judges the addresses as the keeper and the interfaces show them. began is when
+// an owner's period of ownership did.
+func (t *takes) look(now time.Duration, owns bool, began time.Duration, addrs []vip.Address, links []vip.Link, keeper *shares) {
+	changed := keeper.Changed()
+	known := same(t.addrs, addrs) && same(t.links, links)
+	if known && owns == t.owned && changed == t.kept && now < t.until && len(keeper.gates.all()) == 0 {
+		return
+	}
+	if !known {
+		t.addrs, t.links, t.cause = addrs, links, causeOf(addrs, links)
+	}
+	t.owned, t.kept = owns, changed
+	kept := keeper.Status().Addresses
+	var seen policy.Take
+	if owns {
+		seen, t.unsettled = taken(now, began, links, kept, keeper.waits)
+	} else {
+		seen, t.unsettled = foreseen(addrs, links, kept), 0
+	}
+	t.memory, t.now = t.memory.Look(now, owns, t.cause, seen)
+	t.foreign = foreignCopies(kept)
+	t.until = now + takesPeriod
+	if t.unsettled > 0 {
+		t.until = min(t.until, t.unsettled)
+	}
+}
+
+// hint is what others are to know, nil if nothing is wrong.
+func (t *takes) hint() *policy.Take {
+	if t.now.Missing == 0 {
+		return nil
+	}
+	take := t.now
+	return &take
+}
+
+// causeOf is a text that changes when a take that failed is worth another try: other
+// addresses are wanted, or their interfaces are in another state.
+func causeOf(addrs []vip.Address, links []vip.Link) string {
+	var b strings.Builder
+	used := make(map[string]bool)
+	for _, a := range addrs {
+		fmt.Fprintf(&b, "%s@%s ", a.Prefix.Addr(), a.Link)
+		used[a.Link] = true
+	}
+	for _, l := range links {
+		if used[l.Name] {
+			fmt.Fprintf(&b, "%d %s %v %v %v;", l.Index, l.Name, l.Up, l.Running, l.NoIPv6)
+		}
+	}
+	return b.String()
+}
+
+// obstacles gathers what is in the way of addresses.
+type obstacles struct {
+	first string
+	n     int
+}
+
+func (o *obstacles) add(ip netip.Addr, why string) {
+	if o.n++; o.n == 1 {
+		o.first = ip.String() + ": " + why
+	}
+}
+
+func (o obstacles) take(wanted int) policy.Take {
+	t := policy.Take{Wanted: wanted, Missing: o.n, Reason: o.first}
+	if o.n > 1 {
+		t.Reason += fmt.Sprintf(", and %d more", o.n-1)
+	}
+	return t
+}
+
+// taken says which of an owner's addresses are not up, and have had the time for it.
+// unsettled is when to look again at those that still have, 0 for none.
+func taken(now, began time.Duration, links []vip.Link, kept []vip.AddressStatus, waits func(netip.Addr) bool) (t policy.Take, unsettled time.Duration) {
+	var in obstacles
+	byName := linksByName(links)
+	wanted := 0
+	for _, a := range kept {
+		ip := a.Prefix.Addr()
+		if !a.Wanted || waits(ip) {
+			continue
+		}
+		wanted++
+		why := hindrance(a)
+		if l, ok := byName[a.Link]; why == "" && ok && !l.Running {
+			why = "interface " + a.Link + " is down"
+		}
+		switch until := max(a.Since, began) + takePatience; {
+		case a.State == vip.StateWaiting: // which is the lease's business
+			if until = began + takePatience; now < until {
+				unsettled = until
+			}
+		case why == "":
+		case a.Contested, a.Up(), now >= until:
+			in.add(ip, why)
+		case unsettled == 0 || until < unsettled:
+			unsettled = until
+		}
+	}
+	return in.take(wanted), unsettled
+}
+
+// coming reports whether some address of an owner is not up, and nothing is known to
+// be in the way.
+func coming(kept []vip.AddressStatus, waits func(netip.Addr) bool) bool {
+	return slices.ContainsFunc(kept, func(a vip.AddressStatus) bool {
+		return a.Wanted && !a.Up() && a.Err == nil && (a.Why == "" || a.State == vip.StateWaiting) && !waits(a.Prefix.Addr())
+	})
+}
+
+// hindrance says why an owner's address does not serve as it should, or "".
+func hindrance(a vip.AddressStatus) string {
+	switch {
+	case a.Contested:
+		return a.Why
+	case !a.Up() && a.Err != nil:
+		return strings.TrimPrefix(a.Err.Error(), "add "+a.Prefix.String()+": ")
+	case !a.Up() && a.Why != "":
+		return a.Why
+	case !a.Up():
+		return "it is not there yet"
+	case a.AnnounceErr != nil && a.AnnounceFailures >= announceTries:
+		return a.AnnounceErr.Error()
+	}
+	return ""
+}
+
+func linksByName(links []vip.Link) map[string]vip.Link {
+	byName := make(map[string]vip.Link, len(links))
+	for _, l := range links {
+		byName[l.Name] = l
+	}
+	return byName
+}
+
+// foreseen says which addresses would not come up here, by what can be seen without
+// a take. What is not known to fail is tried.
+func foreseen(addrs []vip.Address, links []vip.Link, kept []vip.AddressStatus) policy.Take {
+	var in obstacles
+	byName := linksByName(links)
+	foreign := make(map[netip.Addr]string)
+	for _, a := range kept {
+		if a.Wanted && a.Foreign.IsValid() && (!a.Silent || a.Mute != "") {
+			foreign[a.Prefix.Addr()] = a.Why
+		}
+	}
+	for _, a := range addrs {
+		ip := a.Prefix.Addr()
+		l, ok := byName[a.Link]
+		switch why := foreign[ip]; {
+		case why != "":
+			in.add(ip, why)
+		case !ok:
+			in.add(ip, "interface "+a.Link+" does not exist")
+		case ip.Is6() && l.NoIPv6:
+			in.add(ip, "IPv6 is disabled on "+a.Link+" (net.ipv6.conf."+a.Link+".disable_ipv6)")
+		case !l.Running:
+			in.add(ip, "interface "+a.Link+" is down")
+		}
+	}
+	return in.take(len(addrs))
+}
+
+// A foreignHint is a copy of an address that someone else has configured on the node.
+type foreignHint struct {
+	Prefix netip.Prefix `json:"prefix"`
+	Link   string       `json:"link"`
+	// Silent: the guard lets it answer only under the lease. Serves: it does so now.
+	Silent bool `json:"silent,omitempty"`
+	Serves bool `json:"serves,omitempty"`
+	// Why says what it means, and how to be rid of it.
+	Why string `json:"why"`
+}
+
+// maxForeign bounds what a node tells of others' copies.
+const maxForeign = 16
+
+// foreignCopies are those among the addresses, the ones that answer first.
+func foreignCopies(kept []vip.AddressStatus) []foreignHint {
+	var out []foreignHint
+	for _, a := range kept {
+		if a.Wanted && a.Foreign.IsValid() {
+			out = append(out, foreignHint{Prefix: a.Foreign, Link: a.Link, Silent: a.Silent, Serves: a.State == vip.StateBorrowed, Why: a.Why})
+		}
+	}
+	slices.SortStableFunc(out, func(a, b foreignHint) int {
+		switch {
+		case a.Silent == b.Silent:
+			return 0
+		case a.Silent:
+			return 1
+		}
+		return -1
+	})
+	return out[:min(len(out), maxForeign)]
+}
+
+// takeWarnings tell of copies that others have configured on a node and that are
+// harmless, and of what keeps addresses from being up there. What concerns this node's
+// own addresses is said with them.
+func takeWarnings(n api.Node, here string) (w []string) {
+	for _, f := range n.Foreign {
+		if n.Name != here && !f.Answers() {
+			w = append(w, fmt.Sprintf("%s: %s", n.Name, f.Why))
+		}
+	}
+	if n.Missing > 0 && (n.Owner || n.Name == here || len(n.Foreign) == 0) {
+		verb := "is not preferred as owner: it"
+		if n.Owner {
+			verb = "owns, but"
+		}
+		w = append(w, fmt.Sprintf("%s %s %s", n.Name, verb, n.MissingWhy))
+	}
+	return w
+}
+
+// maxTroubles bounds what a node tells a doctor of its addresses.
+const maxTroubles = 32
+
+// addressTroubles are what is wrong with the addresses on this node.
+func addressTroubles(st vip.Status, owns bool) []doctor.Trouble {
+	var out []doctor.Trouble
+	add := func(a vip.AddressStatus, serious bool, do, format string, args ...any) {
+		out = append(out, doctor.Trouble{Interface: a.Link, Serious: serious, Seen: doctor.Clean(fmt.Sprintf(format, args...)), Do: do})
+	}
+	for _, a := range st.Addresses {
+		remove := fmt.Sprintf("ip address del %s dev %s", a.Foreign, a.Link)
+		switch ip := a.Prefix.Addr(); {
+		case a.DeleteFailures > 0:
+			add(a, true, "see the daemon's log; the guard keeps it silent", "%s cannot be removed: %v", ip, a.Err)
+		case a.Foreign.IsValid() && !a.Silent:
+			add(a, true, remove, "%s was configured by someone else, and the node answers for it whoever owns it: %s", a.Foreign, a.Why)
+		case a.Foreign.IsValid() && a.Mute != "":
+			add(a, true, remove, "%s was configured by someone else, and %s", a.Foreign, a.Mute)
+		case a.Foreign.IsValid():
+			add(a, false, remove, "%s was configured by someone else; the guard lets it answer only while the node owns it", a.Foreign)
+		case !owns || !a.Wanted || a.State == vip.StateWaiting:
+		case a.Contested:
+			add(a, true, "find what removes it (NetworkManager, networkd, a script) and keep it from that", "%s: %s", ip, a.Why)
+		case hindrance(a) != "" && !a.Up():
+			add(a, true, "see raftvip status", "%s is not up: %s", ip, hindrance(a))
+		case hindrance(a) != "":
+			add(a, true, "see raftvip status", "%s cannot be announced: %s", ip, hindrance(a))
+		}
+	}
+	return out[:min(len(out), maxTroubles)]
+}

@@ -1,0 +1,149 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/raftvip/raftvip/vip"
+)
+
+func takeAddress(prefix string) vip.Address {
+	return vip.Address{Prefix: netip.MustParsePrefix(prefix), Link: "eth0"}
+}
+
+func upLink() vip.Link { return vip.Link{Index: 2, Name: "eth0", Up: true, Running: true} }
+
+// TestTaken judges one address of an owner that began at 10 s, beside one that is up.
+func TestTaken(t *testing.T) {
+	const ms = time.Millisecond
+	denied := fmt.Errorf("add fd00::1/64: %w", errors.New("permission denied"))
+	for _, tt := range []struct {
+		name      string
+		now       time.Duration
+		link      vip.Link
+		a         vip.AddressStatus
+		waits     bool
+		missing   string
+		unsettled time.Duration
+	}{
+		{name: "up", a: vip.AddressStatus{State: vip.StatePresent, Present: true}},
+		{name: "someone else's copy serves", a: vip.AddressStatus{State: vip.StateBorrowed, Why: "x"}},
+		{name: "still coming", now: 10100 * ms, a: vip.AddressStatus{State: vip.StateAbsent}, unsettled: 10500 * ms},
+		{name: "never came", now: 10500 * ms, a: vip.AddressStatus{State: vip.StateAbsent}, missing: "fd00::1: it is not there yet"},
+		{name: "failed a moment ago", now: 20100 * ms, a: vip.AddressStatus{State: vip.StateFailed, Since: 20 * time.Second, Err: denied}, unsettled: 20500 * ms},
+		{name: "failed for a while", now: 20500 * ms, a: vip.AddressStatus{State: vip.StateFailed, Since: 20 * time.Second, Err: denied}, missing: "fd00::1: permission denied"},
+		{name: "failed since before", now: 10100 * ms, a: vip.AddressStatus{State: vip.StateFailed, Since: 9 * time.Second, Err: denied}, unsettled: 10500 * ms},
+		{name: "foreign and cannot serve", now: 20 * time.Second, a: vip.AddressStatus{State: vip.StateForeign, Why: "foreign"}, missing: "fd00::1: foreign"},
+		{name: "no link", now: 20 * time.Second, a: vip.AddressStatus{State: vip.StateNoLink, Why: "interface eth0 is down"}, missing: "fd00::1: interface eth0 is down"},
+		{name: "contested, there just now", a: vip.AddressStatus{State: vip.StatePresent, Present: true, Contested: true, Why: "tug"}, missing: "fd00::1: tug"},
+		{name: "one announcement failed", a: vip.AddressStatus{State: vip.StatePresent, Present: true, AnnounceErr: errors.New("no"), AnnounceFailures: 1}},
+		{name: "announcements fail", a: vip.AddressStatus{State: vip.StatePresent, Present: true, AnnounceErr: errors.New("no"), AnnounceFailures: announceTries}, missing: "fd00::1: no"},
+		{name: "there, but the link is down", link: vip.Link{Name: "eth0", Up: true}, a: vip.AddressStatus{State: vip.StatePresent, Present: true}, missing: "fd00::1: interface eth0 is down"},
+		{name: "the lease is to come", now: 10100 * ms, a: vip.AddressStatus{State: vip.StateWaiting, Why: "x"}, unsettled: 10500 * ms},
+		{name: "the lease has lapsed", now: 20 * time.Second, a: vip.AddressStatus{State: vip.StateWaiting, Why: "x"}},
+		{name: "VRRP has not given it", now: 20 * time.Second, waits: true, a: vip.AddressStatus{State: vip.StateAbsent}},
+	} {
+		if tt.now == 0 {
+			tt.now = 10 * time.Second
+		}
+		if tt.link.Name == "" {
+			tt.link = upLink()
+		}
+		tt.a.Address, tt.a.Wanted = takeAddress("fd00::1/64"), true
+		// Of an address that was taken from the list nothing is expected.
+		kept := []vip.AddressStatus{tt.a, {Address: takeAddress("10.0.0.9/24"), State: vip.StateRemoving, Present: true}}
+		got, unsettled := taken(tt.now, 10*time.Second, []vip.Link{tt.link}, kept, func(netip.Addr) bool { return tt.waits })
+		if got.Reason != tt.missing || (got.Missing == 1) != (tt.missing != "") || unsettled != tt.unsettled {
+			t.Errorf("%s: %+v, look again at %v; want missing %q, %v", tt.name, got, unsettled, tt.missing, tt.unsettled)
+		}
+	}
+}
+
+func TestForeseen(t *testing.T) {
+	addrs := []vip.Address{takeAddress("10.0.0.1/24"), takeAddress("fd00::1/64"), takeAddress("fd00::2/64")}
+	copyOf := func(silent bool, mute string) []vip.AddressStatus {
+		return []vip.AddressStatus{{Address: addrs[0], Wanted: true, Foreign: addrs[0].Prefix, Silent: silent, Mute: mute, Why: "a copy"}}
+	}
+	for _, tt := range []struct {
+		name    string
+		change  func(*vip.Link)
+		kept    []vip.AddressStatus
+		missing int
+		reason  string
+	}{
+		{name: "nothing in the way"},
+		{name: "IPv6 is disabled", change: func(l *vip.Link) { l.NoIPv6 = true }, missing: 2,
+			reason: "fd00::1: IPv6 is disabled on eth0 (net.ipv6.conf.eth0.disable_ipv6), and 1 more"},
+		{name: "no carrier", change: func(l *vip.Link) { l.Running = false }, missing: 3, reason: "10.0.0.1: interface eth0 is down, and 2 more"},
+		{name: "no interface", change: func(l *vip.Link) { l.Name = "eth1" }, missing: 3, reason: "10.0.0.1: interface eth0 does not exist, and 2 more"},
+		{name: "a silent copy would serve", kept: copyOf(true, "")},
+		{name: "a copy that would not", kept: copyOf(true, "DAD failed"), missing: 1, reason: "10.0.0.1: a copy"},
+		{name: "a copy that answers", kept: copyOf(false, ""), missing: 1, reason: "10.0.0.1: a copy"},
+	} {
+		l := upLink()
+		if tt.change != nil {
+			tt.change(&l)
+		}
+		if got := foreseen(addrs, []vip.Link{l}, tt.kept); got.Wanted != 3 || got.Missing != tt.missing || got.Reason != tt.reason {
+			t.Errorf("%s: %+v, want %d missing: %s", tt.name, got, tt.missing, tt.reason)
+		}
+	}
+}
+
+// TestCauseOf: what is worth another try, and what is not.
+func TestCauseOf(t *testing.T) {
+	addrs := []vip.Address{takeAddress("10.0.0.1/24")}
+	links := []vip.Link{upLink(), {Index: 3, Name: "veth7", Up: true}}
+	base := causeOf(addrs, links)
+	for name, change := range map[string]func(){
+		"other addresses":  func() { addrs = append(addrs, takeAddress("10.0.0.2/24")) },
+		"IPv6 is back":     func() { links[0].NoIPv6 = true },
+		"the link is new":  func() { links[0].Index = 9 },
+		"the link is down": func() { links[0].Running = false },
+	} {
+		addrs, links = slices.Clone(addrs[:1]), []vip.Link{upLink(), {Index: 3, Name: "veth7", Up: true}}
+		if change(); causeOf(addrs, links) == base {
+			t.Errorf("%s: the same cause", name)
+		}
+	}
+	links = []vip.Link{upLink(), {Index: 4, Name: "docker0"}}
+	links[0].Addresses = []vip.KernelAddress{{Prefix: netip.MustParsePrefix("10.0.0.7/24")}}
+	if causeOf(addrs[:1], links) != base {
+		t.Error("other links and addresses are another cause")
+	}
+}
+
+func TestAddressTroubles(t *testing.T) {
+	p := netip.MustParsePrefix("10.0.0.1/24")
+	for _, tt := range []struct {
+		name    string
+		owns    bool
+		a       vip.AddressStatus
+		serious bool
+		seen    string
+	}{
+		{"a copy that answers", false, vip.AddressStatus{State: vip.StateForeign, Foreign: p}, true, "whoever owns it"},
+		{"a silent copy", false, vip.AddressStatus{State: vip.StateForeign, Foreign: p, Silent: true}, false, "only while the node owns it"},
+		{"contested", true, vip.AddressStatus{State: vip.StatePresent, Present: true, Contested: true, Why: "tug"}, true, "tug"},
+		{"failed", true, vip.AddressStatus{State: vip.StateFailed, Err: errors.New("no")}, true, "is not up: no"},
+		{"not removed", false, vip.AddressStatus{State: vip.StateRemoving, DeleteFailures: 1, Err: errors.New("no")}, true, "cannot be removed"},
+		{"absent on a standby", false, vip.AddressStatus{}, false, ""},
+		{"up", true, vip.AddressStatus{State: vip.StatePresent, Present: true}, false, ""},
+	} {
+		tt.a.Address, tt.a.Wanted = takeAddress("10.0.0.1/24"), true
+		got := addressTroubles(vip.Status{Addresses: []vip.AddressStatus{tt.a}}, tt.owns)
+		if len(got) > 1 || (len(got) == 1) != (tt.seen != "") || len(got) == 1 && (got[0].Serious != tt.serious || !strings.Contains(got[0].Seen, tt.seen)) {
+			t.Errorf("%s: %+v", tt.name, got)
+		}
+		for _, x := range got {
+			if tt.a.Foreign.IsValid() && x.Do != "ip address del 10.0.0.1/24 dev eth0" {
+				t.Errorf("%s: do %q", tt.name, x.Do)
+			}
+		}
+	}
+}
