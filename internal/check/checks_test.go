@@ -335,3 +335,50 @@ func TestStandstill(t *testing.T) {
 		close(r.quit)
 	})
 }
+
+// TestStarved: the last result counts while a script cannot be run.
+func TestStarved(t *testing.T) {
+	short := fakeRun{out: outcome{starved: true, text: "cannot be run now: too many open files"}}
+	stale := func(b *bench) string {
+		for _, term := range b.Report().Instances[0].Terms {
+			if term.Kind == KindScript {
+				return term.Stale
+			}
+		}
+		return "no script"
+	}
+	sim(t, "good stays good, and is marked", func(t *testing.T) {
+		b := newBench(t, inTurn(ok0, short, short, short, ok0), chk("a", 0))
+		b.at(2500 * ms)
+		b.want("ready, 100 = 100")
+		if got := stale(b); got != "cannot be run now: too many open files" {
+			t.Errorf("stale: %q", got)
+		}
+		b.at(4500 * ms)
+		b.want("ready, 100 = 100")
+		if got := stale(b); got != "" {
+			t.Errorf("stale: %q", got)
+		}
+		b.wantLog(1, "cannot be run now")
+		b.wantLog(1, "can be run again")
+		b.end()
+	})
+	sim(t, "bad stays bad", func(t *testing.T) {
+		b := newBench(t, inTurn(fail1, short), chk("a", 0))
+		b.at(3500 * ms)
+		b.want("ready, 100 = 100, script a failed (exited with status 1)")
+		b.end()
+	})
+	sim(t, "a failure counts again once it can be run", func(t *testing.T) {
+		b := newBench(t, inTurn(ok0, short, fail1), chk("a", 0))
+		b.at(2500 * ms)
+		b.want("ready, 100 = 100, script a failed (exited with status 1)")
+		b.end()
+	})
+	sim(t, "it is no first result", func(t *testing.T) {
+		b := newBench(t, always(short), chk("a", 6))
+		b.at(2500 * ms)
+		b.want("unready, 100 = 100 (a has no result yet)")
+		b.end()
+	})
+}

@@ -14,6 +14,8 @@ type status struct {
 	detail string
 	output string
 	since  time.Time
+	// stale says why there is no newer result, or is "".
+	stale string
 }
 
 // links is the state of the interfaces; nil: not known yet.
@@ -58,7 +60,7 @@ func evaluate(in *config.Instance, scripts map[string]status, ifs links) Instanc
 	add := func(kind, name string, weight int, reverse bool, s status) {
 		r.Terms = append(r.Terms, Term{
 			Kind: kind, Name: name, Weight: weight, Reverse: reverse,
-			Known: s.known, OK: s.ok, Detail: s.detail, Output: s.output, Since: s.since,
+			Known: s.known, OK: s.ok, Detail: s.detail, Output: s.output, Since: s.since, Stale: s.stale,
 		})
 	}
 	own := in.Interface != "" && !in.DontTrackPrimary

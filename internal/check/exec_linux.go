@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/raftvip/raftvip/internal/sched"
+	"github.com/raftvip/raftvip/internal/shortage"
 )
 
 // errStopped is the outcome of runs that the end of the runner has prevented.
@@ -135,6 +136,9 @@ func (r *execRunner) perform(c command, p *execProcess) outcome {
 // openFile is the command "</path": success is that the file can be opened.
 func openFile(path string) outcome {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if shortage.Is(err) {
+		return outcome{starved: true, text: fmt.Sprintf("cannot be opened now: %s: %v", path, reason(err))}
+	}
 	if err != nil {
 		return outcome{text: fmt.Sprintf("failed (cannot open %s: %v)", path, reason(err))}
 	}
@@ -157,8 +161,13 @@ func prepare(c command) (*exec.Cmd, error) {
 		if err := CheckScriptSecurity(path, id.UID); err != nil {
 			return nil, err
 		}
+		if err := checkNamed(path, c.script.Argv[1:], id.UID); err != nil {
+			return nil, err
+		}
 	}
-	attr := &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	// A session of its own is a process group of its own, and has no terminal: the
+	// daemon's would let a script read what its operator types.
+	attr := &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
 	if !id.Own {
 		if os.Geteuid() != 0 {
 			return nil, fmt.Errorf("as user %s: raftvip does not run as root", id.User)

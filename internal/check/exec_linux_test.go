@@ -3,6 +3,7 @@ package check
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -124,6 +125,10 @@ func TestExecOutcomes(t *testing.T) {
 		{"file can be opened, with a space", cmd("<", file), "succeeded", ""},
 		{"file cannot be opened", cmd("<" + dir + "/none"), "failed (cannot open " + dir + "/none: no such file or directory)", ""},
 		{"script security, insecure", secure(cmd(write(t, filepath.Join(dir, "ww"), "#!/bin/sh\n", 0o757))), "is insecure: is writable for group or others (mode 0757))", ""},
+		{"script security, interpreter's argument", secure(cmd("/bin/sh", filepath.Join(dir, "ww"))), "is writable for group or others (mode 0757))", ""},
+		{"script security, in a shell's words", secure(cmd("/bin/sh", "-c", "exec "+filepath.Join(dir, "ww")+" 1")), "is writable for group or others (mode 0757))", ""},
+		{"script security, interpreter", secure(cmd(write(t, filepath.Join(dir, "run-by-ww"), "#!"+filepath.Join(dir, "ww")+"\n", 0o755))), "is writable for group or others (mode 0757))", ""},
+		{"script security, what is no file", secure(cmd("/bin/true", "/dev/null", filepath.Join(dir, "none"))), "succeeded", ""},
 		{"script security, secure", secure(cmd("/bin/true")), "succeeded", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -138,6 +143,39 @@ func TestExecOutcomes(t *testing.T) {
 				t.Errorf("output %q, want %q", out.output, tt.output)
 			}
 		})
+	}
+}
+
+// TestExecStarved: what cannot be run for want of descriptors or processes is no
+// failure of what it checks.
+func TestExecStarved(t *testing.T) {
+	for err, starved := range map[error]bool{
+		fmt.Errorf("make a pipe: %w", os.NewSyscallError("pipe2", syscall.EMFILE)):   true,
+		fmt.Errorf("look up user x: %w", syscall.ENFILE):                             true,
+		startError("/bin/true", &fs.PathError{Op: "fork/exec", Err: syscall.EAGAIN}): true,
+		startError("/bin/true", &fs.PathError{Op: "fork/exec", Err: syscall.ENOMEM}): true,
+		startError("/bin/true", &fs.PathError{Op: "fork/exec", Err: syscall.EACCES}): false,
+	} {
+		if out := notRun(err); out.ok || out.starved != starved {
+			t.Errorf("%v: %+v", err, out)
+		}
+	}
+	r := newExec(t)
+	c := cmd("/bin/true")
+	if out := receive(t, r.start(c).done(), "the outcome"); !out.ok {
+		t.Fatal(out)
+	}
+	var old unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	short := old
+	short.Cur = 0
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &short))
+	outs := []outcome{receive(t, r.start(c).done(), "the outcome"), receive(t, r.start(cmd("</etc/passwd")).done(), "the outcome")}
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
+	for _, out := range outs {
+		if out.ok || !out.starved {
+			t.Errorf("%+v", out)
+		}
 	}
 }
 
@@ -164,11 +202,11 @@ func TestExecEnvironment(t *testing.T) {
 	c := sh(t, `env | grep -E '^(IFS|LD_PRELOAD|LD_LIBRARY_PATH|RAFTVIP_TEST_KEPT)='
 pwd
 readlink /proc/$$/fd/0
-read -r pid comm state ppid pgrp rest < /proc/$$/stat
-[ "$pgrp" = "$$" ] && echo own group
+read -r pid comm state ppid pgrp session tty rest < /proc/$$/stat
+[ "$pgrp" = "$$" ] && [ "$session" = "$$" ] && [ "$tty" = 0 ] && echo own session
 exit 1`)
 	out := receive(t, r.start(c).done(), "the outcome")
-	if want := "RAFTVIP_TEST_KEPT=kept\n/\n/dev/null\nown group"; out.output != want {
+	if want := "RAFTVIP_TEST_KEPT=kept\n/\n/dev/null\nown session"; out.output != want {
 		t.Errorf("output %q, want %q", out.output, want)
 	}
 }

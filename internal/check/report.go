@@ -34,6 +34,9 @@ type Term struct {
 	Detail string `json:"detail,omitempty"`
 	// Output is the end of what the failing script wrote.
 	Output string `json:"output,omitempty"`
+	// Stale says why the script could not be run of late, though nothing is known to be
+	// wrong with what it checks, or is "". Its last result counts.
+	Stale string `json:"stale,omitempty"`
 	// Since is when OK last changed, by the wall clock: to be shown only.
 	Since time.Time `json:"since,omitzero"`
 }

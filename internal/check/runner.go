@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/internal/shortage"
 )
 
 // A command is what a runner runs: a script with the settings it depends on.
@@ -39,6 +40,9 @@ type outcome struct {
 	// text continues "script NAME", in keepalived's words.
 	text   string
 	output string
+	// starved: there was nothing to run it with, which says nothing about what it
+	// checks.
+	starved bool
 }
 
 func succeeded() outcome { return outcome{ok: true, text: "succeeded"} }
@@ -56,5 +60,8 @@ func timedOut(after time.Duration) outcome {
 }
 
 func notRun(err error) outcome {
+	if shortage.OfProcesses(err) {
+		return outcome{starved: true, text: fmt.Sprintf("cannot be run now: %v", err)}
+	}
 	return outcome{text: fmt.Sprintf("failed (cannot run: %v)", err)}
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/raftvip/raftvip/internal/config"
 )
 
 // defaultPath is where bare command names are looked up if PATH is not set.
@@ -77,6 +79,24 @@ func reason(err error) error {
 	return err
 }
 
+// checkNamed is CheckScriptSecurity for the files and directories that a program of
+// root's names: its interpreters and what is in its arguments. What does not exist, and
+// what is no file, is not looked at.
+func checkNamed(program string, args []string, uid int) error {
+	if uid != 0 {
+		return nil
+	}
+	for _, path := range config.NamedPaths(program, args, config.Head, LookupCommand) {
+		if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() && !st.IsDir() {
+			continue
+		}
+		if err := checkOwners(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // CheckScriptSecurity returns an error if the file at path, an absolute path, is
 // run as root (uid 0, or the file is setuid root) and anybody but root could
 // change it: the file and each directory on the way to it must be owned by root
@@ -98,6 +118,11 @@ func CheckScriptSecurity(path string, uid int) error {
 	if uid != 0 && (st.Mode()&fs.ModeSetuid == 0 || owner(st) != 0) {
 		return nil
 	}
+	return checkOwners(path)
+}
+
+// checkOwners returns an error if anybody but root could change what is at path.
+func checkOwners(path string) error {
 	insecure := func(at, why string) error {
 		if at != path {
 			return fmt.Errorf("%s is insecure: %s %s", path, at, why)

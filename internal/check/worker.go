@@ -49,6 +49,9 @@ type worker struct {
 	waited bool
 	due    bool // start a run as soon as none is running
 	told   bool // that ticks are missed
+	// starved is since when runs could not be started for want of what it takes; zero
+	// if the last one could.
+	starved time.Time
 }
 
 func newWorker(name string, r runner, log *slog.Logger, publish func(status), cmd command) *worker {
@@ -241,6 +244,18 @@ func (w *worker) stop() {
 
 // result counts the result of a run, and makes known what follows from it.
 func (w *worker) result(out outcome) {
+	if out.starved {
+		w.keep(out)
+		return
+	}
+	if !w.starved.IsZero() {
+		w.log.Info(fmt.Sprintf("VRRP_Script(%s) can be run again", w.name), "script", w.name)
+		w.starved = time.Time{}
+		if w.state.stale != "" {
+			w.state.stale = ""
+			w.publish(w.state)
+		}
+	}
 	changed := w.count.add(out.ok)
 	if out.ok != w.count.ok {
 		return // it takes more of them to change the state
@@ -260,4 +275,18 @@ func (w *worker) result(out outcome) {
 	w.state.known, w.state.ok = true, w.count.ok
 	w.state.detail, w.state.output = out.text, out.output
 	w.publish(w.state)
+}
+
+// keep keeps the last result where the script could not be run for want of descriptors,
+// memory or processes: that says nothing about the service, and all nodes may be in
+// the same need. It is told, and marked.
+func (w *worker) keep(out outcome) {
+	if w.starved.IsZero() {
+		w.starved = time.Now().Round(0)
+		w.log.Warn(fmt.Sprintf("VRRP_Script(%s) %s; its last result counts until it can", w.name, out.text), "script", w.name)
+	}
+	if w.state.known && w.state.stale != out.text {
+		w.state.stale = out.text
+		w.publish(w.state)
+	}
 }

@@ -28,6 +28,9 @@ type Options struct {
 	// Lstat describes a file without following a symbolic link. With it,
 	// scripts must exist, be executable, and pass enable_script_security.
 	Lstat func(path string) (FileStat, error)
+	// Head returns the first bytes of a file, up to 256. Without it interpreters are
+	// not known.
+	Head func(path string) ([]byte, error)
 	// InterfaceExists reports whether the machine has a network interface.
 	InterfaceExists func(name string) bool
 	// LookupUser and LookupGroup return the id of a user or group by name or number.

@@ -30,6 +30,12 @@ func machine() config.Options {
 		"/opt/writable":         {Mode: 0o775},
 		"/tmp":                  {Mode: fs.ModeDir | fs.ModeSticky | 0o777},
 		"/tmp/check":            {Mode: 0o755},
+		"/opt/by-env":           {Mode: 0o755},
+		"/opt/by-home":          {Mode: 0o755},
+		"/usr/bin/sh":           {Mode: 0o755},
+		"/usr/bin/env":          {Mode: 0o755},
+		"/usr/bin/open":         {Mode: 0o777},
+		"/home/user/sock":       {Mode: fs.ModeSocket | 0o777, UID: 1000},
 		"/home":                 {Mode: dir},
 		"/home/user":            {Mode: dir, UID: 1000},
 		"/home/user/check":      {Mode: 0o755},
@@ -58,6 +64,11 @@ func machine() config.Options {
 				return st, nil
 			}
 			return config.FileStat{}, fs.ErrNotExist
+		},
+		Head: func(path string) ([]byte, error) {
+			return []byte(map[string]string{
+				"/opt/check": "#! /bin/sh -e\nexit 0\n", "/opt/by-env": "#!/usr/bin/env -S X=1 open\n", "/opt/by-home": "#!/home/user/check\n",
+			}[path]), nil
 		},
 		InterfaceExists: func(name string) bool { return name == "eth0" || name == "eth1" },
 		LookupUser:      ids(map[string]uint32{"root": 0, "0": 0, "nobody": 65534, "haproxy": 99}),

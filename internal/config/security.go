@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -48,9 +49,87 @@ func (l *loader) checkScript(s *scriptBlock) {
 		l.errorf(pos, "script %s: not a regular file; must be an executable file", shorten(path))
 	case final.Mode&0o111 == 0:
 		l.errorf(pos, "script %s: not executable; must have an execute permission", shorten(path))
-	case l.cfg.Global.EnableScriptSecurity && unsafe != "" && (root || final.Mode&fs.ModeSetuid != 0 && final.UID == 0):
-		l.errorf(pos, "script %s: refused by enable_script_security: %s; every part of the path must be owned by root and not writable by group or others", shorten(path), unsafe)
+	case root || final.Mode&fs.ModeSetuid != 0 && final.UID == 0:
+		if unsafe == "" && root {
+			unsafe = l.unsafeNamed(path, s.Argv[1:])
+		}
+		switch {
+		case unsafe == "":
+		case l.cfg.Global.EnableScriptSecurity:
+			l.errorf(pos, "script %s: refused by enable_script_security: %s; every part of the path must be owned by root and not writable by group or others", shorten(path), unsafe)
+		default:
+			l.warnf(pos, "script %s runs as root, and others can change what it does: %s; run it as another user (user, script_user) or take their permission away", shorten(path), unsafe)
+		}
 	}
+}
+
+// unsafeNamed returns what others than root could change of the files and directories
+// that a program of root's names, or "". What does not exist, and what is no file, such
+// as a socket or a device, is not looked at.
+func (l *loader) unsafeNamed(program string, args []string) string {
+	for _, path := range NamedPaths(program, args, l.opt.Head, l.opt.LookPath) {
+		final, unsafe, err := l.walk(path)
+		if err == nil && unsafe != "" && (final.Mode.IsRegular() || final.Mode.IsDir()) {
+			return unsafe
+		}
+	}
+	return ""
+}
+
+// maxInterpreters is how many scripts may interpret one another, as in the kernel
+// (execve(2)).
+const maxInterpreters = 4
+
+// NamedPaths returns the absolute paths that a command names beside its program: the
+// interpreters of the program, their arguments, and what looks like a path in its own
+// arguments, such as the script in "/bin/sh /etc/check.sh" or in sh -c "/etc/check.sh 1".
+// Whoever can change one of these files decides what the command does. head returns the
+// first bytes of a file and lookPath finds a command in PATH; either may be nil.
+func NamedPaths(program string, args []string, head func(string) ([]byte, error), lookPath func(string) (string, error)) []string {
+	var paths []string
+	for range maxInterpreters {
+		if head == nil {
+			break
+		}
+		first, err := head(program)
+		line, found := strings.CutPrefix(string(first), "#!")
+		if err != nil || !found {
+			break
+		}
+		line, _, _ = strings.Cut(line, "\n")
+		words := strings.Fields(line)
+		if len(words) == 0 {
+			break
+		}
+		program = words[0]
+		paths = append(paths, program)
+		for _, word := range words[1:] {
+			paths = append(paths, pathsIn(word)...)
+			// The first that is neither an option nor a variable is env's command.
+			if filepath.Base(words[0]) == "env" && lookPath != nil && !strings.ContainsAny(word, "-=/") {
+				if found, err := lookPath(word); err == nil {
+					program = found
+					paths = append(paths, found)
+				}
+				break
+			}
+		}
+	}
+	for _, arg := range args {
+		paths = append(paths, pathsIn(arg)...)
+	}
+	return paths
+}
+
+// pathsIn returns what looks like an absolute path in one argument.
+func pathsIn(arg string) []string {
+	var paths []string
+	for _, word := range append(strings.FieldsFunc(arg, func(r rune) bool { return strings.ContainsRune(" \t\n\"'`;|&()<>=$,", r) }), arg) {
+		if filepath.IsAbs(word) && !slices.Contains(paths, word) {
+			paths = append(paths, word)
+		}
+	}
+	return paths
 }
 
 // runsAsRoot tells who a script runs as. ok is false if that is not known or an

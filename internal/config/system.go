@@ -2,17 +2,20 @@ package config
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"os/user"
 	"strconv"
+	"syscall"
 )
 
 // System returns opt with all hooks set to check against this machine.
 func System(opt Options) Options {
 	opt.LookPath = exec.LookPath
 	opt.Lstat = lstat
+	opt.Head = Head
 	opt.InterfaceExists = func(name string) bool {
 		_, err := net.InterfaceByName(name)
 		return err == nil
@@ -52,6 +55,16 @@ func lookupID(name string, lookup func() (string, error)) (uint32, error) {
 		return 0, fmt.Errorf("id of %s: %w", name, err)
 	}
 	return uint32(id), nil
+}
+
+// Head returns the first bytes of a regular file, up to 256.
+func Head(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, 256))
 }
 
 func lstat(path string) (FileStat, error) {

@@ -259,6 +259,13 @@ func (d *Daemon) warnings(st api.Status) []string {
 		if n.ConfigError != "" {
 			add("%s: its last reload changed nothing: %s", n.Name, firstLine(n.ConfigError))
 		}
+		for _, in := range n.Checks {
+			for _, t := range in.Terms {
+				if t.Stale != "" {
+					add("%s: script %s %s; its last result counts", n.Name, t.Name, t.Stale)
+				}
+			}
+		}
 		if len(n.Drift) > 0 {
 			add("%s: its file differs from the cluster (%d differences; raftvip status there)", n.Name, len(n.Drift))
 		}

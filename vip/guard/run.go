@@ -10,6 +10,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
+
+	"github.com/raftvip/raftvip/internal/shortage"
 )
 
 // Run follows interfaces that come and go, checks every attachment every
@@ -174,6 +176,15 @@ func (g *Guard) note(dev device, c change, err error) {
 		g.devices[dev.index] = s
 	}
 	s.Name = dev.name
+	if s.Attached && shortage.Is(err) {
+		// It was attached, and this is no word about whether it is still.
+		if s.Unchecked == "" {
+			g.log.Warn("cannot look after the guard now; it was attached when last looked at", "interface", dev.name, "err", err)
+		}
+		s.Unchecked = err.Error()
+		return
+	}
+	s.Unchecked = ""
 	if err != nil {
 		if s.Error != err.Error() {
 			g.log.Error("guard not attached", "interface", dev.name, "err", err)
@@ -254,6 +265,8 @@ func (g *Guard) Status() Status {
 		s.Interfaces = append(s.Interfaces, *d)
 		if !d.Attached {
 			s.Warnings = append(s.Warnings, fmt.Sprintf("interface %s is not guarded: %s", d.Name, d.Error))
+		} else if d.Unchecked != "" {
+			s.Warnings = append(s.Warnings, fmt.Sprintf("interface %s: cannot look whether the guard is still attached: %s", d.Name, d.Unchecked))
 		}
 	}
 	slices.SortFunc(s.Interfaces, func(a, b InterfaceStatus) int { return a.Index - b.Index })

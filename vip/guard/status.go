@@ -28,6 +28,9 @@ type InterfaceStatus struct {
 	Repairs int `json:"repairs"`
 	// Error is why it is not attached.
 	Error string `json:"error,omitempty"`
+	// Unchecked is why it could not be looked at of late, for want of descriptors or
+	// memory, or "". Attached is as it was before.
+	Unchecked string `json:"unchecked,omitempty"`
 }
 
 // Status describes the guard for operators and metrics.
