@@ -99,7 +99,11 @@ func (s *State) apply(c Command, index uint64) (*State, error) {
 	case c.Join != nil:
 		err = n.join(*c.Join, c.At)
 	case c.PutNode != nil:
-		err = n.putNode(*c.PutNode)
+		put := *c.PutNode
+		if old, ok := s.Nodes[put.ID]; ok && s.FeatureLevel() >= 2 {
+			put.Drained = old.Drained // it may have changed since the proposer looked
+		}
+		err = n.putNode(put)
 	case c.RemoveNode != nil:
 		err = n.removeNode(*c.RemoveNode, c.At)
 	case c.Drain != nil:
@@ -213,6 +217,7 @@ func (s *State) putNode(n NodeRecord) error {
 				"the name %s is taken by a member at %s", n.Name, other.Address)
 		}
 	}
+	n.Claim = max(n.Claim, s.Nodes[n.ID].Claim)
 	s.Nodes[n.ID] = n
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/raftvip/raftvip/internal/machine"
 	"github.com/raftvip/raftvip/internal/pki"
 )
 
@@ -80,6 +81,8 @@ type Cache struct {
 	// Version is that of the replicated state that it was written from, or 0. The log
 	// reaches at least that far as long as it is whole.
 	Version uint64 `json:"version,omitempty"`
+	// Past is how far the members are known to have come, by node ID.
+	Past map[string]Past `json:"past,omitempty"`
 }
 
 // A Seed is what init leaves for the first run: the content of the new cluster.
@@ -194,6 +197,9 @@ func (d *DataDir) Create(id Identity, secret pki.Secret, cache Cache, seed *Seed
 		if err := d.write(seedFile, seed); err != nil {
 			return err
 		}
+	}
+	if err := d.bind(machine.Read(), 0); err != nil {
+		return err
 	}
 	return d.write(identityFile, id)
 }

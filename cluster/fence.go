@@ -48,6 +48,8 @@ type fence struct {
 	// leaders are the two leaders that were heard last, the newest first. Nothing is
 	// decided by them: they are for the history.
 	leaders [2]HeardLeader
+	// barred says why this node takes part in nothing any more, or is "".
+	barred string
 	// freedC is closed at the next release.
 	freedC chan struct{}
 }
@@ -133,6 +135,9 @@ func (f *fence) lastHeard() time.Duration {
 func (f *fence) bound(candidate string) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.barred != "" {
+		return max(f.promise.Length(), time.Second) // and it never ends
+	}
 	return f.promise.Bound(f.now(), candidate)
 }
 
@@ -147,7 +152,7 @@ func (f *fence) grants(term uint64, candidate string, follow bool) (leaves, boun
 	f.newest = max(f.newest, term)
 	f.revokeLocked(term - 1)
 	now := f.now()
-	if f.promise.Bound(now, candidate) > 0 {
+	if f.barred != "" || f.promise.Bound(now, candidate) > 0 {
 		return false, false
 	}
 	// A voter that has heard of a newer term has nothing to promise in this one.
@@ -164,7 +169,7 @@ func (f *fence) grants(term uint64, candidate string, follow bool) (leaves, boun
 func (f *fence) campaigns(term uint64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.promise.Bound(f.now(), f.self) > 0 {
+	if f.barred != "" || f.promise.Bound(f.now(), f.self) > 0 {
 		return false
 	}
 	f.newest = max(f.newest, term)
@@ -177,7 +182,16 @@ func (f *fence) campaigns(term uint64) bool {
 func (f *fence) agrees(term uint64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return term >= f.newest
+	return term >= f.newest && f.barred == ""
+}
+
+// bar ends this node's part in the group for good, as voter and as leader: it is not
+// the only one that holds its identity, or has forgotten what it had promised.
+func (f *fence) bar(why string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.barred = why
+	f.revokeLocked(max(f.newest, f.leading))
 }
 
 // revoke ends the lease of term and of older terms.
@@ -200,6 +214,9 @@ func (f *fence) revokeLocked(term uint64) {
 func (f *fence) lead(term uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.barred != "" {
+		return
+	}
 	f.leading = term
 	f.newest = max(f.newest, term)
 	// Raft notes a configuration after it is stored, and setVoters comes in between:
@@ -347,7 +364,7 @@ func (f *fence) freeing() <-chan struct{} {
 func (f *fence) rebind(term, seq uint64, leader string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.promise.Rebind(f.now(), term, seq, f.newest, leader)
+	return f.barred == "" && f.promise.Rebind(f.now(), term, seq, f.newest, leader)
 }
 
 // contact returns the time since the latest request, in the term that this node

@@ -20,6 +20,9 @@ type stateMachine struct {
 	changed *broadcast
 	log     *slog.Logger
 
+	// kept are the newest states, to compare with those of other nodes.
+	kept *divergence
+
 	// halted says why nothing is applied any more, nil while all is.
 	halted atomic.Pointer[error]
 	// opening: Raft is being opened and tries one snapshot after the other.
@@ -27,7 +30,7 @@ type stateMachine struct {
 }
 
 func newStateMachine(changed *broadcast, log *slog.Logger) *stateMachine {
-	m := &stateMachine{changed: changed, log: log}
+	m := &stateMachine{changed: changed, log: log, kept: &divergence{}}
 	m.opening.Store(true)
 	m.state.Store(newState())
 	return m
@@ -63,7 +66,10 @@ func (m *stateMachine) Apply(entry *raft.Log) any {
 		m.halt(err)
 		return err
 	}
-	defer m.applied.Store(entry.Index)
+	defer func() {
+		m.applied.Store(entry.Index)
+		m.kept.keep(entry.Index, m.state.Load())
+	}()
 	if err != nil {
 		return err
 	}
@@ -99,6 +105,7 @@ func (m *stateMachine) Restore(r io.ReadCloser) error {
 	}
 	m.state.Store(s)
 	m.applied.Store(s.Version)
+	m.kept.keep(s.Version, s)
 	if m.stopped() != nil {
 		m.log.Info("following the replicated state again")
 		m.halted.Store(nil)

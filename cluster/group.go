@@ -493,13 +493,20 @@ func (g *Group) HeardLeaders() [2]HeardLeader {
 	return g.fence.leaders
 }
 
+// bar ends this node's part in the group, as it may not speak for its identity.
+func (g *Group) bar(why string) {
+	g.fence.bar(why)
+	signal(g.led)
+	g.changed.notify()
+}
+
 // Holder returns the leader that this node heard last, its term, and how long
 // ago: what a new leader knows of the one before it.
 func (g *Group) Holder() (nodeID string, term uint64, ago time.Duration) {
 	g.fence.mu.Lock()
 	defer g.fence.mu.Unlock()
 	id, term := g.fence.promise.Holder()
-	return id, term, g.fence.now() - g.fence.heardAt
+	return nodeOf(id), term, g.fence.now() - g.fence.heardAt
 }
 
 // apply commits a command. A refusal by the state machine is returned as it is.

@@ -71,6 +71,32 @@ type inbound struct {
 // A speaker is who a Raft connection was authenticated as.
 type speaker struct {
 	id string
+	// boot is that of the Run, "" for a program that knows of none.
+	boot string
+}
+
+// key tells the runs of a node apart where promises are concerned: they are made to a
+// process, as another one with the same name may be on another machine.
+func (s speaker) key() string {
+	if s.boot == "" {
+		return s.id
+	}
+	return s.id + "#" + s.boot
+}
+
+// nodeOf returns the node of a key.
+func nodeOf(key string) string {
+	id, _, _ := strings.Cut(key, "#")
+	return id
+}
+
+// speakerOf returns whose request it is; id is what its header says, for requests that
+// did not come from a network.
+func speakerOf(rpc raft.RPC, id []byte) speaker {
+	if s, ok := rpc.Reader.(*speech); ok {
+		return s.from
+	}
+	return speaker{id: string(id)}
 }
 
 // A speech is the Reader of every request from the network: what Raft reads of a
@@ -106,6 +132,9 @@ func (in *inbound) begin(conn net.Conn) {
 	from := speaker{}
 	if t, ok := conn.(*trackedConn); ok {
 		from.id = t.peer
+		if run, ok := parseRun(t.run); ok {
+			from.boot = run.Boot
+		}
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()

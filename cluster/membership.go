@@ -124,6 +124,15 @@ func (n *Node) reconcile(ctx context.Context, settle *settling) error {
 			}
 		}
 	}
+	for id, node := range n.State().Nodes {
+		if claim := n.holders.claim(id); claim > node.Claim && s.FeatureLevel() >= 2 {
+			n.log.Warn("node was moved to another machine", "member", node.Name)
+			node.Claim = claim
+			if err := n.Apply(ctx, Command{PutNode: &node}); err != nil {
+				return fmt.Errorf("note the move of %s: %w", node.Name, err)
+			}
+		}
+	}
 	if err := n.reconcileRaft(n.State(), reports); err != nil {
 		return err
 	}
@@ -500,7 +509,10 @@ func (n *Node) spokenFor(ctx context.Context, r Release) (*Group, error) {
 	if len(r.Reason) > maxReason || r.To != "" && !nodeID.MatchString(r.To) {
 		return nil, refuse(CodeBadRequest, "", "a hand-over to %q with a reason of %d bytes; allowed are %d", clip(r.To), len(r.Reason), maxReason)
 	}
-	if !g.fence.speaks(r.Term, r.From) {
+	if err := n.believed(ctx); err != nil {
+		return nil, err
+	}
+	if !g.fence.speaks(r.Term, speakerFrom(ctx).key()) {
 		return nil, refuse(CodeNotLeader, "", "this voter does not follow node %s in term %d", r.From, r.Term)
 	}
 	return g, nil
@@ -528,7 +540,7 @@ func (n *Node) handleRebind(ctx context.Context, r Release) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !g.fence.rebind(r.Term, r.Seq, r.From) {
+	if !g.fence.rebind(r.Term, r.Seq, speakerFrom(ctx).key()) {
 		return nil, refuse(CodeNotLeader, "", "this voter has taken part in a later term")
 	}
 	return nil, nil
@@ -543,6 +555,7 @@ func (n *Node) apiHandler() http.Handler {
 	handle(mux, pathPrepare, n.handlePrepare)
 	handle(mux, pathRelease, n.handleRelease)
 	handle(mux, pathRebind, n.handleRebind)
+	handle(mux, pathHolders, n.handleHolders)
 	if n.opts.Handler != nil {
 		mux.Handle("/", n.membersOnly(n.opts.Handler))
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -23,6 +24,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/raftvip/raftvip/internal/boottime"
+	"github.com/raftvip/raftvip/internal/machine"
 	"github.com/raftvip/raftvip/internal/pki"
 )
 
@@ -41,6 +43,8 @@ type Options struct {
 	// MinHeartbeat is the shortest heartbeat timeout that this node's guard can
 	// keep the lease at; 0 for none.
 	MinHeartbeat time.Duration
+	// Machine returns what this machine is known by; nil means machine.Read.
+	Machine func() machine.Facts
 	// Content returns the instances of a new cluster, when this node founds one.
 	Content func() []Instance
 	// Order returns the nodes that may own, best first, without a leader that was
@@ -62,15 +66,18 @@ type Options struct {
 
 // A Node is this machine's membership in its cluster.
 type Node struct {
-	opts    Options
-	log     *slog.Logger
-	port    *port
-	client  *peerClient
-	group   *Group
-	store   *raftboltdb.BoltStore
-	votes   *voteStore
-	disk    *diskWatch
-	changed *broadcast
+	opts   Options
+	log    *slog.Logger
+	port   *port
+	client *peerClient
+	group  *Group
+	store  *raftboltdb.BoltStore
+	votes  *voteStore
+	disk   *diskWatch
+	// holders knows who holds the members' identities, diverged whose state is another.
+	holders  *holders
+	diverged *divergence
+	changed  *broadcast
 
 	running atomic.Bool
 	// existing: the log was not empty when the node was opened.
@@ -84,8 +91,10 @@ type Node struct {
 	// guesses are joins that failed.
 	guesses *limiter
 	// kick wakes the reporting loop, members the membership loop.
-	kick    chan struct{}
-	members chan struct{}
+	// identities holds a token when something is known of who holds which identity.
+	identities chan struct{}
+	kick       chan struct{}
+	members    chan struct{}
 
 	ledMu    sync.Mutex
 	ledTerm  uint64
@@ -116,6 +125,13 @@ func OpenNode(o Options) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Machine == nil {
+		o.Machine = machine.Read
+	}
+	claim, err := o.DataDir.claim(o.Identity.Name, o.Machine())
+	if err != nil {
+		return nil, err
+	}
 	heartbeat := cache.Heartbeat
 	if heartbeat.Current == 0 {
 		heartbeat = HeartbeatSetting{Configured: o.Heartbeat, Current: o.Heartbeat, Previous: o.Heartbeat}
@@ -129,7 +145,7 @@ func OpenNode(o Options) (*Node, error) {
 	}
 	n := &Node{
 		guesses: newLimiter(guessRate, guessBurst, allGuessRate, allGuessBurst, true),
-		opts:    o, log: o.Log, changed: newBroadcast(), reports: newReportTable(boottime.Now), kick: make(chan struct{}, 1), members: make(chan struct{}, 1),
+		opts:    o, log: o.Log, changed: newBroadcast(), reports: newReportTable(boottime.Now), identities: make(chan struct{}, 1), kick: make(chan struct{}, 1), members: make(chan struct{}, 1),
 	}
 	creds := pki.NewCredentials(authority, o.Identity.NodeID, nil)
 	n.port = newPort(ln, creds, o.Log, n.authorize, n.expect, n.isMemberAt)
@@ -142,6 +158,7 @@ func OpenNode(o Options) (*Node, error) {
 		ln.Close()
 		return nil, err
 	}
+	n.openIdentity(creds, claim)
 	return n, nil
 }
 
@@ -176,7 +193,8 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting, version uint64) error {
 		return err
 	}
 	votes.failed = func(err error) { n.disk.note("vote", err, false) }
-	fail := func(err error) error { store.Close(); votes.Close(); return err }
+	close := func() {}
+	fail := func(err error) error { close(); store.Close(); votes.Close(); return err }
 	n.existing, err = raft.HasExistingState(store, votes, snapshots)
 	if err != nil {
 		return fail(fmt.Errorf("read log in %s: %w", dir, err))
@@ -195,6 +213,7 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting, version uint64) error {
 		Logger:                newRaftLogger(n.opts.RaftLog),
 		ServerAddressProvider: nil,
 	}), n.log, checkSnapshot)
+	close = func() { inner.Close() }
 	if id.Origin == OriginInit && !n.existing {
 		config := raftConfig(id.NodeID, heartbeat.Current)
 		config.Logger = newRaftLogger(n.opts.RaftLog)
@@ -369,6 +388,7 @@ func (n *Node) Run(ctx context.Context) error {
 	tasks.Go(func() error { n.keepMembership(ctx); return nil })
 	tasks.Go(func() error { n.keepReporting(ctx); return nil })
 	tasks.Go(func() error { n.keepWarm(ctx); return nil })
+	tasks.Go(func() error { n.keepIdentities(ctx); return nil })
 	tasks.Go(func() error { n.followState(ctx); return nil })
 	tasks.Go(func() error { n.disk.run(ctx); return nil })
 	if n.opts.Identity.Origin == OriginPeers && !n.existing {
@@ -535,7 +555,8 @@ func (n *Node) persist() (uint64, error) {
 	n.persistMu.Lock()
 	defer n.persistMu.Unlock()
 	s := n.State()
-	if !s.Founded() || s.Version == n.persisted.version {
+	pasts := n.holders.pasts()
+	if !s.Founded() || s.Version == n.persisted.version && maps.Equal(pasts, n.persisted.cache.Past) {
 		return n.persisted.version, nil
 	}
 	if s.Version < n.persisted.cache.Version {
@@ -545,7 +566,7 @@ func (n *Node) persist() (uint64, error) {
 	if err := n.mark(); err != nil {
 		return n.persisted.version, err
 	}
-	cache := Cache{Heartbeat: s.Heartbeat, Version: s.Version}
+	cache := Cache{Heartbeat: s.Heartbeat, Version: s.Version, Past: pasts}
 	for _, node := range s.SortedNodes() {
 		if node.ID != n.opts.Identity.NodeID {
 			cache.Addresses = append(cache.Addresses, node.Address)
@@ -567,6 +588,7 @@ func (n *Node) persist() (uint64, error) {
 // itself: timing, and nodes that were removed.
 func (n *Node) followState(ctx context.Context) {
 	cut := make(map[string]bool)
+	var members []string
 	for {
 		changed := n.Changed()
 		s := n.State()
@@ -574,6 +596,15 @@ func (n *Node) followState(ctx context.Context) {
 			n.group.setTiming(s.Version, s.Heartbeat)
 			if _, err := n.persist(); err != nil {
 				n.log.Error("cannot write the data dir", "error", err)
+			}
+			n.holders.keepOnly(s.Nodes)
+			n.diverged.keepOnly(s.Nodes)
+			for id, node := range s.Nodes {
+				n.holders.claimed(id, node.Claim)
+			}
+			if now := slices.Sorted(maps.Keys(s.Nodes)); !slices.Equal(now, members) {
+				members = now
+				signal(n.identities)
 			}
 			for id := range s.Removed {
 				if !cut[id] {

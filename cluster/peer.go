@@ -25,6 +25,7 @@ const (
 	pathPrepare = "/peer/prepare"
 	pathRelease = "/peer/release"
 	pathRebind  = "/peer/rebind"
+	pathHolders = "/peer/holders"
 )
 
 // Hello is what a node says of itself to whoever holds the cluster secret.
@@ -82,6 +83,13 @@ type Report struct {
 	MinHeartbeat time.Duration `json:"min_heartbeat,omitempty"`
 	// Level is the feature level that the node understands; 0 is the first one.
 	Level int `json:"level,omitempty"`
+	// Run is the process that reports, At how far the node has come.
+	Run Run      `json:"run,omitzero"`
+	At  Position `json:"at,omitzero"`
+	// StateIndex and StateHash are the newest entry of the log that is applied and the
+	// hash of the state after it.
+	StateIndex uint64 `json:"state_index,omitempty"`
+	StateHash  string `json:"state_hash,omitempty"`
 	// Hint is for the leader's policy; this package does not look inside.
 	Hint json.RawMessage `json:"hint,omitempty"`
 }
@@ -100,7 +108,16 @@ type ReportAnswer struct {
 	Reports []SeenReport `json:"reports"`
 }
 
-type peerIDKey struct{}
+type (
+	peerIDKey   struct{}
+	peerBootKey struct{}
+)
+
+// bootFromContext returns the boot of the process that a request came from, or "".
+func bootFromContext(ctx context.Context) string {
+	boot, _ := ctx.Value(peerBootKey{}).(string)
+	return boot
+}
 
 // PeerFromContext returns the node ID of the member that a request of the node
 // API came from.
@@ -113,6 +130,9 @@ func PeerFromContext(ctx context.Context) string {
 func connContext(ctx context.Context, conn net.Conn) context.Context {
 	if t, ok := conn.(*trackedConn); ok {
 		ctx = context.WithValue(ctx, connKey{}, t)
+		if r, ok := parseRun(t.run); ok && t.peer != "" {
+			ctx = context.WithValue(ctx, peerBootKey{}, r.Boot)
+		}
 		return context.WithValue(ctx, peerIDKey{}, t.peer)
 	}
 	return ctx

@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/pki"
 )
 
@@ -35,6 +36,10 @@ type port struct {
 	// Handshakes under way and join connections, by whom they come from.
 	strangers, members, joins *places
 	handshakes                *limiter
+	// meet is told of every complete handshake: with whom, as which run, when it began,
+	// and at which address if this node dialled. An error ends the connection. Nil for
+	// nobody.
+	meet func(proto, nodeID, run string, begun time.Duration, address string) error
 
 	api  *connQueue
 	join *connQueue
@@ -189,6 +194,7 @@ func (p *port) serve(ctx context.Context, raw net.Conn, config *tls.Config, at *
 	conn := tls.Server(raw, config)
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
+	begun := boottime.Now()
 	err := conn.HandshakeContext(ctx)
 	at.leave()
 	if err != nil {
@@ -200,10 +206,20 @@ func (p *port) serve(ctx context.Context, raw net.Conn, config *tls.Config, at *
 		return
 	}
 	state := conn.ConnectionState()
-	tracked := p.track(conn, pki.PeerID(state))
+	tracked := p.track(conn, pki.PeerID(state), pki.PeerRun(state))
 	if tracked == nil {
 		conn.Close()
 		return
+	}
+	// Tracked first: else it would miss being cut off.
+	if state.NegotiatedProtocol != pki.ProtoJoin && p.meet != nil {
+		if err := p.meet(state.NegotiatedProtocol, tracked.peer, tracked.run, begun, ""); err != nil {
+			tracked.Close()
+			if p.refusals.news(tracked.peer+err.Error(), time.Now()) {
+				p.log.Warn("refused a connection", "member", tracked.peer, "peer", conn.RemoteAddr().String(), "reason", err)
+			}
+			return
+		}
 	}
 	switch state.NegotiatedProtocol {
 	case pki.ProtoAPI:
@@ -234,13 +250,13 @@ func (p *port) serve(ctx context.Context, raw net.Conn, config *tls.Config, at *
 
 // track registers an authenticated connection, so that it can be cut off. It
 // returns nil when the port is closed.
-func (p *port) track(conn net.Conn, peer string) *trackedConn {
+func (p *port) track(conn net.Conn, peer, run string) *trackedConn {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil
 	}
-	t := &trackedConn{Conn: conn, port: p, peer: peer}
+	t := &trackedConn{Conn: conn, port: p, peer: peer, run: run}
 	p.conns[t] = peer
 	return t
 }
@@ -273,6 +289,21 @@ func (p *port) cutOff(nodeID string) {
 	}
 }
 
+// cutOffRuns closes the connections with those runs of a node that cutoff names.
+func (p *port) cutOffRuns(nodeID string, cutoff func(run string) bool) {
+	p.mu.Lock()
+	var cut []net.Conn
+	for conn, peer := range p.conns {
+		if t, ok := conn.(*trackedConn); ok && peer == nodeID && cutoff(t.run) {
+			cut = append(cut, conn)
+		}
+	}
+	p.mu.Unlock()
+	for _, conn := range cut {
+		conn.Close()
+	}
+}
+
 // dial opens an authenticated connection to whoever should answer at an address.
 func (p *port) dial(ctx context.Context, proto, address string) (net.Conn, error) {
 	return p.dialNode(ctx, proto, address, p.expect(address))
@@ -281,17 +312,24 @@ func (p *port) dial(ctx context.Context, proto, address string) (net.Conn, error
 // dialNode opens a connection to a node, or to any if it is named "".
 func (p *port) dialNode(ctx context.Context, proto, address, expect string) (net.Conn, error) {
 	dialer := tls.Dialer{Config: p.creds.Client(proto, expect), NetDialer: &net.Dialer{ControlContext: p.bind}}
+	begun := boottime.Now()
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	peer := pki.PeerID(conn.(*tls.Conn).ConnectionState())
+	state := conn.(*tls.Conn).ConnectionState()
 	// A server that refuses this node's certificate says so only with the first
 	// bytes it sends (TLS 1.3), so a refusal appears at the first read.
-	tracked := p.track(conn, peer)
+	tracked := p.track(conn, pki.PeerID(state), pki.PeerRun(state))
 	if tracked == nil {
 		conn.Close()
 		return nil, net.ErrClosed
+	}
+	if p.meet != nil {
+		if err := p.meet(proto, tracked.peer, tracked.run, begun, address); err != nil {
+			tracked.Close()
+			return nil, err
+		}
 	}
 	return tracked, nil
 }
@@ -309,7 +347,8 @@ func (p *port) layer(group string) *streamLayer {
 type trackedConn struct {
 	net.Conn
 	port *port
-	peer string
+	// peer is the node's ID, run what its certificate says of the process.
+	peer, run string
 	// at is the place of a join connection, until its request has proven itself.
 	at *place
 }

@@ -33,6 +33,7 @@ const (
 	CodeTooMany       = "too_many"
 	CodeOlderMember   = "older_member"
 	CodeAlreadyExists = "already_exists"
+	CodeIdentity      = "identity"
 	// CodeSilences: it would leave nobody who answers, and CodeOlder: it would undo
 	// newer changes. Both are done if asked for with force.
 	CodeSilences = "silences"

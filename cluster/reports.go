@@ -136,6 +136,9 @@ func (n *Node) report(ctx context.Context) {
 	n.reports.own.MinHeartbeat = n.opts.MinHeartbeat
 	n.reports.own.Level = FeatureLevel
 	n.reports.own.Clock = time.Now()
+	n.reports.own.Run = n.holders.run
+	n.reports.own.At = Position{n.group.raft.CurrentTerm(), n.group.raft.LastIndex()}
+	n.reports.own.StateIndex, n.reports.own.StateHash = n.diverged.newest()
 	own := n.reports.own
 	n.reports.mu.Unlock()
 	if n.reports.put(own, 0, 0) {
@@ -158,6 +161,7 @@ func (n *Node) report(ctx context.Context) {
 	var got ReportAnswer
 	if err := n.client.call(ctx, address, pathReport, own, &got); err != nil {
 		n.log.Debug("cannot report to the leader", "leader", address, "error", err)
+		n.notBelieved(err)
 		return
 	}
 	n.setPhase("")
@@ -165,6 +169,7 @@ func (n *Node) report(ctx context.Context) {
 	for _, r := range got.Reports {
 		if r.NodeID != n.opts.Identity.NodeID {
 			news = n.reports.put(r.Report, r.Age, r.ClockOffset) || news
+			news = n.reported(r.Report) || news
 		}
 	}
 	if news {
@@ -227,6 +232,18 @@ func (n *Node) hello(ctx context.Context, address string) (Hello, error) {
 	return h, err
 }
 
+// reported takes over what a report says of its node's log and state.
+func (n *Node) reported(r Report) (news bool) {
+	if r.Run.Boot != "" {
+		n.holders.acknowledged(r.NodeID, r.Run.Boot, Position{Index: r.Applied})
+	}
+	news = n.diverged.compare(r.NodeID, n.nameOf(r.NodeID), r.StateIndex, r.StateHash)
+	if news {
+		signal(n.identities)
+	}
+	return news
+}
+
 // handleReport is the leader's side of a report.
 func (n *Node) handleReport(ctx context.Context, r Report) (any, error) {
 	if peer := PeerFromContext(ctx); peer != r.NodeID {
@@ -239,6 +256,10 @@ func (n *Node) handleReport(ctx context.Context, r Report) (any, error) {
 	if _, ok := s.Nodes[r.NodeID]; !ok {
 		return nil, refuse(CodeNotMember, "", "node %s is not a member", r.NodeID)
 	}
+	if err := n.believed(ctx); err != nil {
+		return nil, err
+	}
+	n.reported(r)
 	offset := time.Duration(0)
 	if !r.Clock.IsZero() {
 		offset = time.Until(r.Clock)

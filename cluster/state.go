@@ -63,6 +63,8 @@ type NodeRecord struct {
 	Address string `json:"address"`
 	// Witness: votes, but never owns an address.
 	Witness bool `json:"witness,omitempty"`
+	// Claim counts the moves of the identity to another machine; see Run.
+	Claim uint64 `json:"claim,omitempty" level:"2,drop"`
 	// Drained: the operator says that it is not to own.
 	Drained bool      `json:"drained,omitempty"`
 	Joined  time.Time `json:"joined"`

@@ -271,7 +271,7 @@ func (g *Group) steeringOf(order func(lost string) []string) *steering {
 			g.fence.mu.Lock()
 			lost, _ := g.fence.promise.Holder()
 			g.fence.mu.Unlock()
-			return order(lost)
+			return order(nodeOf(lost))
 		},
 		voters:     func() int { return len(g.voters()) },
 		leaderless: g.leaderless,

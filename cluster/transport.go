@@ -63,12 +63,17 @@ type leaseTransport struct {
 	// view reads this node's own log, by which requests are examined; nil until Raft runs.
 	view atomic.Pointer[func() logView]
 
+	// acked notes how far other nodes are known to have come; nil until the node has an
+	// identity that is watched.
+	acked atomic.Pointer[*holders]
+
 	// handing is the hand-over under way, or nil.
 	handing atomic.Pointer[handing]
 
 	answersMu sync.Mutex
 	matched   map[string]matched       // by node ID
 	answered  map[string]time.Duration // by node ID, when it last answered
+	stored    map[string]uint64        // by node ID, committed entries that it has said to have
 
 	ballot ballot
 }
@@ -85,7 +90,7 @@ func newLeaseTransport(inner networkTransport, f *fence, promise func() time.Dur
 	return &leaseTransport{
 		networkTransport: inner, fence: f, promise: promise,
 		consumer: make(chan raft.RPC), done: make(chan struct{}),
-		matched: make(map[string]matched), answered: make(map[string]time.Duration),
+		matched: make(map[string]matched), answered: make(map[string]time.Duration), stored: make(map[string]uint64),
 	}
 }
 
@@ -132,6 +137,9 @@ func (t *leaseTransport) AppendEntries(id raft.ServerID, target raft.ServerAddre
 	index := args.PrevLogEntry + uint64(len(args.Entries))
 	heartbeat := index == 0
 	sent := t.fence.now()
+	t.answersMu.Lock()
+	stored := t.stored[string(id)]
+	t.answersMu.Unlock()
 	err := t.networkTransport.AppendEntries(id, target, args, resp)
 	if err != nil && !heartbeat && t.awaitAnswer(string(id)) {
 		// Once: a node that answers at another address now is left to Raft.
@@ -144,6 +152,13 @@ func (t *leaseTransport) AppendEntries(id raft.ServerID, target raft.ServerAddre
 	if err != nil {
 		return err
 	}
+	if resp.LastLog < stored && resp.LastLog > 0 {
+		// Said before the request was sent: it has lost committed entries.
+		if h := t.acked.Load(); h != nil {
+			(*h).lost(string(id))
+		}
+		return fmt.Errorf("%w: node %s has lost entries %d to %d", errMessage, id, resp.LastLog+1, stored)
+	}
 	agreed := resp.Success && resp.Term == args.Term
 	if agreed {
 		t.fence.acknowledged(args.Term, string(id), sent)
@@ -153,6 +168,12 @@ func (t *leaseTransport) AppendEntries(id raft.ServerID, target raft.ServerAddre
 	t.answered[string(id)] = t.fence.now()
 	if agreed && !heartbeat {
 		t.matched[string(id)] = matched{args.Term, index}
+		if committed := min(index, t.own().commit); committed > t.stored[string(id)] {
+			t.stored[string(id)] = committed
+			if h := t.acked.Load(); h != nil {
+				(*h).acknowledged(string(id), "", Position{Index: committed})
+			}
+		}
 	}
 	return nil
 }
@@ -214,6 +235,9 @@ func (t *leaseTransport) RequestVote(id raft.ServerID, target raft.ServerAddress
 	})
 	if err == nil {
 		err = examineAnswer(id, resp.RPCHeader, resp.Term, args.Term)
+	}
+	if h := t.acked.Load(); h != nil && err == nil && resp.Granted && resp.Term == args.Term {
+		(*h).acknowledged(string(id), "", Position{Term: args.Term})
 	}
 	if err == nil && resp.Granted && resp.Term == args.Term && bytes.Equal(resp.Peers, votedAndBound) {
 		t.fence.acknowledged(args.Term, string(id), sent)
@@ -299,10 +323,10 @@ func (t *leaseTransport) SetHeartbeatHandler(handle func(raft.RPC)) {
 			t.receive(rpc)
 			return
 		}
-		from := leaderTerm{req.Term, string(req.ID)}
+		from := leaderTerm{req.Term, speakerOf(rpc, req.ID).key()}
 		following := t.following.Load()
 		if f := t.followed.Load(); f != nil && *f == from && following != nil && (*following)() {
-			t.fence.heard(req.Term, string(req.ID))
+			t.fence.heard(req.Term, from.leader)
 			inner := rpc
 			answers := make(chan raft.RPCResponse, 1)
 			inner.RespChan = answers
@@ -343,16 +367,17 @@ func (t *leaseTransport) receive(rpc raft.RPC) {
 		}
 		switch req := rpc.Command.(type) {
 		case *raft.AppendEntriesRequest:
-			t.fence.heard(req.Term, string(req.ID))
+			from := speakerOf(rpc, req.ID).key()
+			t.fence.heard(req.Term, from)
 			t.pass(rpc, func(r raft.RPCResponse) raft.RPCResponse {
 				r = t.agree(req.Term, r)
 				if resp, ok := r.Response.(*raft.AppendEntriesResponse); ok && r.Error == nil && resp.Success && resp.Term == req.Term {
-					t.followed.Store(&leaderTerm{req.Term, string(req.ID)})
+					t.followed.Store(&leaderTerm{req.Term, from})
 				}
 				return r
 			})
 		case *raft.InstallSnapshotRequest:
-			t.fence.heard(req.Term, string(req.ID))
+			t.fence.heard(req.Term, speakerOf(rpc, req.ID).key())
 			if req.LastLogIndex <= own.commit && req.Term >= own.term {
 				// All of it is here, and Raft would go back to it.
 				rpc.RespChan <- t.agree(req.Term, raft.RPCResponse{Response: &raft.InstallSnapshotResponse{Term: req.Term, Success: true}})
@@ -411,9 +436,10 @@ func (t *leaseTransport) preVote(rpc raft.RPC, req *raft.RequestPreVoteRequest) 
 		return
 	}
 	candidate := string(req.ID)
-	free := t.waitFree(candidate, 0)
+	key := speakerOf(rpc, req.ID).key()
+	free := t.waitFree(key, 0)
 	if free && t.steer != nil && t.fence.self != candidate {
-		free = t.waitFree(candidate, holdDelay(t.steer.order(), t.fence.self, candidate, t.promise()))
+		free = t.waitFree(key, holdDelay(t.steer.order(), t.fence.self, candidate, t.promise()))
 	}
 	if !free {
 		rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: responseHeader(req.RPCHeader)}, nil)
@@ -433,7 +459,7 @@ func (t *leaseTransport) preVote(rpc raft.RPC, req *raft.RequestPreVoteRequest) 
 		// wait for Raft's timer.
 		if left := t.ballot.yield(t.fence.now(), t.window(), t.yieldsTo(candidate)); left > 0 {
 			t.sleep(left)
-			if t.fence.bound(candidate) > 0 {
+			if t.fence.bound(key) > 0 {
 				refused := *resp
 				refused.Granted = false
 				r.Response = &refused
@@ -446,10 +472,11 @@ func (t *leaseTransport) preVote(rpc raft.RPC, req *raft.RequestPreVoteRequest) 
 // vote answers a candidate. While the promise runs Raft is not even asked, so
 // that its term and its vote stay as they are.
 func (t *leaseTransport) vote(rpc raft.RPC, req *raft.RequestVoteRequest) {
+	key := speakerOf(rpc, req.ID).key()
 	if req.LeadershipTransfer {
-		t.awaitRelease(string(req.ID))
+		t.awaitRelease(key)
 	}
-	if t.fence.bound(string(req.ID)) > 0 {
+	if t.fence.bound(key) > 0 {
 		rpc.Respond(&raft.RequestVoteResponse{RPCHeader: responseHeader(req.RPCHeader)}, nil)
 		return
 	}
@@ -470,7 +497,7 @@ func (t *leaseTransport) vote(rpc raft.RPC, req *raft.RequestVoteRequest) {
 			return r
 		}
 		said := *resp
-		leaves, bound := t.fence.grants(req.Term, string(req.ID), follow && resp.Term == req.Term)
+		leaves, bound := t.fence.grants(req.Term, key, follow && resp.Term == req.Term)
 		said.Granted, said.Peers = leaves, nil
 		if bound {
 			said.Peers = votedAndBound

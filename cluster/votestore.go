@@ -297,6 +297,13 @@ func (s *voteStore) atLeast(term uint64) error {
 	return s.change(true, func(r *voteRecord) { r.term = term })
 }
 
+// mayHaveVotedIn returns the newest term in which this node has voted or may have.
+func (s *voteStore) mayHaveVotedIn() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(s.current.vote.term, s.current.ahead.term)
+}
+
 // Get implements raft.StableStore.
 func (s *voteStore) Get(key []byte) ([]byte, error) {
 	s.mu.Lock()

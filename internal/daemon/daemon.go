@@ -543,9 +543,14 @@ func dataDirHint(err error) error {
 
 func nodeHint(err error) error {
 	var used *cluster.PortInUseError
+	var moved *cluster.OtherMachineError
 	switch {
 	case errors.As(err, &used):
 		return api.WithHint(err, "choose another address with listen in the raft block, or find who has it with: ss -ltnp")
+	case errors.As(err, &moved):
+		return api.WithHint(err, `if its node runs nowhere else any more: raftvip node move-here; else join this machine as a node of its own, with an empty data dir`)
+	case errors.Is(err, cluster.ErrRolledBack):
+		return api.WithHint(err, `this node must not vote under its old identity: move the data dir away and come back with "raftvip join --replace" (with peers and secret_file, just start it)`)
 	case errors.Is(err, cluster.ErrLogLost):
 		return api.WithHint(err, `this node must not vote under its old identity: move the data dir away and come back with "raftvip join --replace" (with peers and secret_file, just start it)`)
 	}

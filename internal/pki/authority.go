@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net/url"
 	"sync"
 	"time"
 )
@@ -88,8 +89,12 @@ func (a *Authority) ClusterID() string { return a.clusterID }
 // Pin is what a join token pins.
 func (a *Authority) Pin() Pin { return a.pin }
 
-// mint makes a certificate that names the node, with a fresh key.
-func (a *Authority) mint(nodeID string, now time.Time) (*tls.Certificate, error) {
+// runScheme is that of the URI by which a certificate says which run of its node's
+// process made it.
+const runScheme = "raftvip-run"
+
+// mint makes a certificate that names the node and, if not "", its run, with a fresh key.
+func (a *Authority) mint(nodeID, run string, now time.Time) (*tls.Certificate, error) {
 	pub, key, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, fmt.Errorf("mint certificate: %w", err)
@@ -106,6 +111,9 @@ func (a *Authority) mint(nodeID string, now time.Time) (*tls.Certificate, error)
 		KeyUsage:     x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
+	if run != "" {
+		template.URIs = []*url.URL{{Scheme: runScheme, Opaque: run}}
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, pub, a.key)
 	if err != nil {
 		return nil, fmt.Errorf("mint certificate: %w", err)
@@ -121,6 +129,7 @@ type Credentials struct {
 	now       func() time.Time
 
 	mu      sync.Mutex
+	run     string
 	cert    *tls.Certificate
 	renewAt time.Time
 }
@@ -134,6 +143,27 @@ func NewCredentials(a *Authority, nodeID string, now func() time.Time) *Credenti
 	return &Credentials{authority: a, nodeID: nodeID, now: now}
 }
 
+// SetRun has every certificate from now on say which run of the node's process it is
+// of: letters, digits and dots.
+func (c *Credentials) SetRun(run string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.run, c.cert = run, nil
+}
+
+// PeerRun returns what the peer of an established connection has set by SetRun, or "".
+func PeerRun(cs tls.ConnectionState) string {
+	if len(cs.PeerCertificates) == 0 {
+		return ""
+	}
+	for _, u := range cs.PeerCertificates[0].URIs {
+		if u.Scheme == runScheme {
+			return u.Opaque
+		}
+	}
+	return ""
+}
+
 func (c *Credentials) certificate() (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -143,7 +173,7 @@ func (c *Credentials) certificate() (*tls.Certificate, error) {
 	if c.cert != nil && now.Before(c.renewAt) && c.renewAt.Sub(now) <= certRenew {
 		return c.cert, nil
 	}
-	cert, err := c.authority.mint(c.nodeID, now)
+	cert, err := c.authority.mint(c.nodeID, c.run, now)
 	if err != nil {
 		return nil, err
 	}

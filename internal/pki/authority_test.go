@@ -387,3 +387,35 @@ func TestRenewal(t *testing.T) {
 		t.Errorf("a month later: client %v, server %v", h.clientErr, h.serverErr)
 	}
 }
+
+func TestCertificateNamesTheRun(t *testing.T) {
+	a, err := NewAuthority(NewSecret())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := NewCredentials(a, "n1", nil)
+	run := func() string {
+		cert, err := c.certificate()
+		if err != nil {
+			t.Fatal(err)
+		}
+		leaf, err := x509.ParseCertificate(cert.Certificate[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		cs := tls.ConnectionState{PeerCertificates: []*x509.Certificate{leaf}}
+		if _, err := c.verify(cs); err != nil {
+			t.Errorf("with a run: %v", err)
+		}
+		return PeerRun(cs)
+	}
+	if got := run(); got != "" {
+		t.Errorf("no run: got %q", got)
+	}
+	for _, want := range []string{"0123456789abcdef.1.2.3", "fedcba9876543210.0.0.0"} {
+		c.SetRun(want)
+		if got := run(); got != want {
+			t.Errorf("got run %q, want %q", got, want)
+		}
+	}
+}

@@ -1,0 +1,241 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/raftvip/raftvip/internal/pki"
+)
+
+const (
+	// holdersEvery is how often members tell one another what they know of who holds
+	// their identities when nothing is new.
+	holdersEvery = 10 * time.Second
+	// probeTries is how often, and probeEvery how quickly after one another, the
+	// addresses of a node are tried at which another process of it may answer.
+	probeTries = 5
+	probeEvery = 500 * time.Millisecond
+)
+
+// HoldersNote is what members tell one another of who holds their identities.
+type HoldersNote struct {
+	Identities map[string]IdentityNote `json:"identities,omitempty"` // by node ID
+}
+
+// openIdentity begins to watch who holds the members' identities, this node's own among
+// them. It is called when the log is open and before the port answers.
+func (n *Node) openIdentity(creds *pki.Credentials, claim uint64) {
+	run := Run{Boot: newBoot(), Claim: claim, Start: Position{
+		Term:  max(n.group.raft.CurrentTerm(), n.votes.mayHaveVotedIn()),
+		Index: n.group.raft.LastIndex(),
+	}}
+	n.holders = newHolders(n.opts.Identity.NodeID, run, n.group.now, func() { signal(n.identities) })
+	for id, p := range n.persisted.cache.Past {
+		if n.member(id) {
+			n.holders.remember(id, p)
+		}
+	}
+	creds.SetRun(run.text())
+	n.port.meet = n.meet
+	n.group.trans.acked.Store(&n.holders)
+	n.diverged = n.group.machine.kept
+	n.diverged.self = n.opts.Identity.NodeID
+}
+
+// member tells whether an identity is one that is watched. A node that has just started
+// does not know its state yet, and whoever has a certificate may be one.
+func (n *Node) member(id string) bool {
+	s := n.State()
+	_, ok := s.Nodes[id]
+	return ok || id == n.opts.Identity.NodeID || !s.Founded()
+}
+
+// meet notes with whom a handshake was completed, and refuses Raft to a process that
+// may not speak for its node.
+func (n *Node) meet(proto, nodeID, run string, begun time.Duration, address string) error {
+	r, ok := parseRun(run)
+	if !ok || !n.member(nodeID) {
+		return nil
+	}
+	n.cut(nodeID, n.holders.met(nodeID, r, begun, address))
+	if f := n.holders.barred(nodeID, r.Boot); f != nil && proto == pki.ProtoRaft {
+		return fmt.Errorf("node %s does not take part: %s", nodeID, f.Text)
+	}
+	return nil
+}
+
+// cut closes the connections with some runs of a node: who is alive makes new ones, and
+// that proves it.
+func (n *Node) cut(nodeID string, boots []string) {
+	if len(boots) == 0 {
+		return
+	}
+	n.port.cutOffRuns(nodeID, func(run string) bool {
+		r, ok := parseRun(run)
+		return ok && slices.Contains(boots, r.Boot)
+	})
+}
+
+// keepIdentities acts on what is found out about who holds which identity, and tells
+// the other members.
+func (n *Node) keepIdentities(ctx context.Context) {
+	tick := time.NewTicker(holdersEvery)
+	defer tick.Stop()
+	said := make(map[Finding]bool)
+	tries := 0
+	for {
+		if err := n.opts.DataDir.noteMachine(n.opts.Machine()); err != nil {
+			n.log.Debug("cannot note this machine's interfaces", "error", err)
+		}
+		n.actOnFindings(said)
+		n.exchange(ctx)
+		var again <-chan time.Time
+		if tries > 0 {
+			tries--
+			again = time.After(probeEvery)
+		}
+		select {
+		case <-n.identities:
+			tries = probeTries
+		case <-again:
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// actOnFindings keeps this node from taking part if it may not, and others away that
+// may not.
+func (n *Node) actOnFindings(said map[Finding]bool) {
+	self := n.opts.Identity.NodeID
+	findings := n.Findings()
+	for _, f := range findings {
+		if f.Kind != FindingDiverged {
+			if f.Node == self {
+				n.group.bar(f.Text)
+			} else {
+				n.port.cutOffRuns(f.Node, func(run string) bool {
+					r, ok := parseRun(run)
+					return ok && n.holders.barred(f.Node, r.Boot) != nil
+				})
+			}
+		}
+		if !said[f] {
+			said[f] = true
+			n.log.Error("identity: "+f.Text, "member", n.nameOf(f.Node), "id", f.Node, "kind", f.Kind, "hint", f.Hint)
+			if f.Node == self && f.Kind == FindingBack {
+				if err := n.opts.DataDir.markVoid(f); err != nil {
+					n.log.Error("cannot write the data dir", "error", err)
+				}
+			}
+		}
+	}
+	if len(findings) > 0 || len(said) > 0 {
+		n.changed.notify()
+	}
+}
+
+func (n *Node) nameOf(id string) string {
+	if r, ok := n.State().Nodes[id]; ok {
+		return r.Name
+	}
+	return id
+}
+
+// Findings returns what is wrong with which node as only its peers can see it, this
+// node's own first.
+func (n *Node) Findings() []Finding {
+	all := append(n.holders.findings(), n.diverged.findings()...)
+	slices.SortStableFunc(all, func(a, b Finding) int {
+		switch self := n.opts.Identity.NodeID; {
+		case a.Node == self && b.Node != self:
+			return -1
+		case b.Node == self && a.Node != self:
+			return 1
+		}
+		return 0
+	})
+	return all
+}
+
+// Barred says why this node may neither vote nor own, or is nil.
+func (n *Node) Barred() *Finding {
+	return n.holders.barred(n.opts.Identity.NodeID, n.holders.run.Boot)
+}
+
+// exchange tells all members what is known and takes over what they know, each over a
+// new connection: that proves to both who they are now. A node's older addresses are
+// asked as well while another process of it may be there.
+func (n *Node) exchange(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	ask := make(map[string]bool)
+	for _, address := range n.knownAddresses() {
+		ask[address] = true
+	}
+	for _, addresses := range n.holders.unsettled() {
+		for _, a := range addresses {
+			ask[a] = true
+		}
+	}
+	var calls sync.WaitGroup
+	for address := range ask {
+		calls.Go(func() {
+			caller := newPeerClient(func(ctx context.Context, proto, address string) (net.Conn, error) {
+				// Whoever is there: it may be the wrong one.
+				return n.port.dialNode(ctx, proto, address, "")
+			})
+			defer caller.close()
+			var got HoldersNote
+			if err := caller.call(ctx, address, pathHolders, HoldersNote{n.holders.notes()}, &got); err != nil {
+				n.log.Debug("cannot compare identities", "address", address, "error", err)
+				return
+			}
+			n.learn(got)
+		})
+	}
+	calls.Wait()
+}
+
+func (n *Node) learn(got HoldersNote) {
+	for id, boots := range n.holders.learn(got.Identities, n.member) {
+		n.cut(id, boots)
+	}
+}
+
+func (n *Node) handleHolders(ctx context.Context, in HoldersNote) (any, error) {
+	if !n.member(PeerFromContext(ctx)) {
+		return nil, refuse(CodeNotMember, "", "this node is not a member")
+	}
+	n.learn(in)
+	return HoldersNote{n.holders.notes()}, nil
+}
+
+// believed refuses what a process says that may not speak for its node.
+func (n *Node) believed(ctx context.Context) error {
+	id := PeerFromContext(ctx)
+	if f := n.holders.barred(id, bootFromContext(ctx)); f != nil {
+		return refuse(CodeIdentity, f.Hint, "node %s does not take part: %s", n.nameOf(id), f.Text)
+	}
+	return nil
+}
+
+// speakerFrom returns whose request of the node API it is.
+func speakerFrom(ctx context.Context) speaker {
+	return speaker{id: PeerFromContext(ctx), boot: bootFromContext(ctx)}
+}
+
+// notBelieved is called with the answer of a member; a refusal for this node's identity
+// is a reason to find out.
+func (n *Node) notBelieved(err error) {
+	var r *Refusal
+	if errors.As(err, &r) && r.Code == CodeIdentity {
+		signal(n.identities)
+	}
+}
