@@ -97,6 +97,7 @@ func (m *stateMachine) Restore(r io.ReadCloser) error {
 	if err := m.stopped(); err != nil && m.opening.Load() {
 		return err // an older snapshot is no way round a newer one
 	}
+	index := indexOf(r)
 	s, err := readState(r)
 	if err != nil {
 		err = fmt.Errorf("read snapshot of the replicated state: %w", err)
@@ -104,8 +105,10 @@ func (m *stateMachine) Restore(r io.ReadCloser) error {
 		return err
 	}
 	m.state.Store(s)
-	m.applied.Store(s.Version)
 	m.kept.keep(s.Version, s)
+	// Commands after the last change of the state, up to the end of the snapshot, were
+	// refused. They are in the log and come again to nobody.
+	m.applied.Store(max(s.Version, index))
 	if m.stopped() != nil {
 		m.log.Info("following the replicated state again")
 		m.halted.Store(nil)

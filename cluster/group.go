@@ -148,7 +148,8 @@ func newGroup(p groupParts) (*Group, error) {
 	if p.between != nil {
 		trans = p.between(g.trans)
 	}
-	r, err := openRaft(config, g.machine, &voterLog{p.logs, f}, p.stable, p.snapshots, trans)
+	snapshots := groupSnapshots{p.snapshots, f, &g.trans.installing}
+	r, err := openRaft(config, g.machine, &voterLog{p.logs, f}, p.stable, snapshots, trans)
 	if why := g.machine.stopped(); why != nil {
 		if err == nil {
 			err = r.Shutdown().Error()

@@ -21,6 +21,7 @@ package cluster
 //	snapshot does not count as hearing         TestSnapshotCountsAsHearing
 //	changed heartbeat timeout                  TestChangeOfHeartbeat
 //	longer promise, heard before it was made   TestLongerPromiseCountsFromItsOwnEvidence, lease.TestLedgerLengths
+//	voters of before an installed snapshot     TestVotersOfAnInstalledSnapshot
 //	evidence taken before the log was applied  TestNewLeaderCountsByTheStateItLeadsWith
 //	older state puts a shorter promise back    TestTimingFollowsTheNewestState, TestStartKeepsThePromise
 //

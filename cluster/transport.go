@@ -76,6 +76,8 @@ type leaseTransport struct {
 	stored    map[string]uint64        // by node ID, committed entries that it has said to have
 
 	ballot ballot
+
+	installing installs
 }
 
 // matched is the log index up to which a node was found to have its leader's log.
@@ -383,7 +385,7 @@ func (t *leaseTransport) receive(rpc raft.RPC) {
 				rpc.RespChan <- t.agree(req.Term, raft.RPCResponse{Response: &raft.InstallSnapshotResponse{Term: req.Term, Success: true}})
 				return
 			}
-			t.fence.forgetVoters() // it brings its own
+			defer t.installing.begin(req.LastLogTerm, req.LastLogIndex)()
 			t.pass(rpc, func(r raft.RPCResponse) raft.RPCResponse { return t.agree(req.Term, r) })
 		case *raft.RequestPreVoteRequest:
 			t.preVote(rpc, req)
