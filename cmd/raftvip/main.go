@@ -24,6 +24,11 @@ const (
 	exitUsage    = 2
 	exitNoDaemon = 3
 	exitNoQuorum = 4
+	// Of status, the worst first; see exitOf.
+	exitNobody  = 5
+	exitUnknown = 6
+	exitStray   = 7
+	exitDown    = 8
 	// exitNeedsForce: refused, as it would silence all addresses or undo newer changes.
 	exitNeedsForce = 9
 )

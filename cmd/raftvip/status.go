@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,8 +18,12 @@ func statusCommand(g *globals) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show the cluster, who owns the addresses, and why",
-		Long: `Show the cluster, who owns the addresses, and why. The exit code is 0 if the
-cluster has a leader, or the daemon needs none, and 4 if it has none.`,
+		Long: `Show the cluster, who owns the addresses, and why. The exit code is for monitoring,
+on any node: 0 if the owner answers for all addresses and nobody else does; 4 if this
+node knows no leader; 5 if nobody owns the addresses; 6 if this node cannot tell who
+does; 7 if an address is on a node that does not own it and not kept silent there; 8
+if the owner does not answer for one. The worst one that applies is given, in this
+order.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, out := g.client(), cmd.OutOrStdout()
@@ -34,8 +39,8 @@ cluster has a leader, or the daemon needs none, and 4 if it has none.`,
 					return err
 				}
 				if !watch {
-					if st.Cluster.Leader == "" && !st.Standalone {
-						return quietError{exitNoQuorum}
+					if code := exitOf(st); code != exitOK {
+						return quietError{code}
 					}
 					return nil
 				}
@@ -50,6 +55,53 @@ cluster has a leader, or the daemon needs none, and 4 if it has none.`,
 	g.jsonFlag(c)
 	c.Flags().BoolVar(&watch, "watch", false, "show again each second")
 	return c
+}
+
+// exitOf is the exit code of status.
+func exitOf(st api.Status) int {
+	if st.Standalone {
+		return exitOfStandalone(st.VRRP)
+	}
+	if st.Cluster.Leader == "" {
+		return exitNoQuorum
+	}
+	has := func(kind string) bool {
+		return slices.ContainsFunc(st.Groups, func(g api.Group) bool {
+			return slices.ContainsFunc(g.Troubles, func(t api.Trouble) bool { return t.Kind == kind })
+		})
+	}
+	unowned := func(unknown bool) bool {
+		return slices.ContainsFunc(st.Groups, func(g api.Group) bool {
+			return g.Owner == "" && g.Unknown == unknown && len(g.Addresses) > 0
+		})
+	}
+	switch {
+	case unowned(false):
+		return exitNobody
+	case unowned(true):
+		return exitUnknown
+	case has(api.TroubleStray):
+		return exitStray
+	case has(api.TroubleDown):
+		return exitDown
+	}
+	return exitOK
+}
+
+// exitOfStandalone is that of a node whose instances are all "vrrp only": another
+// router may well be master, but what this node is to have it has to have.
+func exitOfStandalone(all []api.VirtualRouter) int {
+	for _, v := range all {
+		if v.State == "fault" {
+			return exitDown
+		}
+		for _, a := range v.Addresses {
+			if v.Up && a.State != "present" {
+				return exitDown
+			}
+		}
+	}
+	return exitOK
 }
 
 func printStatus(w io.Writer, st api.Status, asJSON bool) error {
@@ -77,8 +129,7 @@ func printStatus(w io.Writer, st api.Status, asJSON bool) error {
 	if leader == "" {
 		leader = "none"
 	}
-	fmt.Fprintf(w, "cluster   %s, leader %s, term %d, %s, survives the loss of %d\n",
-		st.Cluster.ID, leader, st.Cluster.Term, count(st.Cluster.Voters, "voter"), st.Cluster.Tolerates)
+	fmt.Fprintf(w, "cluster   %s, leader %s, term %d, %s\n", st.Cluster.ID, leader, st.Cluster.Term, votersText(st.Cluster))
 	for _, gr := range st.Groups {
 		printGroup(w, gr)
 	}
@@ -89,9 +140,27 @@ func printStatus(w io.Writer, st api.Status, asJSON bool) error {
 	return nil
 }
 
+// votersText says how many voters there are and how many may fail, as far as it is known.
+func votersText(c api.Cluster) string {
+	text := count(c.Voters, "voter")
+	switch {
+	case c.Reachable == 0:
+		return text
+	case c.Reachable < c.Voters:
+		text += fmt.Sprintf(", %d of them answer", c.Reachable)
+	}
+	if c.Tolerates == 0 {
+		return text + ", survives no further loss"
+	}
+	return text + fmt.Sprintf(", survives the loss of %d", c.Tolerates)
+}
+
 func printGroup(w io.Writer, g api.Group) {
 	owner := g.Owner
-	if owner == "" {
+	switch {
+	case g.Unknown:
+		owner = "not known here"
+	case owner == "":
 		owner = "nobody"
 	}
 	fmt.Fprintf(w, "owner     %s\n", owner)

@@ -30,6 +30,7 @@ const (
 	PathTokens   = "/v1/tokens"
 	PathDrill    = "/v1/drill"
 	PathObserve  = "/v1/observe"
+	PathOwner    = "/v1/owner"
 	PathDoctor   = "/v1/doctor"
 	PathLeader   = "/v1/leader/"
 	PathTransfer = PathLeader + "transfer"

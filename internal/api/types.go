@@ -50,10 +50,11 @@ type Cluster struct {
 	Term    uint64 `json:"term"`
 	Version uint64 `json:"version"` // of the replicated state
 	Voters  int    `json:"voters"`
-	// Reachable is the number of voters that can be counted on now; only the
-	// leader knows it, others say 0.
+	// Reachable is the number of voters that answer the leader now, 0 if that is not
+	// known.
 	Reachable int `json:"reachable"`
-	// Tolerates is the number of voters that may fail with the cluster going on.
+	// Tolerates is the number of voters that may fail from now on with the cluster going
+	// on; 0 also if it is not known who answers.
 	Tolerates        int     `json:"tolerates"`
 	HeartbeatTimeout float64 `json:"heartbeat_timeout_seconds"`
 }
@@ -62,7 +63,9 @@ type Cluster struct {
 type Group struct {
 	Name  string `json:"name"`
 	Owner string `json:"owner"` // node name, "" for nobody
-	// Why says why the owner is the owner, or why there is none.
+	// Unknown: this node cannot tell who owns; Owner is "" then.
+	Unknown bool `json:"owner_unknown,omitempty"`
+	// Why says why the owner is the owner, why there is none, or why it is not known.
 	Why string `json:"why"`
 	// State is this node's own: "owner", "standby", "releasing" or "fault".
 	State string `json:"state"`
@@ -72,6 +75,39 @@ type Group struct {
 	// NotRemoved is the number of addresses that this node cannot take off the
 	// kernel: the most serious trouble there is.
 	NotRemoved int `json:"not_removed,omitempty"`
+	// Troubles are addresses on any node that do not answer where they should, or do
+	// where they should not.
+	Troubles []Trouble `json:"troubles,omitempty"`
+}
+
+// Kinds of troubles.
+const (
+	// TroubleDown: the owner does not answer for addresses.
+	TroubleDown = "down"
+	// TroubleStray: the address is on a node that does not own it, and nothing keeps it
+	// silent there, or it cannot be removed.
+	TroubleStray = "stray"
+)
+
+// Trouble is what is wrong with addresses on one node for longer than a moment.
+type Trouble struct {
+	Node string `json:"node"` // its name
+	// Address is the one that it is about, if it is one.
+	Address netip.Addr `json:"address,omitzero"`
+	Kind    string     `json:"kind"`
+	Why     string     `json:"why"`
+}
+
+// Ownership is the leader's word on who owns.
+type Ownership struct {
+	Owner string `json:"owner"` // node name, "" for nobody
+	Why   string `json:"why"`
+	Term  uint64 `json:"term"`
+	// Moving: nobody owns, and that since a moment only.
+	Moving bool `json:"moving,omitempty"`
+	// Reachable is the number of voters that answer the leader, itself included.
+	Reachable int       `json:"reachable"`
+	Troubles  []Trouble `json:"troubles,omitempty"`
 }
 
 // Address is one virtual address.

@@ -28,9 +28,10 @@ const (
 // routes registers the API. The control socket gets all of it, the node port only
 // what members ask of their leader.
 func (d *Daemon) routes(node, control *http.ServeMux) {
-	api.Handle(control, api.PathStatus, func(context.Context, struct{}) (api.Status, error) { return d.Status(), nil })
+	api.Handle(control, api.PathStatus, func(ctx context.Context, _ struct{}) (api.Status, error) { return d.Status(ctx), nil })
+	api.HandlePeer(node, api.PathOwner, d.ownership)
 	api.Handle(control, api.PathHistory, func(context.Context, struct{}) ([]api.Move, error) { return d.history(), nil })
-	api.Handle(control, api.PathVIPs, func(context.Context, struct{}) ([]api.VIP, error) { return d.vips(), nil })
+	api.Handle(control, api.PathVIPs, func(ctx context.Context, _ struct{}) ([]api.VIP, error) { return d.vips(ctx), nil })
 	api.Handle(control, api.PathTokens, func(context.Context, struct{}) ([]api.Token, error) { return d.tokens(), nil })
 	api.Handle(control, api.PathReload, func(ctx context.Context, in api.ReloadRequest) (api.ReloadResult, error) {
 		return d.Reload(ctx, in.Force)
@@ -103,15 +104,14 @@ func (d *Daemon) noLeader() *cluster.Refusal {
 	if phase := d.node.Phase(); phase != "" {
 		return cluster.Refuse(cluster.CodeNoLeader, `see "raftvip status"`, "this node is not in a cluster yet: %s", phase)
 	}
-	voters := 0
-	for _, s := range d.node.Suffrages() {
-		if s == cluster.SuffrageVoter {
-			voters++
-		}
+	if !d.node.State().Founded() {
+		return cluster.Refuse(cluster.CodeNoLeader, `see "raftvip status"`, "the cluster has not been founded yet")
 	}
-	return cluster.Refuse(cluster.CodeNoLeader,
-		`see "raftvip node list"; the addresses are silent until a majority of the voters is back`,
-		"no quorum: the cluster has %d voters and no leader", voters)
+	if text, _ := d.quorum.state(); text != "" {
+		return cluster.Refuse(cluster.CodeNoLeader,
+			`see "raftvip status"; this node owns nothing until a majority of the voters is back`, "%s", text)
+	}
+	return cluster.Refuse(cluster.CodeNoLeader, `see "raftvip status", and try again`, "this node knows no leader now")
 }
 
 // maxHistoryText is the longest text that a request may add to the history.
@@ -537,9 +537,12 @@ func inOrder(moves []api.Move) {
 	}
 }
 
-func (d *Daemon) vips() []api.VIP {
+func (d *Daemon) vips(ctx context.Context) []api.VIP {
 	s := d.node.State()
-	owner := d.ownerName(s)
+	owner := ""
+	if countAddresses(s.Instances) > 0 {
+		owner = d.sight(ctx).owner
+	}
 	var out []api.VIP
 	for _, in := range s.Instances {
 		for _, a := range in.Addresses {

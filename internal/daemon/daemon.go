@@ -59,8 +59,9 @@ type Daemon struct {
 	changing  sync.Mutex // one request at a time that may silence the addresses
 	probing   sync.Mutex // one probe at a time: what one member can ask for stays bounded
 
-	hints  hintReader
-	quorum quorumWatch
+	hints   hintReader
+	quorum  quorumWatch
+	changes changeWatch
 
 	mu       sync.Mutex
 	config   *config.Config

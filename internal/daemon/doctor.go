@@ -104,8 +104,23 @@ func (d *Daemon) doctor(ctx context.Context) (doctor.Report, error) {
 		return doctor.Report{}, err
 	}
 	r := doctor.Examine(d.node.Self().NodeID, members)
+	r.Add(ownerFinding(d.node.Self().Name, countAddresses(s.Instances), d.sight(ctx)))
 	r.API = api.Version
 	return r, nil
+}
+
+// ownerFinding is about who owns.
+func ownerFinding(self string, addresses int, seen sight) doctor.Finding {
+	f := doctor.Finding{Check: doctor.CheckOwner, Node: self, Result: doctor.OK, Seen: seen.owner + " owns the addresses"}
+	switch {
+	case seen.owner == "" && addresses == 0:
+		f.Seen = "there is no virtual address"
+	case seen.owner == "" && seen.known:
+		f.Result, f.Seen, f.Do = doctor.Fail, "nobody owns the addresses: "+doctor.Clean(seen.why), "see raftvip status"
+	case seen.owner == "":
+		f.Result, f.Seen, f.Do = doctor.Fail, "who owns the addresses is not known here: "+doctor.Clean(seen.why), "ask another node: raftvip status there"
+	}
+	return f
 }
 
 // oneLine makes an error fit for a finding: it may hold what another machine said.

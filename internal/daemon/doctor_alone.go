@@ -61,9 +61,13 @@ func (d *Daemon) doctorUnfounded(ctx context.Context) (doctor.Report, error) {
 		id: d.node.Self(), secret: secret, trusted: true, advertise: d.node.Advertise(), peers: append(cache.Addresses, c.Raft.Peers...),
 		subject: doctor.Subject{DataDir: d.data.Path(), Guard: d.doctorGuard(), VIPs: fileVIPs(c)},
 	}
+	why := d.node.Phase()
+	if why == "" {
+		why = "it waits for the others to found one, or for a leader"
+	}
 	return a.examine(ctx, doctor.Finding{
 		Check: doctor.CheckDaemon, Node: a.id.Name, Result: doctor.Warn,
-		Seen: "this node is in no cluster yet: " + doctor.Clean(d.node.Phase()), Do: "only this node and the way to the others were looked at",
+		Seen: "this node is in no cluster yet: " + doctor.Clean(why), Do: "only this node and the way to the others were looked at",
 	})
 }
 

@@ -27,6 +27,8 @@ type hint struct {
 	// nothing is wrong. Foreign are others' copies of the addresses there.
 	Take    *policy.Take  `json:"take,omitempty"`
 	Foreign []foreignHint `json:"foreign,omitempty"`
+	// NotRemoved is how many addresses the node cannot take off its kernel.
+	NotRemoved int `json:"not_removed,omitempty"`
 	// VRRP is what the node is in its hybrid instances, by name.
 	VRRP map[string]vrrpHint `json:"vrrp,omitempty"`
 	// What follows is for status only.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/cluster/lease"
+	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/vip"
@@ -136,8 +137,10 @@ type owner struct {
 type ownerView struct {
 	owning   bool
 	why      string
+	since    time.Duration // when owning last changed
 	lastTurn time.Duration
 	faults   []string
+	troubles []api.Trouble
 }
 
 // A moveRequest asks the loop to hand the group over.
@@ -307,7 +310,7 @@ func (o *owner) silentPeers(s *cluster.State) []string {
 }
 
 func (o *owner) publishHint(faults []string) {
-	h := hint{Check: o.report(), Faults: faults, Owning: o.state == owning, Take: o.takes.hint(), Foreign: o.takes.foreign}
+	h := hint{Check: o.report(), Faults: faults, Owning: o.state == owning, Take: o.takes.hint(), Foreign: o.takes.foreign, NotRemoved: o.takes.notRemoved}
 	if h.Owning {
 		h.OwningTerm = o.known.term
 	}
@@ -615,7 +618,11 @@ func (o *owner) awaitSuccessor(ctx context.Context, name string, term uint64) {
 func (o *owner) setView(why string, faults []string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.view = ownerView{owning: o.state == owning, why: why, lastTurn: o.now(), faults: faults}
+	now, since := o.now(), o.view.since
+	if o.view.owning != (o.state == owning) {
+		since = now
+	}
+	o.view = ownerView{owning: o.state == owning, why: why, since: since, lastTurn: now, faults: faults, troubles: o.hint.troubles(o.node.Self().Name)}
 }
 
 // View returns what the loop last decided.

@@ -311,7 +311,7 @@ func (p *plain) status(names map[netip.Addr]string) []api.VirtualRouter {
 // keptAddress is an address as its keeper sees it.
 func keptAddress(instance string, k vip.AddressStatus) api.Address {
 	out := api.Address{Prefix: k.Prefix, Instance: instance, Link: k.Link, State: "absent", Announced: k.Announced}
-	if k.Present {
+	if k.Up() {
 		out.State = "present"
 	}
 	switch {

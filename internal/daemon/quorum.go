@@ -30,25 +30,32 @@ type quorumWatch struct {
 	mu sync.Mutex
 	// since is when there was last a leader, or when the watch began.
 	since time.Duration
-	// told is what was logged and not yet taken back, lost whether that was a loss of
-	// the quorum.
-	told string
-	lost bool
-	now  quorumLoss // under way; missing is nil if there is none
-	last quorumLoss // the last one that ended
+	// told is what was logged and not yet taken back, noneCan whether nobody can own.
+	told    string
+	noneCan bool
+	now     quorumLoss // under way; missing is nil if there is none
+	last    quorumLoss // the last one that ended
 }
 
 // A quorumSight is what a node without a leader has found out.
 type quorumSight struct {
 	voters  int
 	missing []string // voters that do not answer, by name
+	led     bool     // some member knows a leader
 }
 
 // lost tells whether the voters that answer are no majority.
-func (q quorumSight) lost() bool { return 2*(q.voters-len(q.missing)) <= q.voters }
+func (q quorumSight) lost() bool { return 2*(q.voters-len(q.missing)) <= q.voters && !q.led }
+
+// noneCan tells that nobody can own: neither those that answer, which know no leader,
+// nor the others, which are no majority.
+func (q quorumSight) noneCan() bool { return 2*len(q.missing) <= q.voters && !q.led }
 
 func (q quorumSight) String() string {
-	if !q.lost() {
+	switch {
+	case q.led:
+		return fmt.Sprintf("no leader is heard here, though other members know one; %d of %d voters answer", q.voters-len(q.missing), q.voters)
+	case !q.lost():
 		return fmt.Sprintf("no leader, though %d of %d voters answer", q.voters-len(q.missing), q.voters)
 	}
 	return fmt.Sprintf("no quorum: %d of %d voters answer; missing: %s", q.voters-len(q.missing), q.voters, listOf(q.missing))
@@ -65,7 +72,7 @@ func (q *quorumWatch) led(now time.Duration, leader string) {
 		q.now.until = now
 		q.last, q.now = q.now, quorumLoss{}
 	}
-	q.since, q.told, q.lost = now, "", false
+	q.since, q.told, q.noneCan = now, "", false
 }
 
 // leaderless tells for how long there has been no leader.
@@ -81,7 +88,7 @@ func (q *quorumWatch) saw(now time.Duration, wall time.Time, s quorumSight) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if text := s.String(); text != q.told {
-		q.told, q.lost = text, s.lost()
+		q.told, q.noneCan = text, s.noneCan()
 		q.log.Warn(text, "without_a_leader_for", roundTime(now-q.since))
 	}
 	if !s.lost() {
@@ -110,12 +117,12 @@ func (q *quorumWatch) loss(now time.Duration) quorumLoss {
 	return q.last
 }
 
-// state is what was last said of a cluster without a leader, or "", and whether the
-// quorum is lost.
-func (q *quorumWatch) state() (text string, lost bool) {
+// state is what was last said of a cluster without a leader, or "", and whether nobody
+// can own.
+func (q *quorumWatch) state() (text string, noneCan bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.told, q.lost
+	return q.told, q.noneCan
 }
 
 // watchQuorum asks who is there while there is no leader, and has a loss of the quorum
@@ -155,11 +162,11 @@ func (d *Daemon) watchQuorum(ctx context.Context) {
 }
 
 func (d *Daemon) askWhoIsThere(ctx context.Context, s *cluster.State) {
-	answers := d.node.Answering(ctx)
+	answers, led := d.node.Answering(ctx)
 	if d.node.Group(cluster.DefaultGroup).Standing().LeaderID != "" || ctx.Err() != nil {
 		return
 	}
-	var sight quorumSight
+	sight := quorumSight{led: led}
 	for id, suffrage := range d.node.Suffrages() {
 		if suffrage != cluster.SuffrageVoter {
 			continue

@@ -40,16 +40,16 @@ func TestQuorumWatch(t *testing.T) {
 	q.led(at, "lb1")
 	logged()
 	at = 12 * time.Second
-	q.saw(at, wall(), quorumSight{3, []string{"lb3", "lb2"}})
+	q.saw(at, wall(), quorumSight{3, []string{"lb3", "lb2"}, false})
 	logged("no quorum: 1 of 3 voters answer; missing: lb2 and lb3")
 	at = 13 * time.Second
-	q.saw(at, wall(), quorumSight{3, []string{"lb2", "lb3"}})
+	q.saw(at, wall(), quorumSight{3, []string{"lb2", "lb3"}, false})
 	logged()
 	at = 20 * time.Second
-	q.saw(at, wall(), quorumSight{3, []string{"lb2"}})
+	q.saw(at, wall(), quorumSight{3, []string{"lb2"}, false})
 	logged("no leader, though 2 of 3 voters answer")
-	if text, lost := q.state(); lost || text == "" {
-		t.Errorf("state: %q %v", text, lost)
+	if text, none := q.state(); !none || text == "" {
+		t.Errorf("state: %q %v", text, none)
 	}
 	if l := q.loss(at); !slices.Equal(l.missing, []string{"lb2", "lb3"}) || l.until != at {
 		t.Errorf("under way: %+v", l)

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -20,63 +21,65 @@ const (
 	clockWarning = 10 * time.Second
 )
 
-// Status gathers everything this node knows.
-func (d *Daemon) Status() api.Status {
+// Status gathers everything this node knows, and asks the leader who owns.
+func (d *Daemon) Status(ctx context.Context) api.Status {
+	seen := d.sight(ctx)
 	s := d.node.State()
 	standing := d.node.Group(cluster.DefaultGroup).Standing()
 	self := d.node.Self()
 	st := api.Status{
 		API: api.Version, Program: d.settings.Program, Phase: d.node.Phase(),
 		Node:    api.Self{Name: self.Name, ID: self.NodeID, Address: d.node.Advertise(), Started: d.started.Format(time.RFC3339)},
-		Cluster: d.clusterStatus(s, standing),
+		Cluster: d.clusterStatus(s, standing, seen),
 		Guard:   d.guardStatus(),
 		Config:  d.configStatus(),
 	}
-	st.Nodes = d.nodeStatus(s, standing)
-	st.Groups = []api.Group{d.groupStatus(s, standing)}
+	st.Nodes = d.nodeStatus(s, standing, seen.owner)
+	st.Groups = []api.Group{d.groupStatus(s, standing, seen)}
 	st.VRRP = d.virtualRouters()
 	st.Warnings = d.warnings(st)
 	return st
 }
 
-func (d *Daemon) clusterStatus(s *cluster.State, standing cluster.Standing) api.Cluster {
+func (d *Daemon) clusterStatus(s *cluster.State, standing cluster.Standing, seen sight) api.Cluster {
 	c := api.Cluster{
-		ID: d.node.Self().ClusterID, Leader: s.Nodes[standing.LeaderID].Name, Term: standing.Term, Version: s.Version,
-		HeartbeatTimeout: s.Heartbeat.Current.Seconds(),
+		ID: d.node.Self().ClusterID, Term: standing.Term, Version: s.Version,
+		HeartbeatTimeout: s.Heartbeat.Current.Seconds(), Reachable: seen.reachable,
 	}
-	g := d.node.Group(cluster.DefaultGroup)
-	for id, suffrage := range d.node.Suffrages() {
-		if suffrage != cluster.SuffrageVoter {
-			continue
-		}
-		c.Voters++
-		if !standing.Leading {
-			continue
-		}
-		if ago, ok := g.Contact(id); id == d.node.Self().NodeID || ok && ago < max(s.Heartbeat.Current, time.Second) {
-			c.Reachable++
+	if standing.LeaderID != "" {
+		c.Leader = nameOf(s, standing.LeaderID)
+	}
+	for _, suffrage := range d.node.Suffrages() {
+		if suffrage == cluster.SuffrageVoter {
+			c.Voters++
 		}
 	}
-	c.Tolerates = max((c.Voters-1)/2, 0)
+	c.Tolerates = tolerates(c.Voters, c.Reachable)
 	return c
 }
 
-// ownerName returns who owns, by the reports; "" for nobody.
+// tolerates is the number of voters of those that answer that may fail yet.
+func tolerates(voters, answering int) int { return max(answering-(voters/2+1), 0) }
+
+// ownerName returns who owns, as far as this node can tell without asking; "" also if
+// it cannot.
 func (d *Daemon) ownerName(s *cluster.State) string {
 	if d.owner.View().owning {
 		return d.node.Self().Name
 	}
-	for id, h := range d.hints.read(d.node.Reports()) {
-		if id != d.node.Self().NodeID && h.Owning && h.age < aliveAge && id == d.node.Group(cluster.DefaultGroup).Standing().LeaderID {
-			return s.Nodes[id].Name
-		}
+	standing := d.node.Group(cluster.DefaultGroup).Standing()
+	if ownedIn(s, cluster.DefaultGroup, standing.LeaderID, standing.Term, d.hints.read(d.node.Reports())) {
+		return nameOf(s, standing.LeaderID)
 	}
 	return ""
 }
 
-func (d *Daemon) groupStatus(s *cluster.State, standing cluster.Standing) api.Group {
+func (d *Daemon) groupStatus(s *cluster.State, standing cluster.Standing, seen sight) api.Group {
 	view := d.owner.View()
-	g := api.Group{Name: cluster.DefaultGroup, Owner: d.ownerName(s), State: "standby"}
+	g := api.Group{
+		Name: cluster.DefaultGroup, Owner: seen.owner, Unknown: seen.owner == "" && !seen.known, Why: seen.why,
+		State: "standby", Troubles: seen.troubles,
+	}
 	switch {
 	case view.owning:
 		g.State = "owner"
@@ -86,7 +89,6 @@ func (d *Daemon) groupStatus(s *cluster.State, standing cluster.Standing) api.Gr
 	if left := standing.LeaseUntil - boottime.Now(); left > 0 {
 		g.LeaseRemaining = left.Seconds()
 	}
-	g.Why = whyOwner(s, g.Owner, view, standing)
 	placed := make(map[string]placement)
 	if d.host != nil {
 		for _, p := range d.place(s.Instances) {
@@ -119,42 +121,9 @@ func (d *Daemon) groupStatus(s *cluster.State, standing cluster.Standing) api.Gr
 	return g
 }
 
-// whyOwner says why the owner is the owner: how it came to be, and what the
-// policy thinks of it now.
-func whyOwner(s *cluster.State, owner string, view ownerView, standing cluster.Standing) string {
-	if owner == "" {
-		switch {
-		case standing.Leading:
-			return view.why
-		case standing.LeaderID == "":
-			return "no quorum: the addresses are silent"
-		}
-		if k := len(s.Moves); k > 0 && s.Moves[k-1].To == "" {
-			m := s.Moves[k-1]
-			return fmt.Sprintf("%s stopped owning: %s (%s)", m.From, m.Reason, m.At.Local().Format(time.DateTime))
-		}
-		return "the leader does not own; ask it for the reason: raftvip status on " + s.Nodes[standing.LeaderID].Name
-	}
-	why := ""
-	for i := len(s.Moves) - 1; i >= 0; i-- {
-		if m := s.Moves[i]; m.To == owner {
-			why = fmt.Sprintf("%s (%s)", m.Reason, m.At.Local().Format(time.DateTime))
-			break
-		}
-	}
-	if view.owning && view.why != "" {
-		if why != "" {
-			why += "; now: "
-		}
-		why += view.why
-	}
-	return why
-}
-
-func (d *Daemon) nodeStatus(s *cluster.State, standing cluster.Standing) []api.Node {
+func (d *Daemon) nodeStatus(s *cluster.State, standing cluster.Standing, owner string) []api.Node {
 	hints := d.hints.read(d.node.Reports())
 	suffrages := d.node.Suffrages()
-	owner := d.ownerName(s)
 	self := d.node.Self().NodeID
 	connected := func(id string) bool { return hints[id].known && hints[id].age < aliveAge }
 	views := make(map[string]policy.Node)
@@ -237,19 +206,7 @@ func (d *Daemon) warnings(st api.Status) []string {
 			}
 		}
 	}
-	if st.Phase == "" && st.Cluster.Leader == "" {
-		add("no quorum: no leader, and no address answers, until a majority of the %d voters is back", st.Cluster.Voters)
-	}
-	if st.Cluster.Leader != "" && len(st.Groups) > 0 && st.Groups[0].Owner == "" && len(st.Groups[0].Addresses) > 0 {
-		add("nobody owns the addresses: %s", st.Groups[0].Why)
-	}
-	if text := SurvivalWarning(st.Cluster.Voters); text != "" && st.Phase == "" {
-		w = append(w, text)
-	}
-	if st.Cluster.Reachable > 0 && st.Cluster.Reachable < st.Cluster.Voters {
-		left := st.Cluster.Reachable - (st.Cluster.Voters/2 + 1)
-		add("%d of %d voters answer: %d more may fail", st.Cluster.Reachable, st.Cluster.Voters, max(left, 0))
-	}
+	w = append(w, ownershipWarnings(st, d.node.State().Founded())...)
 	for _, n := range st.Nodes {
 		// Without a leader nobody passes reports on, and all others seem silent.
 		if age := time.Duration(n.ReportAge * float64(time.Second)); !n.Alive && age >= 0 && st.Cluster.Leader != "" {
@@ -274,6 +231,11 @@ func (d *Daemon) warnings(st api.Status) []string {
 		}
 	}
 	if len(st.Groups) > 0 {
+		for _, t := range st.Groups[0].Troubles {
+			if t.Kind == api.TroubleStray && !t.Address.IsValid() && t.Node != st.Node.Name {
+				add("%s: %s; see raftvip status there", t.Node, t.Why)
+			}
+		}
 		if n := st.Groups[0].NotRemoved; n > 0 {
 			add("%d addresses CANNOT BE REMOVED from this node; only the guard keeps them silent: see the log, or take the interface down", n)
 		}
@@ -300,6 +262,31 @@ func (d *Daemon) levelWarnings() (w []string) {
 		if n, ok := s.Nodes[r.NodeID]; ok && max(r.Level, 1) < cluster.FeatureLevel {
 			w = append(w, fmt.Sprintf("%s runs an older raftvip: the cluster works at feature level %d until it is upgraded", n.Name, s.FeatureLevel()))
 		}
+	}
+	return w
+}
+
+// ownershipWarnings are about who owns and who is missing.
+func ownershipWarnings(st api.Status, founded bool) (w []string) {
+	add := func(format string, args ...any) { w = append(w, fmt.Sprintf(format, args...)) }
+	for _, g := range st.Groups {
+		switch {
+		case st.Phase != "" || !founded || len(g.Addresses) == 0 && st.Cluster.Leader != "":
+			// There is nothing to own, or the line "waiting" says why.
+		case st.Cluster.Leader == "":
+			add("%s", g.Why)
+		case g.Unknown:
+			add("who owns the addresses is not known here: %s", g.Why)
+		case g.Owner == "":
+			add("nobody owns the addresses: %s", g.Why)
+		}
+	}
+	c := st.Cluster
+	if text := SurvivalWarning(c.Voters); text != "" && st.Phase == "" && founded {
+		w = append(w, text)
+	}
+	if c.Reachable > 0 && c.Reachable < c.Voters {
+		add("%d of %d voters answer: %d more may fail", c.Reachable, c.Voters, c.Tolerates)
 	}
 	return w
 }

@@ -28,6 +28,8 @@ type takes struct {
 	now    policy.Take // as last told
 	// foreign are others' copies of the addresses, as last seen.
 	foreign []foreignHint
+	// notRemoved is how many addresses cannot be taken off the kernel.
+	notRemoved int
 	// unsettled: some address is not up and still has time for it; look again at.
 	unsettled time.Duration
 
@@ -58,7 +60,9 @@ func (t *takes) look(now time.Duration, owns bool, began time.Duration, addrs []
 		t.addrs, t.links, t.cause = addrs, links, causeOf(addrs, links)
 	}
 	t.owned, t.kept = owns, changed
-	kept := keeper.Status().Addresses
+	st := keeper.Status()
+	kept := st.Addresses
+	t.notRemoved = st.NotRemoved
 	var seen policy.Take
 	if owns {
 		seen, t.unsettled = taken(now, began, links, kept, keeper.waits)

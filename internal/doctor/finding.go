@@ -11,6 +11,7 @@ type Check string
 // Checks, in the order in which they are reported.
 const (
 	CheckDaemon     Check = "daemon"
+	CheckOwner      Check = "owner"
 	CheckMember     Check = "member"
 	CheckTCP        Check = "tcp"
 	CheckClock      Check = "clock"
@@ -27,7 +28,7 @@ const (
 )
 
 var checkOrder = []Check{
-	CheckDaemon, CheckMember, CheckTCP, CheckClock, CheckMTU, CheckMulticast, CheckUnicast,
+	CheckDaemon, CheckOwner, CheckMember, CheckTCP, CheckClock, CheckMTU, CheckMulticast, CheckUnicast,
 	CheckFirewall, CheckInterface, CheckAddress, CheckSysctl, CheckGuard, CheckPrivileges, CheckDisk,
 }
 
@@ -96,6 +97,12 @@ func (r Report) Count(result Result) int {
 		}
 	}
 	return n
+}
+
+// Add adds what was found elsewhere, in its place.
+func (r *Report) Add(more ...Finding) {
+	r.Findings = append(r.Findings, more...)
+	sortFindings(r.Findings)
 }
 
 // sortFindings brings findings into the order in which they are reported: by check,
