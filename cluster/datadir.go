@@ -243,6 +243,13 @@ func (d *DataDir) Cache() (Cache, error) {
 	return c, nil
 }
 
+// CachedHeartbeat reads the timing that the node whose data directory this is had
+// last, without taking hold of the directory.
+func CachedHeartbeat(dir string) (HeartbeatSetting, error) {
+	c, err := (&DataDir{path: dir}).Cache()
+	return c.Heartbeat, err
+}
+
 // WriteCache stores what this node remembers.
 func (d *DataDir) WriteCache(c Cache) error { return d.write(cacheFile, c) }
 

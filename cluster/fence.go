@@ -8,8 +8,9 @@ import (
 )
 
 // A LeaseSink is told of a group's lease synchronously, by the goroutine that
-// learnt of it. Its methods must not block: Revoke returns when nothing of that
-// term answers any more.
+// learnt of it. Renew must not block. Revoke returns when nothing of that term
+// answers any more; where the kernel is slow to obey, it waits, until the end of the
+// lease at the latest.
 type LeaseSink interface {
 	// Renew says that the lease of term now runs until the given instant.
 	Renew(term uint64, until time.Duration)

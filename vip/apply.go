@@ -3,9 +3,12 @@ package vip
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/raftvip/raftvip/internal/shortage"
 )
 
 // removeAll does the removals of jobs, and reports whether it stopped because Set
@@ -122,10 +125,102 @@ func (k *Keeper) removed(e *entry, p place, now time.Duration) {
 // addAll arms, records and adds the addresses of jobs, in batches, each announced
 // once as soon as its batch is there. start is now. It reports whether it stopped because Set was
 // called.
+//
+// None goes onto a link whose guard is not attached to it now: the link may have
+// been made anew, or become the port of a bridge, before the guard knows of it. That
+// is looked at before the first and after the last, as a link can also be made anew
+// with its old number.
 func (k *Keeper) addAll(jobs []*job, start time.Duration, seq uint64) (stale bool) {
 	if !k.arm(jobs, start) {
 		return false
 	}
+	bad, release := k.cfg.Guard.Hold(linksOf(jobs))
+	defer release()
+	if jobs = k.guarded(jobs, bad, start); len(jobs) == 0 {
+		return false
+	}
+	stale = k.addGuarded(jobs, start, seq)
+	bad = k.cfg.Guard.Attached(linksOf(jobs))
+	// Being short of something is no word about whether it is attached, as it was.
+	maps.DeleteFunc(bad, func(_ int, why error) bool { return shortage.Is(why) })
+	if len(bad) > 0 {
+		k.withdraw(jobs, bad)
+	}
+	return stale
+}
+
+// linksOf returns the links that the jobs are for, each once.
+func linksOf(jobs []*job) []int {
+	var links []int
+	for _, j := range jobs {
+		if !slices.Contains(links, j.target.link) {
+			links = append(links, j.target.link)
+		}
+	}
+	return links
+}
+
+// guarded returns the jobs whose link the guard is attached to. The others wait.
+func (k *Keeper) guarded(jobs []*job, bad map[int]error, now time.Duration) []*job {
+	if len(bad) == 0 {
+		return jobs
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	changed := false
+	out := slices.DeleteFunc(slices.Clone(jobs), func(j *job) bool {
+		why := bad[j.target.link]
+		if why != nil {
+			changed = j.e.unguarded(why, now) || changed
+		}
+		return why != nil
+	})
+	if changed {
+		k.notify()
+	}
+	return out
+}
+
+// unguarded puts an add off until the guard is attached to the link. It reports
+// whether the state is another one.
+func (e *entry) unguarded(why error, now time.Duration) bool {
+	e.backoff = min(max(2*e.backoff, minUnguarded), maxUnguarded)
+	e.retryAt = now + e.backoff
+	return e.setState(StateWaiting, "interface "+e.want.Link+" is not guarded: "+why.Error(), now)
+}
+
+// withdraw takes the addresses of jobs off links that the guard is not attached to.
+func (k *Keeper) withdraw(jobs []*job, bad map[int]error) {
+	var out []*job
+	k.mu.Lock()
+	for _, j := range jobs {
+		if bad[j.target.link] != nil && j.e.placed && j.e.at == j.target {
+			out = append(out, &job{e: j.e, step: step{remove: []place{j.target}}, target: j.target})
+		}
+	}
+	k.mu.Unlock()
+	if len(out) == 0 {
+		return
+	}
+	for link, why := range bad {
+		k.log.Error("guard lost while addresses were added; they are removed", "link", link, "reason", why)
+	}
+	slices.Reverse(out)
+	for k.removeAll(out, k.seq.Load()) { // until Set is not called meanwhile
+	}
+	now := k.now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, j := range out {
+		if !j.e.placed {
+			j.e.unguarded(bad[j.target.link], now)
+		}
+	}
+	k.notify()
+}
+
+// addGuarded is addAll of jobs that are armed, on links that are guarded.
+func (k *Keeper) addGuarded(jobs []*job, start time.Duration, seq uint64) (stale bool) {
 	records := map[place]string{}
 	if k.cfg.Journal != nil {
 		for _, j := range jobs {
@@ -472,6 +567,13 @@ func (k *Keeper) refreshLifetimes(seq uint64) (stale bool) {
 		return false
 	}
 	k.loop.lifeAt = now + k.cfg.Lifetime/3
+	// A refresh puts an address where it is not, too.
+	bad, release := k.cfg.Guard.Hold(linksOf(jobs))
+	defer release()
+	if len(bad) > 0 {
+		jobs = slices.DeleteFunc(jobs, func(j *job) bool { return bad[j.target.link] != nil })
+		k.loop.lifeAt = min(k.loop.lifeAt, now+maxBackoff)
+	}
 	changes := make([]Change, len(jobs))
 	for i, j := range jobs {
 		changes[i] = Change{Kind: RefreshAddress, Link: j.target.link, Address: j.form}

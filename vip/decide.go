@@ -14,7 +14,8 @@ const (
 	StateAbsent State = iota
 	// StatePresent: on the kernel by our hand.
 	StatePresent
-	// StateWaiting: owned, but the gate is not valid, so nothing is touched.
+	// StateWaiting: owned, but the gate is not valid, or the guard is not attached to
+	// the link, so nothing is touched.
 	StateWaiting
 	// StateNoLink: owned, but the link does not exist or, for IPv6, is down.
 	StateNoLink

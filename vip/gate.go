@@ -83,14 +83,29 @@ func (g *Gate) Renew(term uint64, until time.Duration) bool {
 	return true
 }
 
-// Shut stores deadline 0 before it returns. Nothing opens the gate before the
+// Shut has the kernel shut before it returns. Nothing opens the gate before the
 // next Open.
-func (g *Gate) Shut() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.open = false
-	g.store(0)
+func (g *Gate) Shut() { ShutAll(g) }
+
+// ShutAll shuts gates at the same time. It waits for the kernel, if the guard has
+// to, only when all deadlines are stored, and never longer than until the latest of
+// them. A gate that somebody else has just shut is waited for, too.
+func ShutAll(gates ...*Gate) {
+	for _, g := range gates {
+		g.mu.Lock()
+		g.open = false
+		g.store(0)
+		g.mu.Unlock()
+	}
+	// Not under the mutex: whether the gate is valid is asked meanwhile.
+	for _, g := range gates {
+		g.guard.Settle(g.group)
+	}
 }
+
+// Settle returns when the kernel obeys what was stored last: a gate that somebody
+// else has just shut is silent then.
+func (g *Gate) Settle() { g.guard.Settle(g.group) }
 
 // Valid reports whether the group may answer and announce at now.
 func (g *Gate) Valid(now time.Duration) bool {

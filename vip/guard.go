@@ -18,6 +18,15 @@ type Guard interface {
 	// SetDeadline stores the instant at which the group falls silent; 0 is shut. It
 	// must never block.
 	SetDeadline(group uint32, sinceBoot time.Duration)
+	// Settle returns when the kernel obeys the deadline stored last: after a 0 it is
+	// silent. It may wait, but never longer than until the latest deadline stored.
+	Settle(group uint32)
+	// Hold returns those of the links, by index, where the kernel would not judge
+	// frames now, and why; no address may be put there. Of the others the guard is not
+	// taken off until release is called.
+	Hold(links []int) (bad map[int]error, release func())
+	// Attached asks the kernel again what Hold did.
+	Attached(links []int) (bad map[int]error)
 }
 
 // NoGuard is the Guard of a node without one (guard off, or address lifetime
@@ -32,3 +41,12 @@ func (NoGuard) Disarm(uint32, []netip.Addr) error { return nil }
 
 // SetDeadline does nothing.
 func (NoGuard) SetDeadline(uint32, time.Duration) {}
+
+// Settle does nothing.
+func (NoGuard) Settle(uint32) {}
+
+// Hold finds every link as good.
+func (NoGuard) Hold([]int) (map[int]error, func()) { return nil, func() {} }
+
+// Attached finds every link as good.
+func (NoGuard) Attached([]int) map[int]error { return nil }

@@ -29,34 +29,12 @@ func RemoveLeftovers(host Host, journalPath string, logger *slog.Logger) ([]Left
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	links, err := host.Links()
+	changes, names, err := leftovers(host, journalPath, logger)
 	if err != nil {
 		return nil, fmt.Errorf("remove leftover addresses: %w", err)
 	}
 	var errs []error
-	recorded := map[place]bool{}
-	if journalPath != "" && !host.Marks() {
-		entries, err := readJournal(journalPath)
-		if err != nil {
-			// A damaged journal must not keep the daemon from starting: it is what a
-			// crash of the machine leaves, and then there are no leftovers.
-			logger.Warn("address journal ignored", "reason", err)
-		}
-		for _, e := range entries {
-			recorded[place{link: e.Index, prefix: e.Address}] = true
-		}
-	}
 	var removed []Leftover
-	var changes []Change
-	names := map[int]string{}
-	for _, l := range links {
-		names[l.Index] = l.Name
-		for _, a := range l.Addresses {
-			if a.Protocol == AddrProtocol || recorded[place{link: l.Index, prefix: a.Prefix}] {
-				changes = append(changes, Change{Kind: DeleteAddress, Link: l.Index, Address: a})
-			}
-		}
-	}
 	slices.Reverse(changes) // as in removeAll
 	for i, err := range deletePersistently(host, changes) {
 		link, p := names[changes[i].Link], changes[i].Address.Prefix
@@ -77,6 +55,51 @@ func RemoveLeftovers(host Host, journalPath string, logger *slog.Logger) ([]Left
 		}
 	}
 	return removed, errors.Join(errs...)
+}
+
+// Leftovers returns what RemoveLeftovers would remove, and changes nothing. The
+// guard is told of it before it takes over from that of the earlier run.
+func Leftovers(host Host, journalPath string) ([]Leftover, error) {
+	changes, names, err := leftovers(host, journalPath, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, fmt.Errorf("list leftover addresses: %w", err)
+	}
+	var out []Leftover
+	for _, c := range changes {
+		out = append(out, Leftover{Link: names[c.Link], Prefix: c.Address.Prefix})
+	}
+	return out, nil
+}
+
+// leftovers returns the deletions of all addresses that are provably raftvip's, and
+// the names of their links.
+func leftovers(host Host, journalPath string, logger *slog.Logger) (changes []Change, names map[int]string, err error) {
+	links, err := host.Links()
+	if err != nil {
+		return nil, nil, err
+	}
+	recorded := map[place]bool{}
+	if journalPath != "" && !host.Marks() {
+		entries, err := readJournal(journalPath)
+		if err != nil {
+			// A damaged journal must not keep the daemon from starting: it is what a
+			// crash of the machine leaves, and then there are no leftovers.
+			logger.Warn("address journal ignored", "reason", err)
+		}
+		for _, e := range entries {
+			recorded[place{link: e.Index, prefix: e.Address}] = true
+		}
+	}
+	names = map[int]string{}
+	for _, l := range links {
+		names[l.Index] = l.Name
+		for _, a := range l.Addresses {
+			if a.Protocol == AddrProtocol || recorded[place{link: l.Index, prefix: a.Prefix}] {
+				changes = append(changes, Change{Kind: DeleteAddress, Link: l.Index, Address: a})
+			}
+		}
+	}
+	return changes, names, nil
 }
 
 // deletePersistently tries three times within 30 ms, and returns an error for each.

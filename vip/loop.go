@@ -11,6 +11,10 @@ const (
 	// minBackoff and maxBackoff bound the time between two attempts at one address.
 	minBackoff = 10 * time.Millisecond
 	maxBackoff = time.Second
+	// minUnguarded and maxUnguarded bound the time between two looks whether the guard
+	// is attached to a link by now, which takes it 4 to 520 ms.
+	minUnguarded = 2 * time.Millisecond
+	maxUnguarded = 100 * time.Millisecond
 	// requeuePause is the least time between two times that one address is put behind
 	// the others' addresses of its link.
 	requeuePause = time.Second

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os/signal"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -84,8 +86,10 @@ func cleanupCommand(g *globals) *cobra.Command {
 		Use:   "cleanup",
 		Short: "Remove the addresses and guards that a dead daemon left",
 		Long: `Remove the addresses and guards that a dead daemon left in this network namespace.
-It needs neither a daemon nor a data directory; addresses that raftvip did not add
-stay. It does nothing while a daemon runs.`,
+If its lease still runs, the addresses are removed when that has ended, since no other
+node can take them over earlier. It needs neither a daemon nor a data directory;
+addresses that raftvip did not add stay. It does nothing while a daemon runs. The
+guard of an address that is still on an interface stays and keeps it silent.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cleanup(cmd, g)
@@ -101,39 +105,58 @@ func cleanup(cmd *cobra.Command, g *globals) error {
 		return err
 	}
 	s := g.settings()
-	dir := s.DataDir
-	if dir == "" {
+	dir, pins := s.DataDir, ""
+	if c, _, err := s.LoadConfig(); err == nil {
+		dir, pins = c.Raft.DataDir, c.Raft.GuardPinDir
+	} else if dir == "" {
 		dir = daemon.DefaultDataDir
-		if c, _, err := s.LoadConfig(); err == nil {
-			dir = c.Raft.DataDir
-		}
+	}
+	journal := filepath.Join(dir, daemon.JournalFile)
+	host, err := vip.OpenHost()
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	left, err := vip.Leftovers(host, journal)
+	if err != nil {
+		return err
+	}
+	options := guard.Options{PinDir: pins}
+	for _, l := range left {
+		options.Leftovers = append(options.Leftovers, l.Prefix.Addr())
 	}
 	// Whoever runs holds the guard of this network namespace, whatever its socket is.
-	// Taken as "off" it changes nothing and keeps a daemon from starting meanwhile.
-	lock, err := guard.Open(guard.Options{Kind: guard.Off})
+	// Held here it keeps a daemon from starting meanwhile.
+	remains, err := guard.Seize(options)
 	if err != nil {
 		if errors.Is(err, guard.ErrInUse) {
 			err = api.WithHint(fmt.Errorf("a daemon is running in this network namespace: %w", err), "stop it first; it cleans up when it ends")
 		}
 		return err
 	}
-	host, err := vip.OpenHost()
-	if err != nil {
-		return errors.Join(err, lock.Close())
+	defer remains.Close()
+	// No other node can own before the lease has ended. To be silent earlier would only
+	// have clients wait.
+	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if err := remains.Await(ctx, daemon.LongestLease(dir)); err != nil {
+		return fmt.Errorf("wait for the dead daemon's lease to end, nothing was removed: %w", err)
 	}
-	defer host.Close()
-	removed, err := vip.RemoveLeftovers(host, filepath.Join(dir, daemon.JournalFile), nil)
+	removed, err := vip.RemoveLeftovers(host, journal, nil)
 	for _, l := range removed {
 		fmt.Fprintf(cmd.OutOrStdout(), "removed %s from %s\n", l.Prefix, l.Link)
 	}
 	// The guard goes last: until the addresses are gone it keeps them silent.
 	if err != nil {
-		return errors.Join(fmt.Errorf("remove addresses: %w", err), lock.Close())
+		return api.WithHint(fmt.Errorf("remove addresses: %w", err), "the guard stays and keeps them silent: remove them by hand (ip address del), then run raftvip cleanup again")
 	}
-	if err := lock.Close(); err != nil {
+	if err := remains.Remove(); err != nil {
+		if errors.Is(err, guard.ErrAddressLeft) {
+			err = api.WithHint(err, "raftvip did not put it there: remove it (ip address del), run raftvip cleanup again, then it may come back")
+		}
 		return err
 	}
-	return guard.Cleanup(guard.Options{})
+	return nil
 }
 
 // noDaemonWait bounds the question whether a daemon runs: one that is frozen takes

@@ -160,11 +160,16 @@ func (d *Daemon) openKernel(guardKind string) error {
 	if err != nil {
 		return err
 	}
-	if d.guard, err = guard.Open(guard.Options{Kind: kind, PinDir: d.config.Raft.GuardPinDir, Logger: d.log}); err != nil {
-		if errors.Is(err, guard.ErrInUse) {
-			err = api.WithHint(err, "one daemon runs in each network namespace; stop the other one first")
-		}
-		return fmt.Errorf("attach guard: %w", err)
+	left, err := vip.Leftovers(d.host, d.journalPath())
+	if err != nil {
+		return err
+	}
+	options := guard.Options{Kind: kind, PinDir: d.config.Raft.GuardPinDir, Logger: d.log, Leftovers: ips(left)}
+	if err := d.awaitLeases(options); err != nil {
+		return fmt.Errorf("attach guard: %w", guardHint(err))
+	}
+	if d.guard, err = guard.Open(options); err != nil {
+		return fmt.Errorf("attach guard: %w", guardHint(err))
 	}
 	removed, err := vip.RemoveLeftovers(d.host, d.journalPath(), d.log)
 	for _, l := range removed {
@@ -174,6 +179,55 @@ func (d *Daemon) openKernel(guardKind string) error {
 		return fmt.Errorf("remove left-over addresses: %w", err)
 	}
 	return nil
+}
+
+func ips(left []vip.Leftover) []netip.Addr {
+	var out []netip.Addr
+	for _, l := range left {
+		out = append(out, l.Prefix.Addr())
+	}
+	return out
+}
+
+func guardHint(err error) error {
+	if errors.Is(err, guard.ErrInUse) {
+		return api.WithHint(err, "one daemon runs in each network namespace; stop the other one first")
+	}
+	return err
+}
+
+// awaitLeases lets the lease of a run that was killed end before its addresses are
+// silenced: no other node can own them earlier, so that clients would wait.
+func (d *Daemon) awaitLeases(options guard.Options) error {
+	if len(options.Leftovers) == 0 {
+		return nil
+	}
+	remains, err := guard.Seize(options)
+	if err != nil {
+		return err
+	}
+	defer remains.Close()
+	began := boottime.Now()
+	if err := remains.Await(context.Background(), LongestLease(d.config.Raft.DataDir)); err != nil {
+		return err
+	}
+	if waited := boottime.Now() - began; waited > time.Millisecond {
+		d.log.Info("waited for the lease of an earlier run to end", "took", waited)
+	}
+	return nil
+}
+
+// longestLease bounds a lease where the node's timing is not known.
+const longestLease = 10 * time.Second
+
+// LongestLease is the longest that the lease of a node that has just died can last:
+// no voter promises for longer than the heartbeat timeout.
+func LongestLease(dataDir string) time.Duration {
+	h, err := cluster.CachedHeartbeat(dataDir)
+	if promise := h.Promise(); err == nil && promise > 0 {
+		return min(promise, longestLease)
+	}
+	return longestLease
 }
 
 // fileAddresses are the virtual addresses in a file.
@@ -240,6 +294,15 @@ func (d *Daemon) openOwner(gate *gates, sink *leaseSink) {
 	d.journal = vip.NewJournal(d.journalPath())
 	d.keeper = d.newKeeper(gate.main, groupNumber)
 	keeper.main = d.keeper
+	if !d.owner.silent {
+		sink.release = func(ctx context.Context) error {
+			errs := []error{d.keeper.Release(ctx)}
+			for _, s := range gate.all() {
+				errs = append(errs, s.keeper.Release(ctx))
+			}
+			return errors.Join(errs...)
+		}
+	}
 	d.openHybrid(keeper)
 	d.openPlain()
 	d.owner.turned = d.plain.wake
@@ -378,8 +441,13 @@ func (d *Daemon) configuration() *config.Config {
 // unguarded says why this node must not own an address on an interface: where the
 // guard is not attached nothing would silence it. Only "guard off" permits that.
 func (d *Daemon) unguarded(link string) string {
-	if covered, why := d.guard.Covers(link); !covered {
-		return fmt.Sprintf("interface %s is not guarded: %s", link, why)
+	for _, l := range d.currentLinks() {
+		if l.Name != link {
+			continue
+		}
+		if err := d.guard.Covers(l.Index); err != nil {
+			return fmt.Sprintf("interface %s is not guarded: %v", link, err)
+		}
 	}
 	return ""
 }

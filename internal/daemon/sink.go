@@ -1,8 +1,13 @@
 package daemon
 
 import (
+	"context"
+	"errors"
 	"sync/atomic"
 	"time"
+
+	"github.com/raftvip/raftvip/internal/boottime"
+	"github.com/raftvip/raftvip/vip"
 )
 
 // A leaseSink carries the lease of a group to its gates, on the goroutine that
@@ -17,6 +22,12 @@ type leaseSink struct {
 	wake chan struct{}
 	// renewed is until when the gates were last told that the lease is valid.
 	renewed atomic.Int64
+	// latest is the latest end of a lease that it was told of, not shortened: after it
+	// nobody needs to be silent for the sake of a promise.
+	latest atomic.Int64
+	// release has the addresses off the kernel when it returns nil. It is set before
+	// anything runs, and nil where the guard silences them with the gate.
+	release func(context.Context) error
 }
 
 // until is the end of the lease that the kernel knows, or of the last one.
@@ -28,6 +39,9 @@ func newLeaseSink(gate *gates, lateness time.Duration) *leaseSink {
 
 // Renew implements cluster.LeaseSink.
 func (s *leaseSink) Renew(term uint64, until time.Duration) {
+	if latest := s.latest.Load(); int64(until) > latest {
+		s.latest.CompareAndSwap(latest, int64(until)) // one goroutine at a time renews
+	}
 	if open, ok := s.gate.Term(); !ok || open != term {
 		// Not owning (yet): the loop decides whether to open the gate.
 		s.notify()
@@ -37,12 +51,46 @@ func (s *leaseSink) Renew(term uint64, until time.Duration) {
 	s.gate.Renew(term, until-s.lateness)
 }
 
-// Revoke implements cluster.LeaseSink.
+// Revoke implements cluster.LeaseSink: when it returns, the kernel is silent. It
+// waits for that where the guard is not immediate, until the end of the lease at the
+// latest. Somebody else may have shut the gate and be waiting himself.
 func (s *leaseSink) Revoke(term uint64) {
-	if open, ok := s.gate.Term(); ok && open <= term {
+	defer s.notify()
+	open, ok := s.gate.Term()
+	switch {
+	case !ok:
+		s.gate.Settle()
+	case open <= term:
 		s.gate.Shut()
+	default:
+		return
 	}
-	s.notify()
+	s.deleted()
+}
+
+// deleted waits until the addresses are off the kernel, where the guard does not
+// silence them. If they cannot be deleted, their lifetime ends them with the lease.
+func (s *leaseSink) deleted() {
+	if s.release == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.latest.Load())-boottime.Now())
+	defer cancel()
+	for {
+		err := s.release(ctx)
+		if err == nil {
+			return
+		}
+		pause := time.Millisecond // The owner's loop, which did not know yet, wanted them again.
+		if !errors.Is(err, vip.ErrOwned) {
+			pause = time.Hour // Nobody can delete them.
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		}
+	}
 }
 
 func (s *leaseSink) notify() {

@@ -187,9 +187,19 @@ func (g *gates) Renew(term uint64, until time.Duration) {
 }
 
 // Shut silences everything before it returns.
-func (g *gates) Shut() {
-	g.main.Shut()
-	for _, s := range g.all() {
-		s.gate.Shut()
+func (g *gates) Shut() { vip.ShutAll(g.each()...) }
+
+// Settle returns when the kernel obeys what was stored last.
+func (g *gates) Settle() {
+	for _, gate := range g.each() {
+		gate.Settle()
 	}
+}
+
+func (g *gates) each() []*vip.Gate {
+	out := []*vip.Gate{g.main}
+	for _, s := range g.all() {
+		out = append(out, s.gate)
+	}
+	return out
 }

@@ -38,6 +38,18 @@ func attachedTo(g *Guard, name string) bool {
 	return false
 }
 
+func indexOf(t testing.TB, ns *netNS, name string) (index int) {
+	t.Helper()
+	in(t, ns, func() error {
+		l, err := netlink.LinkByName(name)
+		if err == nil {
+			index = l.Attrs().Index
+		}
+		return err
+	})
+	return index
+}
+
 func TestLinkAppearsLater(t *testing.T) {
 	forKinds(t, func(t *testing.T, opts Options) {
 		ns := newNS(t)
@@ -46,13 +58,17 @@ func TestLinkAppearsLater(t *testing.T) {
 		start(t, g)
 		eventually(t, "first check", func() bool { return g.Status().Checked > 0 })
 		time.Sleep(50 * time.Millisecond) // Let the subscription settle; the periodic check covers the rest.
-		if covered, why := g.Covers("late0"); covered || why == "" {
-			t.Errorf("an interface that is not there is covered: %v %q", covered, why)
+		if g.Covers(999) == nil || len(g.Attached([]int{999})) != 1 {
+			t.Error("an interface that is not there is covered")
 		}
 		addDevice(t, ns, "late0")
 		t.Logf("attached after %v", eventually(t, "attached to late0", func() bool { return attachedTo(g, "late0") }))
-		if covered, why := g.Covers("late0"); !covered {
-			t.Errorf("late0 is not covered: %s", why)
+		late := indexOf(t, ns, "late0")
+		if err := g.Covers(late); err != nil {
+			t.Errorf("late0 is not covered: %v", err)
+		}
+		if bad := g.Attached([]int{late}); len(bad) != 0 {
+			t.Errorf("late0 is not attached to: %v", bad)
 		}
 		in(t, ns, func() error {
 			l, err := netlink.LinkByName("late0")
@@ -455,5 +471,21 @@ func TestAutoAndRefusals(t *testing.T) {
 	}
 	if entries, _ := filepath.Glob(pins + "/*@*"); len(entries) != 1 { // that of the first
 		t.Errorf("pins left: %v", entries)
+	}
+}
+
+// BenchmarkHold is what a take pays for knowing that its interface is guarded.
+func BenchmarkHold(b *testing.B) {
+	needKernel(b)
+	for kind, opts := range kernelKinds(b) {
+		b.Run(string(kind), func(b *testing.B) {
+			w := newWire(b)
+			g := open(b, w.node, opts)
+			for b.Loop() {
+				if bad := g.Attached([]int{w.ifindex}); len(bad) > 0 {
+					b.Fatal(bad)
+				}
+			}
+		})
 	}
 }

@@ -20,10 +20,15 @@ type attacher interface {
 	ensure(dev device, dir direction, p *program) (change, error)
 	// detach undoes ensure. A device that is gone took its programs with it.
 	detach(ifindex int, dir direction, gone bool) error
+	// attached asks the kernel whether the program is the first of the device and
+	// direction now. It may be called at any time.
+	attached(ifindex int, dir direction) error
 	// finish is called once after the first round of ensure. It removes what an
 	// earlier process left on devices that are not wanted any more.
 	finish(m *gateMaps) error
 	close() error
+	// abandon lets go of descriptors and leaves the kernel as it is.
+	abandon()
 }
 
 // A bpfBackend is the eBPF gate: maps, programs, and a way to attach them.
@@ -78,6 +83,18 @@ func (b *bpfBackend) disarm(_ uint32, addrs []netip.Addr) error {
 
 func (b *bpfBackend) setDeadline(group uint32, sinceBoot time.Duration) {
 	b.maps.setDeadline(group, sinceBoot)
+}
+
+// settle has nothing to wait for: programs read the deadline that was stored.
+func (b *bpfBackend) settle(uint32) {}
+
+func (b *bpfBackend) attached(ifindex int) error {
+	for _, dir := range []direction{egress, ingress} {
+		if err := b.att.attached(ifindex, dir); err != nil {
+			return fmt.Errorf("%s: %w", dir, err)
+		}
+	}
+	return nil
 }
 
 func (b *bpfBackend) ensure(dev device) (change, error) {
@@ -136,6 +153,11 @@ func (b *bpfBackend) close() error {
 	err := b.att.close()
 	b.release()
 	return err
+}
+
+func (b *bpfBackend) abandon() {
+	b.att.abandon()
+	b.release()
 }
 
 // release lets go of programs and maps without detaching.

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -63,11 +64,15 @@ func splitInstanceDir(name string) (instance string, netns uint64, ok bool) {
 }
 
 // openPinDir finds and makes the directory of an instance. The error tells of every
-// place that was tried.
-func openPinDir(given, instance string, netns uint64) (*pinDir, error) {
+// place that was tried. With noted it is only for maps, as notes to a later process:
+// then no bpffs is mounted for it, and one that ends with a container is as good.
+func openPinDir(given, instance string, netns uint64, noted bool) (*pinDir, error) {
 	var errs []error
 	for _, b := range pinBases(given) {
-		p, err := b.open(given != "" && b.dir == given, instanceDir(instance, netns))
+		if noted {
+			b.mount = ""
+		}
+		p, err := b.open(noted || given != "" && b.dir == given, instanceDir(instance, netns))
 		if err == nil {
 			return p, nil
 		}
@@ -157,11 +162,27 @@ func mountBPFFS(dir string) error {
 	return nil
 }
 
-// remove takes away the address map, the directory, and the parents and the mount
+// pinMaps pins the maps, in place of those of an earlier process.
+func (p *pinDir) pinMaps(m *gateMaps) error {
+	for name, of := range map[string]*ebpf.Map{vipsPin: m.vips, deadlinesPin: m.deadlines} {
+		pin := filepath.Join(p.path, name)
+		if err := os.Remove(pin); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove pinned map: %w", err)
+		}
+		if err := of.Pin(pin); err != nil {
+			return fmt.Errorf("pin map at %s: %w", pin, err)
+		}
+	}
+	return nil
+}
+
+// remove takes away the maps, the directory, and the parents and the mount
 // that nobody else uses.
 func (p *pinDir) remove() error {
-	if err := os.Remove(filepath.Join(p.path, vipsPin)); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove pinned map: %w", err)
+	for _, name := range []string{vipsPin, deadlinesPin} {
+		if err := os.Remove(filepath.Join(p.path, name)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove pinned map: %w", err)
+		}
 	}
 	if err := os.Remove(p.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove pin directory: %w", err)

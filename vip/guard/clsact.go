@@ -4,8 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"net/netip"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/vishvananda/netlink"
@@ -29,12 +29,57 @@ const (
 type clsactAttacher struct {
 	nl       *netlink.Handle
 	instance string
-	qdiscs   map[int]bool // by interface: made by raftvip
-	held     map[hook]bool
+	// pins are where the maps are noted for a later process, which may not be
+	// permitted to read them through the filters; nil if there is no bpffs.
+	pins   *pinDir
+	qdiscs map[int]bool // by interface: made by raftvip
+	held   map[hook]bool
+
+	mu    sync.Mutex
+	progs map[hook]int // program in the filter
 }
 
-func newClsactAttacher(nl *netlink.Handle, instance string) *clsactAttacher {
-	return &clsactAttacher{nl: nl, instance: instance, qdiscs: map[int]bool{}, held: map[hook]bool{}}
+func newClsactAttacher(nl *netlink.Handle, instance string, pins *pinDir) *clsactAttacher {
+	return &clsactAttacher{nl: nl, instance: instance, pins: pins, qdiscs: map[int]bool{}, held: map[hook]bool{}, progs: map[hook]int{}}
+}
+
+// note notes the program of a hook; 0 is none.
+func (a *clsactAttacher) note(k hook, id int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if id == 0 {
+		delete(a.progs, k)
+	} else {
+		a.progs[k] = id
+	}
+}
+
+func (a *clsactAttacher) attached(ifindex int, dir direction) error {
+	a.mu.Lock()
+	id := a.progs[hook{ifindex, dir}]
+	a.mu.Unlock()
+	if id == 0 {
+		return errNotAttached
+	}
+	filters, err := clsactFilters(a.nl, ifindex, dir)
+	if err != nil {
+		return err
+	}
+	if f, ok := firstFilter(filters, a.instance).(*netlink.BpfFilter); !ok || f.Id != id {
+		return errNotAttached
+	}
+	return nil
+}
+
+// firstFilter returns the first filter, not counting other instances of raftvip:
+// they either drop a packet or hand it on.
+func firstFilter(filters []netlink.Filter, instance string) netlink.Filter {
+	for _, f := range filters {
+		if inst, _ := filterInstance(f); inst == "" || inst == instance {
+			return f
+		}
+	}
+	return nil
 }
 
 func clsactParent(dir direction) uint32 {
@@ -90,9 +135,15 @@ func linkByIndex(ifindex int) netlink.Link {
 func (a *clsactAttacher) ensure(dev device, dir direction, p *program) (change, error) {
 	c, err := a.ensureFilter(dev, dir, p)
 	if err != nil {
-		err = fmt.Errorf("%s %s: %w", dev.name, dir, err)
+		return c, fmt.Errorf("%s %s: %w", dev.name, dir, err)
 	}
-	return c, err
+	info, err := p.Info()
+	if err != nil {
+		return c, fmt.Errorf("program info: %w", err)
+	}
+	id, _ := info.ID()
+	a.note(hook{dev.index, dir}, int(id))
+	return c, nil
 }
 
 func (a *clsactAttacher) ensureFilter(dev device, dir direction, p *program) (change, error) {
@@ -109,16 +160,6 @@ func (a *clsactAttacher) ensureFilter(dev device, dir direction, p *program) (ch
 	if err != nil {
 		return unchanged, err
 	}
-	// The first filter, not counting other instances of raftvip: they either drop a
-	// packet or hand it on.
-	firstFilter := func(fs []netlink.Filter) netlink.Filter {
-		for _, f := range fs {
-			if inst, _ := filterInstance(f); inst == "" || inst == a.instance {
-				return f
-			}
-		}
-		return nil
-	}
 	used := map[uint32]bool{}
 	var mine []*netlink.BpfFilter
 	for _, f := range filters {
@@ -127,7 +168,7 @@ func (a *clsactAttacher) ensureFilter(dev device, dir direction, p *program) (ch
 			mine = append(mine, f.(*netlink.BpfFilter))
 		}
 	}
-	if len(mine) == 1 && firstFilter(filters) == netlink.Filter(mine[0]) {
+	if len(mine) == 1 && firstFilter(filters, a.instance) == netlink.Filter(mine[0]) {
 		if mine[0].Id == int(id) {
 			return unchanged, nil
 		}
@@ -235,6 +276,7 @@ func (a *clsactAttacher) detach(ifindex int, dir direction, gone bool) error {
 		return nil
 	}
 	delete(a.held, hook{ifindex, dir})
+	a.note(hook{ifindex, dir}, 0)
 	if gone {
 		delete(a.qdiscs, ifindex)
 		return nil
@@ -290,7 +332,14 @@ func removeQdisc(nl *netlink.Handle, ifindex int, made bool) error {
 }
 
 // finish removes what an earlier process left on devices that are not wanted now.
-func (a *clsactAttacher) finish(*gateMaps) error {
+func (a *clsactAttacher) finish(m *gateMaps) error {
+	if a.pins != nil {
+		// Without the note a later process has to ask for more rights, or to be told.
+		if err := a.pins.pinMaps(m); err != nil {
+			_ = a.pins.remove()
+			a.pins = nil
+		}
+	}
 	return removeClsact(a.nl, func(ifindex int, inst string) bool {
 		_, wanted := a.qdiscs[ifindex]
 		return inst == a.instance && !wanted
@@ -337,15 +386,21 @@ func (a *clsactAttacher) close() error {
 		gone := errors.As(err, &netlink.LinkNotFoundError{})
 		errs = append(errs, a.detach(ifindex, ingress, gone), a.detach(ifindex, egress, gone))
 	}
+	if a.pins != nil {
+		errs = append(errs, a.pins.remove())
+	}
 	return errors.Join(errs...)
 }
 
-// clsactAddresses returns the addresses that the filters of an instance, left by an
-// earlier process, keep armed. Reading them takes CAP_SYS_ADMIN.
-func clsactAddresses(nl *netlink.Handle, instance string) ([]netip.Addr, error) {
+// abandon has nothing to let go of: filters need no descriptor.
+func (a *clsactAttacher) abandon() {}
+
+// clsactProgram returns a program that a filter of an instance, left by an earlier
+// process, runs; false if there is no filter of it.
+func clsactProgram(nl *netlink.Handle, instance string) (ebpf.ProgramID, bool, error) {
 	links, err := listLinks(nl)
 	if err != nil {
-		return nil, err
+		return 0, false, err
 	}
 	for _, l := range links {
 		for _, dir := range []direction{ingress, egress} {
@@ -355,10 +410,10 @@ func clsactAddresses(nl *netlink.Handle, instance string) ([]netip.Addr, error) 
 			}
 			for _, f := range fs {
 				if inst, _ := filterInstance(f); inst == instance {
-					return programAddresses(ebpf.ProgramID(f.(*netlink.BpfFilter).Id))
+					return ebpf.ProgramID(f.(*netlink.BpfFilter).Id), true, nil
 				}
 			}
 		}
 	}
-	return nil, nil
+	return 0, false, nil
 }

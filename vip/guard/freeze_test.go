@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,14 +20,16 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/raftvip/raftvip/internal/boottime"
+	"github.com/raftvip/raftvip/vip"
 )
 
 // The test binary runs itself as a daemon in another process:
 //
-//	RAFTVIP_GUARD_CHILD=hold|status  KIND PINDIR FILE LEASE
+//	RAFTVIP_GUARD_CHILD=hold|keep|status  KIND PINDIR FILE LEASE
 //
 // "hold" owns the addresses and renews the lease until it is stopped or killed; it
-// notes each deadline in FILE before the guard gets it. "status" opens a guard and
+// notes each deadline in FILE before the guard gets it. "keep" does so with a keeper,
+// which puts the addresses on eth0 whenever there is one. "status" opens a guard and
 // prints its status.
 const childEnv = "RAFTVIP_GUARD_CHILD"
 
@@ -44,6 +47,8 @@ func childMain() int {
 		switch os.Getenv(childEnv) {
 		case "hold":
 			err = childHold(args)
+		case "keep":
+			err = childKeep(args)
 		case "status":
 			err = childStatus(args)
 		}
@@ -95,6 +100,40 @@ func childHold(args childArgs) error {
 	}
 }
 
+func childKeep(args childArgs) error {
+	note, err := sharedDeadline(args.File)
+	if err != nil {
+		return err
+	}
+	g, err := Open(Options{Kind: args.Kind, PinDir: args.PinDir})
+	if err != nil {
+		return err
+	}
+	go g.Run(context.Background())
+	host, err := vip.OpenHost()
+	if err != nil {
+		return err
+	}
+	gate := vip.NewGate(g, 1, nil)
+	k := vip.NewKeeper(vip.KeeperConfig{Host: host, Announcer: vip.NewAnnouncer(), Guard: g, Gate: gate, Group: 1, Lifetime: 30 * time.Second})
+	go k.Run(context.Background())
+	gate.Open(1)
+	w := vip.Wanted{Own: true, Term: 1}
+	for _, a := range vips {
+		w.Addresses = append(w.Addresses, vip.Address{Prefix: netip.PrefixFrom(a, a.BitLen()), Link: "eth0"})
+	}
+	k.Set(w)
+	for said := false; ; time.Sleep(args.Lease / 10) {
+		d := boottime.Now() + args.Lease
+		note.Store(int64(d))
+		gate.Renew(1, d)
+		if !said {
+			fmt.Println("ready")
+			said = true
+		}
+	}
+}
+
 // sharedDeadline maps a file that holds the latest granted deadline.
 func sharedDeadline(file string) (*atomic.Int64, error) {
 	f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
@@ -132,7 +171,12 @@ func childCommand(t *testing.T, mode string, args childArgs, wrap ...string) *ex
 // hold starts a child that owns the addresses, and waits until it does.
 func hold(t *testing.T, ns *netNS, args childArgs) *exec.Cmd {
 	t.Helper()
-	cmd := childCommand(t, "hold", args)
+	return startChild(t, ns, "hold", args)
+}
+
+func startChild(t *testing.T, ns *netNS, mode string, args childArgs) *exec.Cmd {
+	t.Helper()
+	cmd := childCommand(t, mode, args)
 	cmd.SysProcAttr = nil // The starting thread may end before the test.
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"path"
 	"regexp"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,8 +37,9 @@ type Options struct {
 	// NoLocal leaves the loopback out, so that this host itself goes on reaching an
 	// address whose lease is over.
 	NoLocal bool
-	// Leftovers are addresses that an earlier process may have left on interfaces.
-	// Those that are really there are shut from the start, until they are gone.
+	// Leftovers are addresses that an earlier process may have left on interfaces,
+	// beside those that its guard has armed. Those that are really there are shut from
+	// the start, until they are gone.
 	Leftovers []netip.Addr
 	// Recheck is the period of checks of all attachments. Default 3 s.
 	Recheck time.Duration
@@ -91,6 +94,10 @@ type Guard struct {
 	pinPath  string
 	refused  []Refusal
 	warnings []string
+
+	// placing is held for reading by who puts addresses on an interface, see Hold, and
+	// for writing while one is detached from.
+	placing sync.RWMutex
 
 	// arming serialises changes of addresses. It is never held while attaching, which
 	// may take long; arming is part of a takeover.
@@ -159,7 +166,7 @@ func (g *Guard) Arm(group uint32, addrs []netip.Addr) error {
 		return fmt.Errorf("guard: arm: group %d; allowed are 0 to %d", group, MaxGroups-1)
 	}
 	// Whoever takes an address has removed what was left of it.
-	if err := g.retire(true); err != nil {
+	if err := g.retire(addrs); err != nil {
 		return fmt.Errorf("guard: arm: remove the guard of an earlier process: %w", err)
 	}
 	g.arming.Lock()
@@ -229,11 +236,12 @@ func (g *Guard) Disarm(group uint32, addrs []netip.Addr) error {
 	return errors.Join(errs...)
 }
 
-// SetDeadline moves the deadline of a group to a time on CLOCK_BOOTTIME; 0 shuts it
-// now. It never blocks, makes no system call and allocates nothing. With eBPF it is
-// one atomic store and in force when it returns. With nftables Run hands the latest
-// value to the kernel: at once, but after a transaction already going on, and never
-// later than the old deadline does the kernel shut by itself.
+// SetDeadline moves the deadline of a group to a time on CLOCK_BOOTTIME; 0 shuts it.
+// It never blocks, makes no system call and allocates nothing. With eBPF it is
+// one atomic store and in force when it returns. With nftables the latest value is
+// handed to the kernel by a goroutine: at once, but after a transaction already
+// going on, and never later than the old deadline does the kernel shut by itself.
+// Whoever has to know that the kernel is shut calls Settle.
 //
 // One writer per group: who gives up a lease must make sure that no renewal in
 // flight stores after its 0.
@@ -242,6 +250,59 @@ func (g *Guard) SetDeadline(group uint32, sinceBoot time.Duration) {
 		return // Nothing can be armed for it.
 	}
 	g.backend.setDeadline(group, sinceBoot)
+}
+
+// Settle returns when the kernel obeys the deadline that was stored last for the
+// group. It waits for whoever has the lock of nftables, but never longer than until
+// the latest deadline that was ever stored, when the kernel is shut by itself. The
+// eBPF guards have nothing to wait for; Lifetime and Off neither, as there the kernel
+// is silent only when the address is gone.
+func (g *Guard) Settle(group uint32) {
+	if group < MaxGroups {
+		g.backend.settle(group)
+	}
+}
+
+// errNotAttached: the kernel does not have the mechanism on the device, or behind
+// somebody else's.
+var errNotAttached = errors.New("the guard is not attached")
+
+// Hold makes certain that the guard is attached to each of these interfaces, by
+// number, now, and keeps it from being taken off them by this process until release
+// is called. bad has those where it is not, and why: no address may be put there.
+// The kinds that judge no frames are good everywhere.
+//
+// An interface made anew has another number, so that who looked it up by name does
+// not take it for the old one. One made anew with the same number is told by Attached
+// after the address was put.
+func (g *Guard) Hold(ifindexes []int) (bad map[int]error, release func()) {
+	g.placing.RLock()
+	return g.Attached(ifindexes), g.placing.RUnlock
+}
+
+// Attached asks the kernel and returns, of these interfaces, those that the guard is
+// not attached to now, and why.
+func (g *Guard) Attached(ifindexes []int) (bad map[int]error) {
+	if !g.attaches() {
+		return nil
+	}
+	for _, i := range ifindexes {
+		err := g.Covers(i)
+		switch {
+		case err != nil:
+		case g.isClosed():
+			err = errClosed
+		default:
+			err = g.backend.attached(i)
+		}
+		if err != nil {
+			if bad == nil {
+				bad = map[int]error{}
+			}
+			bad[i] = err
+		}
+	}
+	return bad
 }
 
 // Lateness returns the longest time for which the kernel may go on answering after
@@ -281,8 +342,14 @@ func (g *Guard) isClosed() bool {
 	return g.closed
 }
 
-// Close takes everything out of the kernel. The addresses must be gone by then, or
-// they are answered. Call it when Run has returned.
+// ErrAddressLeft means that an armed address is still on an interface, so that the
+// guard that keeps it shut stays.
+var ErrAddressLeft = errors.New("the guard stays until it is gone")
+
+// Close takes everything out of the kernel, unless an armed address is still on an
+// interface: then the guard stays there, shut, as after the death of the process,
+// for the next Open or Cleanup to find, and the error, ErrAddressLeft, names the
+// address. Call it when Run has returned.
 func (g *Guard) Close() error {
 	g.state.Lock()
 	was := g.closed
@@ -293,18 +360,40 @@ func (g *Guard) Close() error {
 	}
 	g.attaching.Lock() // Always before arming.
 	defer g.attaching.Unlock()
+	g.placing.Lock()
+	defer g.placing.Unlock()
 	g.arming.Lock()
 	defer g.arming.Unlock()
+	defer g.release()
+	if left := stillThere(g.nl, slices.Concat(slices.Collect(maps.Keys(g.armed)), g.old)); len(left) > 0 {
+		g.shut()
+		g.backend.abandon()
+		return fmt.Errorf("guard: close: %v still on an interface: %w", left, ErrAddressLeft)
+	}
 	err := g.backend.close()
 	if len(g.old) > 0 {
 		err = errors.Join(err, g.removeOthers(g.Kind()))
 		g.old = nil
 	}
-	g.release()
 	if err != nil {
 		return fmt.Errorf("guard: close: %w", err)
 	}
 	return nil
+}
+
+// shut stores 0 for every group that has an armed address, and returns when the
+// kernel is shut. The caller holds arming.
+func (g *Guard) shut() {
+	groups := map[uint32]bool{}
+	for _, group := range g.armed {
+		if group < MaxGroups {
+			groups[group] = true
+			g.backend.setDeadline(group, 0)
+		}
+	}
+	for group := range groups {
+		g.backend.settle(group)
+	}
 }
 
 // release lets go of what is the process's own.

@@ -156,7 +156,7 @@ func TestArmManyAtOnce(t *testing.T) {
 			}
 		}
 	}
-	if got, err := addressesOf(m.vips); err != nil || len(got) != len(addrs) {
+	if got, _, err := mapsEstate(m.vips, nil); err != nil || len(got) != len(addrs) {
 		t.Errorf("%d addresses, %v; want %d", len(got), err, len(addrs))
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // climb tries the allowed mechanisms in order and keeps the first that attaches to
@@ -16,11 +17,18 @@ func (g *Guard) climb() error {
 	var (
 		errs   []error
 		failed []backend
+		opened bool
 	)
 	// One that failed half-way may have taken over the programs of an earlier process.
-	// It stays, shut, until another is in its place.
+	// It stays, shut, until another is in its place; where none is, it goes with the
+	// rest of what that process left.
 	defer func() {
 		for _, b := range failed {
+			if !opened || !g.attaches() && len(inherited) > 0 {
+				b.abandon()
+				continue
+			}
+			g.keepPins(b)
 			if err := b.close(); err != nil {
 				g.warn(fmt.Sprintf("remove refused %s: %v", b.kind(), err))
 			}
@@ -29,6 +37,7 @@ func (g *Guard) climb() error {
 	for _, k := range g.opts.Kind.rungs() {
 		b, err := g.try(k, inherited)
 		if err == nil {
+			opened = true
 			// Only now that ours is attached may what other mechanisms left go. One that
 			// attaches nothing leaves it until the addresses are gone.
 			if !g.attaches() && len(inherited) > 0 {
@@ -45,7 +54,28 @@ func (g *Guard) climb() error {
 		g.refused = append(g.refused, Refusal{Kind: k, Reason: err.Error()})
 		errs = append(errs, fmt.Errorf("%s: %w", k, err))
 	}
+	// What was attached by those that failed is of no use if there is nothing to shut.
+	if len(inherited) == 0 && g.nothingLeft() {
+		opened = true
+	}
 	return fmt.Errorf("guard: nothing works: %w", errors.Join(errs...))
+}
+
+// nothingLeft reports whether no earlier process has left anything armed, as far as
+// this can be known.
+func (g *Guard) nothingLeft() bool {
+	e := survey(g.nl, g.ns, g.opts.PinDir, g.opts.Instance, g.opts.Now)
+	return e.unread == nil && len(stillThere(g.nl, slices.Concat(e.addrs, g.opts.Leftovers))) == 0
+}
+
+// keepPins keeps a refused mechanism from removing the directory that the one in use
+// has its maps in.
+func (g *Guard) keepPins(b backend) {
+	if bpf, ok := b.(*bpfBackend); ok {
+		if t, ok := bpf.att.(*tcxAttacher); ok && t.pins.path == g.pinPath {
+			t.shared = true
+		}
+	}
 }
 
 // try opens one mechanism. A backend that comes with an error is to be closed.
@@ -83,10 +113,15 @@ func (g *Guard) openBPF(k Kind) (backend, error) {
 		return nil, err
 	}
 	if k == BPFClsact {
-		b.att = newClsactAttacher(g.nl, g.opts.Instance)
+		// Without a bpffs it works as well, but for the note to the next process.
+		pins, err := openPinDir(g.opts.PinDir, g.opts.Instance, g.ns.inode, true)
+		if err == nil {
+			g.pinPath = pins.path
+		}
+		b.att = newClsactAttacher(g.nl, g.opts.Instance, pins)
 		return b, nil
 	}
-	pins, err := openPinDir(g.opts.PinDir, g.opts.Instance, g.ns.inode)
+	pins, err := openPinDir(g.opts.PinDir, g.opts.Instance, g.ns.inode, false)
 	if err != nil {
 		b.release()
 		return nil, err
@@ -136,6 +171,9 @@ func (g *Guard) removeOthers(k Kind) error {
 	mine := func(inst string) bool { return inst == g.opts.Instance }
 	var errs []error
 	errs = append(errs, cleanPins(g.opts.PinDir, g.ns, g.pinPath, mine))
+	if k == BPFClsact && g.pinPath != "" {
+		errs = append(errs, removePinnedLinks(g.pinPath, func(string) bool { return true }))
+	}
 	if k != BPFClsact {
 		errs = append(errs, removeClsact(g.nl, func(_ int, inst string) bool { return mine(inst) }))
 	}
@@ -146,24 +184,21 @@ func (g *Guard) removeOthers(k Kind) error {
 }
 
 // retire removes the guard of an earlier process, which was left to keep its
-// addresses shut, when they are gone or now is true. It does nothing if there is none.
-func (g *Guard) retire(now bool) error {
+// addresses shut, when they are gone but for those that are about to be armed anew.
+// It does nothing if there is none.
+func (g *Guard) retire(arming []netip.Addr) error {
 	g.arming.Lock()
-	old := g.old
+	old := slices.DeleteFunc(slices.Clone(g.old), func(a netip.Addr) bool { return slices.Contains(arming, a) })
+	none := len(g.old) == 0
 	g.arming.Unlock()
-	if len(old) == 0 {
+	if none {
 		return nil
 	}
-	if !now {
-		present, err := presentAddresses(g.nl)
-		if err != nil {
-			return err
+	if there := stillThere(g.nl, old); len(there) > 0 {
+		if len(arming) > 0 {
+			return fmt.Errorf("the guard of an earlier process keeps %v shut, still on an interface: %w", there, ErrAddressLeft)
 		}
-		for _, a := range old {
-			if present[a] {
-				return nil
-			}
-		}
+		return nil
 	}
 	if err := g.removeOthers(g.Kind()); err != nil {
 		return err

@@ -112,27 +112,6 @@ func (m *gateMaps) remove(a netip.Addr) error {
 	return nil
 }
 
-// addresses returns the armed addresses of a map made by this or an earlier
-// process.
-func addressesOf(vips *ebpf.Map) ([]netip.Addr, error) {
-	if vips.KeySize() != 16 || vips.ValueSize() != vipsEntryGroup {
-		return nil, errors.New("bpf: not an address map of raftvip")
-	}
-	var (
-		key   [16]byte
-		group uint32
-		out   []netip.Addr
-	)
-	it := vips.Iterate()
-	for it.Next(&key, &group) {
-		out = append(out, netip.AddrFrom16(key).Unmap())
-	}
-	if err := it.Err(); err != nil {
-		return out, fmt.Errorf("bpf: read address map: %w", err)
-	}
-	return out, nil
-}
-
 // dropped returns the number of dropped packets of one direction.
 func (m *gateMaps) dropped(dir direction) (uint64, error) {
 	var per []uint64

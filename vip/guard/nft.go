@@ -32,10 +32,23 @@ type nftBackend struct {
 	damaged func(what string)
 
 	// deadlines are the wanted ones, by group; dirty says that the kernel may have
-	// another. They are all that setDeadline touches.
+	// another; latest is the latest that was ever wanted, so that after it no lease of
+	// the kernel is left. They are all that setDeadline touches.
 	deadlines [MaxGroups]atomic.Int64
+	latest    [MaxGroups]atomic.Int64
 	dirty     [MaxGroups]atomic.Bool
 	wake      chan struct{}
+	writer    chan struct{} // closed when the writer has ended
+	quit      chan struct{} // closed to end it
+	once      sync.Once
+
+	// asked counts the questions of settle, by group; obeyed is the latest of them
+	// after which the kernel was given what was wanted. news is closed, and made anew,
+	// when that has grown.
+	asked  [MaxGroups]atomic.Uint64
+	obeyed [MaxGroups]atomic.Uint64
+	newsMu sync.Mutex
+	news   chan struct{}
 
 	mu      sync.Mutex // all below, and the connection
 	conn    *nftables.Conn
@@ -56,6 +69,9 @@ func openNFT(ns *netNS, opts Options, log *slog.Logger, damaged func(string), in
 		log:     log,
 		damaged: damaged,
 		wake:    make(chan struct{}, 1),
+		writer:  make(chan struct{}),
+		quit:    make(chan struct{}),
+		news:    make(chan struct{}),
 		armed:   map[netip.Addr]uint32{},
 		groups:  map[uint32]bool{},
 		devs:    map[int]string{},
@@ -73,8 +89,13 @@ func openNFT(ns *netNS, opts Options, log *slog.Logger, damaged func(string), in
 		return nil, err
 	}
 	if err := b.selfTest(); err != nil {
+		if len(inherited) > 0 {
+			b.disconnect() // The table keeps them shut, as that of the earlier process did.
+			return nil, err
+		}
 		return nil, errors.Join(err, b.destroy())
 	}
+	go b.write()
 	return b, nil
 }
 
@@ -227,7 +248,14 @@ func (b *nftBackend) disarmChunk(addrs []netip.Addr) error {
 }
 
 func (b *nftBackend) setDeadline(group uint32, sinceBoot time.Duration) {
-	b.deadlines[group].Store(int64(max(sinceBoot, 0)))
+	at := int64(max(sinceBoot, 0))
+	for {
+		latest := b.latest[group].Load()
+		if at <= latest || b.latest[group].CompareAndSwap(latest, at) {
+			break
+		}
+	}
+	b.deadlines[group].Store(at)
 	b.touch(group)
 }
 
@@ -243,17 +271,62 @@ func (b *nftBackend) touch(group uint32) {
 	}
 }
 
-// run writes leases into the kernel until ctx ends. It sees only the latest deadline
-// of each group.
-func (b *nftBackend) run(ctx context.Context) error {
+// settle waits for the writer, who may wait for others' transactions, and no longer
+// than the kernel can go on answering by itself.
+func (b *nftBackend) settle(group uint32) {
+	left := func() time.Duration { return time.Duration(b.latest[group].Load()) - b.now() }
+	if left() <= 0 {
+		return
+	}
+	asked := b.asked[group].Add(1)
+	b.touch(group)
+	for {
+		b.newsMu.Lock()
+		news := b.news
+		b.newsMu.Unlock()
+		wait := left()
+		if b.obeyed[group].Load() >= asked || wait <= 0 {
+			return
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-news:
+		case <-timer.C:
+		}
+		timer.Stop()
+	}
+}
+
+// answer notes that the kernel was given what was wanted for these groups when
+// their questions were asked, or later.
+func (b *nftBackend) answer(questions map[uint32]uint64, groups []uint32) {
+	answered := false
+	for _, group := range groups {
+		if n, ok := questions[group]; ok && b.obeyed[group].Swap(n) != n {
+			answered = true
+		}
+	}
+	if !answered {
+		return
+	}
+	b.newsMu.Lock()
+	close(b.news)
+	b.news = make(chan struct{})
+	b.newsMu.Unlock()
+}
+
+// write is the writer: it hands deadlines to the kernel until quit is closed, of
+// each group only the latest.
+func (b *nftBackend) write() {
+	defer close(b.writer)
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	failing := false
 	for {
 		select {
-		case <-ctx.Done():
+		case <-b.quit:
 			b.writeDirty() // A last 0 must not be lost.
-			return nil
+			return
 		case <-b.wake:
 		case <-retry.C:
 		}
@@ -270,6 +343,44 @@ func (b *nftBackend) run(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+func (b *nftBackend) stopWriter() {
+	b.once.Do(func() { close(b.quit) })
+	<-b.writer
+}
+
+func (b *nftBackend) run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// attached looks for the two chains of the device, which the kernel takes away with
+// it. They are bound to its name.
+func (b *nftBackend) attached(ifindex int) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	name, ok := b.devs[ifindex]
+	if !ok {
+		return errNotAttached
+	}
+	now := ""
+	if err := b.ns.do(func() error { now = ifName(ifindex); return nil }); err != nil {
+		return err
+	}
+	if now != name {
+		return fmt.Errorf("%w: interface %d was %q when it was attached to and is %q", errNotAttached, ifindex, name, now)
+	}
+	if err := b.connect(); err != nil {
+		return err
+	}
+	for _, chain := range []string{inChain(ifindex), outChain(ifindex)} {
+		if _, err := b.conn.ListChain(b.table, chain); err != nil {
+			b.disconnect()
+			return fmt.Errorf("nft: chain %s: %w", chain, err)
+		}
+	}
+	return nil
 }
 
 func (b *nftBackend) ensure(dev device) (change, error) {
@@ -329,9 +440,17 @@ func (b *nftBackend) finish() error       { return nil }
 func (b *nftBackend) vmacSupported() bool { return false }
 
 func (b *nftBackend) close() error {
+	b.stopWriter()
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.destroy()
+}
+
+func (b *nftBackend) abandon() {
+	b.stopWriter()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.disconnect()
 }
 
 // destroy deletes the table.
@@ -388,10 +507,10 @@ func ignoreMissing(err error) error {
 	return err
 }
 
-// nftAddresses returns the addresses armed in the table that an earlier process left.
-func nftAddresses(ns *netNS, table string) ([]netip.Addr, error) {
-	var out []netip.Addr
-	err := withNFT(ns, func(c *nftables.Conn) error {
+// nftEstate returns the addresses armed in the table that an earlier process left,
+// and for how long its last lease goes on.
+func nftEstate(ns *netNS, table string) (addrs []netip.Addr, left time.Duration, found bool, err error) {
+	err = withNFT(ns, func(c *nftables.Conn) error {
 		tables, err := c.ListTablesOfFamily(nftables.TableFamilyNetdev)
 		if err != nil {
 			return ignoreMissing(fmt.Errorf("nft: list tables: %w", err))
@@ -400,19 +519,30 @@ func nftAddresses(ns *netNS, table string) ([]netip.Addr, error) {
 			if t.Name != table {
 				continue
 			}
-			for _, s := range []*nftables.Set{addressMap(t, false), addressMap(t, true)} {
+			found = true
+			sets, err := c.GetSets(t)
+			if err != nil {
+				return ignoreMissing(fmt.Errorf("nft: list sets: %w", err))
+			}
+			for _, s := range sets {
+				lease := strings.HasPrefix(s.Name, leasePrefix)
+				if !lease && s.Name != addressMap(t, false).Name && s.Name != addressMap(t, true).Name {
+					continue
+				}
 				elems, err := c.GetSetElements(s)
 				if err != nil {
 					return ignoreMissing(fmt.Errorf("nft: read %s: %w", s.Name, err))
 				}
 				for _, e := range elems {
-					if a, ok := netip.AddrFromSlice(e.Key); ok {
-						out = append(out, a)
+					if lease {
+						left = max(left, e.Expires)
+					} else if a, ok := netip.AddrFromSlice(e.Key); ok {
+						addrs = append(addrs, a)
 					}
 				}
 			}
 		}
 		return nil
 	})
-	return out, err
+	return addrs, left, found, err
 }

@@ -3,6 +3,8 @@ package guard
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -27,11 +29,14 @@ func (b *nftBackend) writeDirty() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var shut, open []uint32
+	questions := map[uint32]uint64{} // of settle, that this answers
 	for i := range b.dirty {
 		if !b.dirty[i].Swap(false) {
 			continue
 		}
 		group := uint32(i)
+		// Read before the deadline, which was stored before the question was asked.
+		questions[group] = b.asked[i].Load()
 		if !b.groups[group] {
 			continue // Nothing was ever armed; arming asks again.
 		}
@@ -55,12 +60,18 @@ func (b *nftBackend) writeDirty() error {
 				errs = append(errs, err)
 				for _, g := range part {
 					b.dirty[g].Store(true)
+					delete(questions, g)
 				}
 			}
 		}
 	}
 	write(shut, b.shutLeases)
+	if len(shut) > 0 && len(open) > 0 {
+		// Who waits for silence does not wait for others' leases.
+		b.answer(questions, shut)
+	}
 	write(open, b.openLeases)
+	b.answer(questions, slices.Collect(maps.Keys(questions)))
 	return errors.Join(errs...)
 }
 

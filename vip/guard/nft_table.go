@@ -38,6 +38,8 @@ const (
 	nftIn    = "guard_in"
 	nftOut   = "guard_out"
 	nftChunk = 256 // elements per message; an attribute holds 64 KiB
+
+	leasePrefix = "lease_" // begins the names of lease sets
 )
 
 var nftPriority = nftables.ChainPriorityRef(-500)
@@ -60,7 +62,7 @@ func timeoutSet(t *nftables.Table, name string) *nftables.Set {
 }
 
 func (b *nftBackend) leaseSet(group uint32) *nftables.Set {
-	return timeoutSet(b.table, fmt.Sprintf("lease_%d", group))
+	return timeoutSet(b.table, leasePrefix+strconv.Itoa(int(group)))
 }
 
 func be16(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
@@ -102,10 +104,15 @@ func (b *nftBackend) rebuild(devs map[int]string) error {
 		return nil
 	})
 	if err != nil {
-		if len(devs) > 0 {
-			return b.rebuild(nil) // A device may have gone; the check attaches the others.
+		left := b.remaining(devs) // A device may have gone meanwhile.
+		switch {
+		case len(left) < len(devs):
+			return b.rebuild(left)
+		case len(devs) == 0 || groups[slotInherited]:
+			// What keeps addresses shut now is not exchanged for less.
+			return err
 		}
-		return err
+		return b.rebuild(nil) // The check attaches them one by one.
 	}
 	b.groups, b.devs = groups, devs
 	if b.devs == nil {
@@ -113,6 +120,20 @@ func (b *nftBackend) rebuild(devs map[int]string) error {
 	}
 	clear(b.timeout)
 	return nil
+}
+
+// remaining returns the devices that still exist under their names.
+func (b *nftBackend) remaining(devs map[int]string) map[int]string {
+	left := map[int]string{}
+	b.ns.do(func() error {
+		for i, name := range devs {
+			if ifName(i) == name {
+				left[i] = name
+			}
+		}
+		return nil
+	})
+	return left
 }
 
 // restore makes the table anew after somebody has deleted it (nft flush ruleset),

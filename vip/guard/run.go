@@ -115,7 +115,7 @@ func (g *Guard) Check() error {
 		return errClosed
 	}
 	if !g.attaches() {
-		return g.retire(false)
+		return g.retire(nil)
 	}
 	return errors.Join(g.reconcile(), g.sweep())
 }
@@ -144,20 +144,50 @@ func (g *Guard) reconcile() error {
 		g.note(dev, c, err)
 		errs = append(errs, err)
 	}
+	attachedAll := errors.Join(errs...) == nil
 	for _, i := range g.known() {
 		if wanted[i] {
 			continue
 		}
-		if err := g.backend.detach(i, !exists[i]); err != nil && exists[i] {
+		if exists[i] && !attachedAll {
+			continue // What comes in its place may be what could not be attached to.
+		}
+		if err := g.leave(i, exists[i]); err != nil {
 			errs = append(errs, err)
 		}
-		delete(g.vmacs, i)
-		g.forget(i)
 	}
 	g.state.Lock()
 	g.checked = g.opts.Now()
 	g.state.Unlock()
 	return errors.Join(errs...)
+}
+
+// leave detaches from a device that is not wanted any more, such as one that became
+// a port of a bridge. It waits while an armed address is on it. The caller holds
+// attaching.
+func (g *Guard) leave(ifindex int, exists bool) error {
+	g.placing.Lock()
+	defer g.placing.Unlock()
+	if exists {
+		on, err := addressesOn(g.nl, linkByIndex(ifindex))
+		if err != nil {
+			return err
+		}
+		g.arming.Lock()
+		for a := range on {
+			if _, armed := g.armed[a]; armed {
+				g.arming.Unlock()
+				return nil
+			}
+		}
+		g.arming.Unlock()
+	}
+	g.forget(ifindex)
+	delete(g.vmacs, ifindex)
+	if err := g.backend.detach(ifindex, !exists); err != nil && exists {
+		return err
+	}
+	return nil
 }
 
 // vanished says whether the device has gone since it was listed.
@@ -236,13 +266,15 @@ func (g *Guard) Status() Status {
 	s := Status{
 		Kind:            k,
 		Instance:        g.opts.Instance,
-		PinDir:          g.pinPath,
 		Refused:         slices.Clone(g.refused),
 		Lateness:        k.lateness(),
 		AddressLifetime: k.addressLifetime(),
 		Guarantee:       k.guarantee(),
 		Clocksource:     clocksource(),
 		Warnings:        slices.Clone(g.warnings),
+	}
+	if k == BPFTCX {
+		s.PinDir = g.pinPath
 	}
 	g.arming.Lock()
 	s.Armed = len(g.armed)
@@ -284,21 +316,20 @@ func (g *Guard) report() {
 	g.log.Info("guard open", "kind", g.Kind(), "instance", g.opts.Instance, "interfaces", len(g.devices))
 }
 
-// Covers reports whether frames of the interface are judged by the guard, and if
-// not, why. The kinds that judge no frames cover every interface as far as they
-// cover any.
-func (g *Guard) Covers(name string) (covered bool, why string) {
-	switch g.Kind() {
-	case BPFTCX, BPFClsact, NFT:
-	default:
-		return true, ""
+// Covers returns why frames of the interface are not judged by the guard, as of the
+// last check; nil if they are. The kinds that judge no frames cover every interface
+// as far as they cover any.
+func (g *Guard) Covers(ifindex int) error {
+	if !g.attaches() {
+		return nil
 	}
 	g.state.Lock()
 	defer g.state.Unlock()
-	for _, d := range g.devices {
-		if d.Name == name {
-			return d.Attached, d.Error
-		}
+	switch d := g.devices[ifindex]; {
+	case d == nil:
+		return errNotAttached
+	case !d.Attached:
+		return errors.New(d.Error)
 	}
-	return false, "it is not attached there"
+	return nil
 }

@@ -7,21 +7,45 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 )
 
-// vipsPin is the name of the pinned address map in a pin directory.
-const vipsPin = "addresses"
+// vipsPin and deadlinesPin are the names of the pinned maps in a pin directory. A
+// later process reads there what it must keep shut, and until when a lease lasts.
+const (
+	vipsPin      = "addresses"
+	deadlinesPin = "deadlines"
+)
 
 // A tcxAttacher attaches by tcx links (Linux 6.6 by its documentation) pinned in a
 // bpffs. Without the pin the link, and with it the guard, would end with the
 // process: it would fail open.
 type tcxAttacher struct {
-	ns    *netNS
-	pins  *pinDir
+	ns     *netNS
+	pins   *pinDir
+	shared bool // somebody else has maps in the directory of the pins
+
+	mu    sync.Mutex // links, never held while attaching
 	links map[hook]*tcxLink
+}
+
+func (a *tcxAttacher) held(k hook) *tcxLink {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.links[k]
+}
+
+func (a *tcxAttacher) hold(k hook, l *tcxLink) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if l == nil {
+		delete(a.links, k)
+	} else {
+		a.links[k] = l
+	}
 }
 
 type tcxLink struct {
@@ -49,7 +73,7 @@ func (a *tcxAttacher) ensure(dev device, dir direction, p *program) (change, err
 	k := hook{dev.index, dir}
 	done := unchanged
 	err := a.ns.do(func() error {
-		l := a.links[k]
+		l := a.held(k)
 		if l == nil {
 			l = a.adopt(k)
 			done = adopted
@@ -61,7 +85,7 @@ func (a *tcxAttacher) ensure(dev device, dir direction, p *program) (change, err
 		if err := l.use(p.Program); err != nil {
 			return fmt.Errorf("bpf: %s %s: %w", dev.name, dir, err)
 		}
-		a.links[k] = l
+		a.hold(k, l)
 		first, err := a.first(k, l.id)
 		if err != nil {
 			return err
@@ -181,7 +205,7 @@ func (a *tcxAttacher) attach(k hook, p *ebpf.Program, pin string) error {
 		lk.Close()
 		return fmt.Errorf("bpf: pin tcx link at %s: %w", pin, err)
 	}
-	a.links[k] = &tcxLink{link: lk, id: info.ID, prog: info.Program}
+	a.hold(k, &tcxLink{link: lk, id: info.ID, prog: info.Program})
 	return nil
 }
 
@@ -200,10 +224,11 @@ func (a *tcxAttacher) reattach(k hook, old *tcxLink, p *program) error {
 	if err := dropLink(old.link); err != nil {
 		return fmt.Errorf("bpf: remove overtaken tcx link: %w", err)
 	}
-	if err := a.links[k].link.Pin(a.path(k)); err != nil {
+	l := a.held(k)
+	if err := l.link.Pin(a.path(k)); err != nil {
 		return fmt.Errorf("bpf: rename pin of tcx link: %w", err)
 	}
-	return a.links[k].use(p.Program)
+	return l.use(p.Program)
 }
 
 // dropLink detaches, unpins and closes. Detaching first makes the end certain: the
@@ -222,30 +247,45 @@ func dropLink(lk link.Link) error {
 
 func (a *tcxAttacher) detach(ifindex int, dir direction, _ bool) error {
 	k := hook{ifindex, dir}
-	l := a.links[k]
+	l := a.held(k)
 	if l == nil {
 		return nil
 	}
-	delete(a.links, k)
+	a.hold(k, nil)
 	if err := dropLink(l.link); err != nil {
 		return fmt.Errorf("bpf: remove tcx link of interface %d: %w", ifindex, err)
 	}
 	return nil
 }
 
-// finish removes pins that nobody holds and pins the new address map, which a later
-// process reads to know what it must keep shut.
+// finish removes pins that nobody holds and pins the new maps.
 func (a *tcxAttacher) finish(m *gateMaps) error {
 	held := map[string]bool{}
 	for k := range a.links {
 		held[filepath.Base(a.path(k))] = true
 	}
 	err := removePinnedLinks(a.pins.path, func(name string) bool { return !held[name] })
-	pin := filepath.Join(a.pins.path, vipsPin)
-	if rmErr := os.Remove(pin); rmErr != nil && !errors.Is(rmErr, os.ErrNotExist) {
-		err = errors.Join(err, rmErr)
+	return errors.Join(err, a.pins.pinMaps(m))
+}
+
+// attached looks at the link alone: whether somebody has put a program before it is
+// for the check. Only what is in links is open, so its descriptor is not closed meanwhile.
+func (a *tcxAttacher) attached(ifindex int, dir direction) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	l := a.links[hook{ifindex, dir}]
+	if l == nil {
+		return errNotAttached
 	}
-	return errors.Join(err, m.vips.Pin(pin))
+	info, err := l.link.Info()
+	if err != nil {
+		return fmt.Errorf("bpf: tcx link: %w", err)
+	}
+	// The interface of a link is 0 when it has gone.
+	if t := info.TCX(); t == nil || t.Ifindex != uint32(ifindex) {
+		return errNotAttached
+	}
+	return nil
 }
 
 func (a *tcxAttacher) close() error {
@@ -253,7 +293,20 @@ func (a *tcxAttacher) close() error {
 	for k := range a.links {
 		errs = append(errs, a.detach(k.ifindex, k.dir, false))
 	}
-	return errors.Join(append(errs, a.pins.remove())...)
+	if !a.shared {
+		errs = append(errs, a.pins.remove())
+	}
+	return errors.Join(errs...)
+}
+
+// abandon closes the links; their pins keep them.
+func (a *tcxAttacher) abandon() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, l := range a.links {
+		l.link.Close()
+	}
+	clear(a.links)
 }
 
 // removePinnedLinks detaches and removes the pinned links in dir that match.

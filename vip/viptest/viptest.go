@@ -61,6 +61,8 @@ type Guard struct {
 	armed     map[netip.Addr]uint32
 	deadlines map[uint32]time.Duration
 	armErr    error
+	bad       map[int]error
+	settled   func(group uint32)
 }
 
 var _ vip.Guard = (*Guard)(nil)
@@ -101,6 +103,50 @@ func (g *Guard) SetDeadline(group uint32, sinceBoot time.Duration) {
 		g.deadlines = map[uint32]time.Duration{}
 	}
 	g.deadlines[group] = sinceBoot
+}
+
+// Settle calls what OnSettle has set.
+func (g *Guard) Settle(group uint32) {
+	g.mu.Lock()
+	settled := g.settled
+	g.mu.Unlock()
+	if settled != nil {
+		settled(group)
+	}
+}
+
+// OnSettle sets what Settle waits for.
+func (g *Guard) OnSettle(f func(group uint32)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.settled = f
+}
+
+// Hold implements vip.Guard.
+func (g *Guard) Hold(links []int) (map[int]error, func()) { return g.Attached(links), func() {} }
+
+// Attached implements vip.Guard.
+func (g *Guard) Attached(links []int) map[int]error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	bad := map[int]error{}
+	for _, l := range links {
+		if err := g.bad[l]; err != nil {
+			bad[l] = err
+		}
+	}
+	return bad
+}
+
+// Detach makes the guard be missing on a link, with the reason; nil attaches it
+// again.
+func (g *Guard) Detach(link int, why error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.bad == nil {
+		g.bad = map[int]error{}
+	}
+	g.bad[link] = why
 }
 
 // Deadline returns the stored deadline of the group.

@@ -71,6 +71,15 @@ func (f *Fake) SetDeadline(group uint32, sinceBoot time.Duration) {
 	f.deadlines[group] = sinceBoot
 }
 
+// Settle does nothing: what is stored is in force.
+func (f *Fake) Settle(uint32) {}
+
+// Hold finds every interface guarded.
+func (f *Fake) Hold([]int) (map[int]error, func()) { return nil, func() {} }
+
+// Attached finds every interface guarded.
+func (f *Fake) Attached([]int) map[int]error { return nil }
+
 // Fail makes "arm" or "disarm" return err from now on; nil ends it.
 func (f *Fake) Fail(method string, err error) {
 	f.mu.Lock()
