@@ -337,6 +337,17 @@ func (k *Keeper) seen(form KernelAddress) KernelAddress {
 // and put back as it was, and is there all the time. It reports whether it stopped
 // because Set was called.
 func (k *Keeper) requeueAll(jobs []*job, seq uint64) (stale bool) {
+	bad, release := k.cfg.Guard.Hold(linksOf(jobs))
+	defer release()
+	jobs = slices.DeleteFunc(slices.Clone(jobs), func(j *job) bool {
+		if bad[j.target.link] == nil {
+			return false
+		}
+		k.mu.Lock()
+		j.e.requeuedAt = k.now() // later
+		k.mu.Unlock()
+		return true
+	})
 	records := map[place]string{}
 	changes := make([]Change, 0, requeueSteps*len(jobs))
 	for _, j := range jobs {
