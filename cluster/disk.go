@@ -197,11 +197,14 @@ func (n *Node) testDisk() error {
 }
 
 // LogFault says why this node cannot follow the cluster's log, or is "": it cannot
-// write it or its vote, or does not understand it. It must not own until the fault has
+// write it or its vote, does not understand it, or may not speak for its identity. It must not own until the fault has
 // ended and its log is complete again.
 func (n *Node) LogFault() string {
 	if err := n.group.machine.stopped(); err != nil {
 		return err.Error()
+	}
+	if f := n.Barred(); f != nil {
+		return "this node does not take part: " + f.Text
 	}
 	return n.disk.Fault()
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/internal/api"
 )
 
@@ -164,6 +165,37 @@ func vipCommand(g *globals) *cobra.Command {
 	return c
 }
 
+func moveHereCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "move-here",
+		Short: "Bind a data directory that came from another machine to this one",
+		Long: `Bind the data directory to this machine: its node lives here from now on, and nowhere
+else. The other members stop listening to the machine where it was. Say it only if
+no daemon runs, or will run again, with a copy of the directory elsewhere. The daemon
+must not run here either while it is said.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, _, err := g.settings().LoadConfig()
+			if err != nil {
+				return err
+			}
+			data, err := cluster.OpenDataDir(c.Raft.DataDir)
+			if err != nil {
+				if errors.Is(err, cluster.ErrDataDirInUse) {
+					return api.WithHint(err, "stop the daemon first: systemctl stop raftvip")
+				}
+				return err
+			}
+			defer data.Close()
+			if err := data.MoveHere(); err != nil {
+				return err
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s belongs to this machine now; start the daemon\n", data.Path())
+			return nil
+		},
+	}
+}
+
 func nodeCommand(g *globals) *cobra.Command {
 	c := &cobra.Command{Use: "node", Short: "List, remove or promote nodes"}
 	list := &cobra.Command{
@@ -195,7 +227,7 @@ func nodeCommand(g *globals) *cobra.Command {
 	var removal, promotion api.NodeRequest
 	remove := request("remove NODE", "Remove a member, dead or alive; it cannot come back under its old identity", api.PathRemove, &removal)
 	forceSilence(remove, &removal.Force)
-	c.AddCommand(list, remove, request("promote NODE", "Make a non-voter that has caught up a voter now", api.PathPromote, &promotion))
+	c.AddCommand(moveHereCommand(g), list, remove, request("promote NODE", "Make a non-voter that has caught up a voter now", api.PathPromote, &promotion))
 	needCommand(c)
 	return c
 }

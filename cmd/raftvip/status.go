@@ -22,8 +22,9 @@ func statusCommand(g *globals) *cobra.Command {
 on any node: 0 if the owner answers for all addresses and nobody else does; 4 if this
 node knows no leader; 5 if nobody owns the addresses; 6 if this node cannot tell who
 does; 7 if an address is on a node that does not own it and not kept silent there; 8
-if the owner does not answer for one. The worst one that applies is given, in this
-order.`,
+if the owner does not answer for one; 1 if two machines hold one node's identity, a
+node was put back to an older state, or states differ. The worst one that applies is
+given, in this order.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, out := g.client(), cmd.OutOrStdout()
@@ -41,6 +42,9 @@ order.`,
 				if !watch {
 					if code := exitOf(st); code != exitOK {
 						return quietError{code}
+					}
+					if len(st.Findings) > 0 {
+						return quietError{exitError}
 					}
 					return nil
 				}

@@ -31,6 +31,8 @@ type Status struct {
 	Standalone bool `json:"standalone,omitempty"`
 	// VRRP are the instances that speak VRRP on this node.
 	VRRP []VirtualRouter `json:"vrrp,omitempty"`
+	// Findings are what is wrong with members' identities and states, as peers see it.
+	Findings []cluster.Finding `json:"findings,omitempty"`
 	// Warnings are what an operator should change, worst first.
 	Warnings []string `json:"warnings,omitempty"`
 }

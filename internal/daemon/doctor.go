@@ -184,6 +184,10 @@ func (d *Daemon) doctorFacts(ctx context.Context) (doctor.Facts, error) {
 	if err == nil && d.host != nil {
 		f.Troubles = addressTroubles(d.owner.keeper.Status(), d.owner.View().owning)
 	}
+	for _, i := range d.node.Findings() {
+		name := d.node.State().Nodes[i.Node].Name
+		f.Identities = append(f.Identities, doctor.Trouble{Serious: true, Seen: name + ": " + i.Text, Do: i.Hint})
+	}
 	return f, err
 }
 

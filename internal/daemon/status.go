@@ -37,8 +37,26 @@ func (d *Daemon) Status(ctx context.Context) api.Status {
 	st.Nodes = d.nodeStatus(s, standing, seen.owner)
 	st.Groups = []api.Group{d.groupStatus(s, standing, seen)}
 	st.VRRP = d.virtualRouters()
-	st.Warnings = d.warnings(st)
+	st.Findings = d.node.Findings()
+	st.Warnings = append(identityWarnings(s, st.Findings), d.warnings(st)...)
 	return st
+}
+
+// identityWarnings say what is wrong with members' identities.
+func identityWarnings(s *cluster.State, findings []cluster.Finding) []string {
+	var w []string
+	for _, f := range findings {
+		name := s.Nodes[f.Node].Name
+		if name == "" {
+			name = f.Node
+		}
+		effect := " and does not take part"
+		if f.Kind == cluster.FindingDiverged {
+			effect = ""
+		}
+		w = append(w, fmt.Sprintf("IDENTITY of %s%s: %s; %s", name, effect, f.Text, f.Hint))
+	}
+	return w
 }
 
 func (d *Daemon) clusterStatus(s *cluster.State, standing cluster.Standing, seen sight) api.Cluster {

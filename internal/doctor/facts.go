@@ -26,6 +26,8 @@ type Facts struct {
 	Missing []string `json:"missing,omitempty"`
 	// Troubles are what the node's daemon finds wrong with virtual addresses.
 	Troubles []Trouble `json:"troubles,omitempty"`
+	// Identities are what the node knows to be wrong with who holds which identity.
+	Identities []Trouble `json:"identities,omitempty"`
 	// NonlocalBind4 and NonlocalBind6 are net.ipv4.ip_nonlocal_bind and its sibling.
 	NonlocalBind4 bool `json:"nonlocal_bind4"`
 	NonlocalBind6 bool `json:"nonlocal_bind6"`

@@ -25,11 +25,12 @@ const (
 	CheckGuard      Check = "guard"
 	CheckPrivileges Check = "privileges"
 	CheckDisk       Check = "disk"
+	CheckIdentity   Check = "identity"
 )
 
 var checkOrder = []Check{
 	CheckDaemon, CheckOwner, CheckMember, CheckTCP, CheckClock, CheckMTU, CheckMulticast, CheckUnicast,
-	CheckFirewall, CheckInterface, CheckAddress, CheckSysctl, CheckGuard, CheckPrivileges, CheckDisk,
+	CheckFirewall, CheckInterface, CheckAddress, CheckSysctl, CheckGuard, CheckPrivileges, CheckDisk, CheckIdentity,
 }
 
 // A Result judges a finding.

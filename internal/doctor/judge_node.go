@@ -19,6 +19,7 @@ func judgeNode(f Facts) []Finding {
 	n.privileges(f)
 	n.clock(f)
 	n.disk(f)
+	n.identities(f)
 	return n.all
 }
 
@@ -68,6 +69,13 @@ func (n *notes) addresses(f Facts) {
 	}
 	if len(f.Troubles) == 0 && !f.Witness {
 		n.add(CheckAddress, "", OK, "", "nothing is known to be wrong with virtual addresses here")
+	}
+}
+
+// identities passes on what the node found out about its peers and itself.
+func (n *notes) identities(f Facts) {
+	for _, i := range f.Identities {
+		n.add(CheckIdentity, "", Fail, i.Do, "%s", i.Seen)
 	}
 }
 

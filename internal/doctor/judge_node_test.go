@@ -72,6 +72,7 @@ func TestJudgeNode(t *testing.T) {
 		{"no NTP", func(f *Facts) { f.Sync = SyncNo }, CheckClock, Warn, "nobody synchronises", "chrony"},
 		{"NTP not known", func(f *Facts) { f.Sync = SyncUnknown }, CheckClock, OK, "cannot be asked", ""},
 		{"disk full", func(f *Facts) { f.FsyncError = "no space left on device" }, CheckDisk, Fail, "no space left", "room"},
+		{"copied data dir", func(f *Facts) { f.Identities = []Trouble{{Seen: "two hold lb2", Do: "move-here"}} }, CheckIdentity, Fail, "two hold", "move-here"},
 		{"slow disk", func(f *Facts) { f.Fsync = 150 * time.Millisecond }, CheckDisk, Warn, "took 150ms", "faster disk"},
 		{"disk hangs", func(f *Facts) { f.Fsync, f.Heartbeat = fsyncPatience, 0 }, CheckDisk, Warn, "took more than 3s", "faster disk"},
 		{"disk slower than elections", func(f *Facts) { f.Fsync = 300 * time.Millisecond }, CheckDisk, Warn, "longer than the heartbeat timeout (300ms)", "lengthen heartbeat_timeout"},
