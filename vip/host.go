@@ -78,6 +78,9 @@ type Link struct {
 	Running bool
 	// NoARP is true where neighbours are not resolved (loopback, dummy, tun).
 	NoARP bool
+	// Port: the link is a port of a bridge, bond or team, and what is for this node
+	// passes that.
+	Port bool
 	// Forwards6: the link forwards IPv6, which makes the node a router. A router whose
 	// advertisement says otherwise is dropped from its neighbours' default routers (RFC
 	// 4861 7.2.5).

@@ -2,6 +2,7 @@ package vip
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -48,6 +49,80 @@ func TestResolve(t *testing.T) {
 		}
 		if named := tt.want != "" && tt.err != ""; named != errors.Is(err, ErrNoLink) {
 			t.Errorf("Resolve(%s, %q, %q): errors.Is(%v, ErrNoLink) is %v", tt.prefix, tt.dev, tt.instance, err, !named)
+		}
+	}
+}
+
+// TestSiteStays: an address that was placed stays where it is when that is not clear
+// any more.
+func TestSiteStays(t *testing.T) {
+	const addr, second = "10.1.2.3/24", time.Second
+	mac := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+	on := func(name string, addrs ...string) Link {
+		l := Link{Name: name, Up: true, MAC: mac}
+		for _, a := range addrs {
+			l.Addresses = append(l.Addresses, kaddr(a, 0))
+		}
+		return l
+	}
+	without := func(l Link, change func(*Link)) Link { change(&l); return l }
+	eth0, mgmt := on("eth0", "10.1.2.9/24"), on("eth1", "10.1.2.8/24")
+	other, bare := on("eth0", "192.0.2.1/24"), on("eth0")
+	port := without(bare, func(l *Link) { l.Port = true })
+	down := without(eth0, func(l *Link) { l.Up = false })
+	tests := []struct {
+		name         string
+		was          Site
+		dev, prefix  string
+		links        []Link
+		want         string
+		warning, err string
+	}{
+		{name: "first time, clear", links: []Link{eth0}, want: "eth0"},
+		{name: "first time, two", links: []Link{eth0, mgmt}, err: "several interfaces have an address in its subnet (eth0, eth1)"},
+		{name: "a second one comes", was: Site{Link: "eth0"}, links: []Link{eth0, mgmt}, want: "eth0", warning: "several interfaces have an address in its subnet (eth0, eth1); it stays on eth0"},
+		{name: "one with a longer subnet comes", was: Site{Link: "eth0"}, links: []Link{eth0, on("eth1", "10.1.2.8/28")}, want: "eth0", warning: "(eth1, eth0); it stays on eth0"},
+		{name: "two others", was: Site{Link: "eth9"}, links: []Link{eth0, mgmt}, err: "several"},
+		{name: "its own address is lost", was: Site{Link: "eth0"}, links: []Link{bare}, want: "eth0", warning: "eth0 has no address in its subnet any more; it stays"},
+		{name: "lost, and two others have one", was: Site{Link: "eth0"}, links: []Link{bare, mgmt, on("eth2", "10.1.2.7/24")}, want: "eth0", warning: "it stays"},
+		{name: "lost, and another has one", was: Site{Link: "eth0"}, links: []Link{bare, mgmt}, want: "eth0", warning: "it moves there after 30s"},
+		{name: "lost a while ago", was: Site{Link: "eth0", lostAt: 71 * second}, links: []Link{bare, mgmt}, want: "eth0", warning: "it moves there after 30s"},
+		{name: "lost long ago", was: Site{Link: "eth0", lostAt: 70 * second}, links: []Link{bare, mgmt}, want: "eth1"},
+		{name: "it became a port of a bridge that has the address", was: Site{Link: "eth0"}, links: []Link{port, on("br0", "10.1.2.9/24")}, want: "br0"},
+		{name: "it was taken down", was: Site{Link: "eth0"}, links: []Link{down, mgmt}, want: "eth1"},
+		{name: "it was removed", was: Site{Link: "eth0"}, links: []Link{mgmt}, want: "eth1"},
+		{name: "it was removed, and nothing is left", was: Site{Link: "eth0"}, links: []Link{on("lo")}, err: "no interface has an address in its subnet"},
+
+		{name: "named, on another network", dev: "eth0", links: []Link{other, mgmt}, want: "", err: "wrong interface: eth0 has no address in 10.1.2.0/24; eth1 has"},
+		{name: "named, on no network", dev: "eth0", links: []Link{bare, mgmt}, err: "eth1 has"},
+		{name: "named, without a length, on another network", dev: "eth0", prefix: "10.1.2.3/32", links: []Link{other, mgmt}, err: "eth0 has no address in 10.1.2.0/24; eth1 has"},
+		{name: "named, own address lost", was: Site{Link: "eth0"}, dev: "eth0", links: []Link{bare, mgmt}, want: "eth0", warning: "eth0 has no address in 10.1.2.0/24; eth1 has; it stays"},
+		{name: "named, in no subnet of the machine", dev: "eth0", prefix: "198.51.100.5/24", links: []Link{eth0, mgmt}, want: "eth0"},
+		{name: "named, both are right", dev: "eth0", links: []Link{eth0, mgmt}, want: "eth0"},
+		{name: "named, single own address in the subnet as written", dev: "eth0", links: []Link{on("eth0", "10.1.2.9/32"), mgmt}, want: "eth0"},
+		{name: "named, the other is down", dev: "eth0", links: []Link{bare, without(mgmt, func(l *Link) { l.Up = false })}, want: "eth0"},
+		{name: "named, the other is a tunnel", dev: "eth0", links: []Link{bare, without(on("wg0", "10.0.0.1/8"), func(l *Link) { l.MAC = nil })}, want: "eth0"},
+		{name: "named, a loopback", dev: "lo", links: []Link{without(on("lo", "127.0.0.1/8"), func(l *Link) { l.NoARP = true }), mgmt}, want: "lo"},
+		{name: "named, link-local", dev: "eth0", prefix: "fe80::5/64", links: []Link{bare, on("eth1", "fe80::1/64")}, want: "eth0"},
+		{name: "named, the other has a copy of it", dev: "eth0", links: []Link{bare, on("eth1", "10.1.2.3/24")}, want: "eth0"},
+		{name: "named, ours does not count", dev: "eth0", links: []Link{bare, {Name: "eth1", Up: true, MAC: mac, Addresses: []KernelAddress{kaddr("10.1.2.8/24", AddrProtocol)}}}, want: "eth0"},
+	}
+	for _, tt := range tests {
+		if tt.prefix == "" {
+			tt.prefix = addr
+		}
+		got, warning, err := tt.was.Resolve(100*second, pfx(tt.prefix), tt.dev, "", tt.links)
+		if tt.err != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.err) || errors.Is(err, ErrWrongLink) != (tt.dev != "") {
+				t.Errorf("%s: %q, %v; want %q", tt.name, got.Link, err, tt.err)
+			}
+			continue
+		}
+		if err != nil || got.Link != tt.want || tt.warning == "" && warning != "" || !strings.Contains(warning, tt.warning) {
+			t.Errorf("%s: %q, %q, %v; want %q, %q", tt.name, got.Link, warning, err, tt.want, tt.warning)
+		}
+		if pending := strings.Contains(warning, "moves there"); pending != (got.Until() > 100*second) {
+			t.Errorf("%s: to be looked at at %v", tt.name, got.Until())
 		}
 	}
 }

@@ -201,6 +201,12 @@ func parseLinkMessage(b []byte) (l Link, ok bool, err error) {
 			if hwType == unix.ARPHRD_ETHER && len(at.Value) == 6 {
 				l.MAC = append(net.HardwareAddr(nil), at.Value...)
 			}
+		case unix.IFLA_LINKINFO:
+			// A VRF has ports too, but their addresses stay theirs.
+			switch unix.ByteSliceToString(attribute(at.Value, unix.IFLA_INFO_SLAVE_KIND)) {
+			case "bridge", "bond", "team":
+				l.Port = true
+			}
 		case unix.IFLA_AF_SPEC:
 			l.Forwards6 = inet6Conf(at.Value, devconfForwarding)
 			// A link without IPv6 has no such part.

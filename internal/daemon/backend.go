@@ -341,7 +341,7 @@ func (d *Daemon) probeNew(ctx context.Context, s *cluster.State, instances []clu
 	for _, in := range instances {
 		speaks[in.Name] = in.VRRP != ""
 	}
-	for _, p := range place(instances, d.configuration(), d.currentLinks()) {
+	for _, p := range place(instances, d.configuration(), d.currentLinks(), nil) {
 		if speaks[p.instance] {
 			continue // its VRRP master may well have the addresses, and VRRP decides
 		}

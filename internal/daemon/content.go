@@ -193,12 +193,14 @@ type placement struct {
 	instance string
 	address  cluster.Address
 	link     string
-	err      error
+	// warning says what is not clear, though the address stays where it was.
+	warning string
+	err     error
 }
 
 // place resolves the cluster's addresses on this node: the node's own file may
 // name another interface or label for an address than the cluster does.
-func place(instances []cluster.Instance, c *config.Config, links []vip.Link) []placement {
+func place(instances []cluster.Instance, c *config.Config, links []vip.Link, sites *sites) []placement {
 	type local struct {
 		iface string
 		lines map[netip.Addr]config.Address
@@ -220,14 +222,15 @@ func place(instances []cluster.Instance, c *config.Config, links []vip.Link) []p
 			} else if known {
 				a.Label = ""
 			}
-			link, err := vip.Resolve(a.Prefix, a.Dev, l.iface, links)
-			if errors.Is(err, vip.ErrNoLink) && a.Dev != "" && !known {
+			p := placement{instance: in.Name, address: a}
+			p.link, p.warning, p.err = sites.resolve(in.Name, a.Prefix, a.Dev, l.iface, links)
+			if errors.Is(p.err, vip.ErrNoLink) && a.Dev != "" && !known {
 				// The device is another node's name for it; here the subnet says more.
-				if other, found := vip.Resolve(a.Prefix, "", l.iface, links); found == nil {
-					link, err = other, nil
+				if other, warning, err := sites.resolve(in.Name, a.Prefix, "", l.iface, links); err == nil {
+					p.link, p.warning, p.err = other, warning, nil
 				}
 			}
-			out = append(out, placement{instance: in.Name, address: a, link: link, err: err})
+			out = append(out, p)
 		}
 	}
 	return out

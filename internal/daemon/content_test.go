@@ -124,7 +124,7 @@ func TestPlace(t *testing.T) {
 		{"the own file's line counts", "VI", addressesOf("10.0.0.60/24")[0], "eth0", "eth0:vip", ""},
 		{"the own file's instance counts", "VI", addressesOf("192.0.2.1/24")[0], "eth1", "", ""},
 	} {
-		got := place([]cluster.Instance{{Name: tt.instance, Addresses: []cluster.Address{tt.address}}}, conf, links)[0]
+		got := place([]cluster.Instance{{Name: tt.instance, Addresses: []cluster.Address{tt.address}}}, conf, links, nil)[0]
 		a, err := got.addressOf(vip.Schedule{})
 		if tt.fails != "" {
 			if err == nil || !strings.Contains(err.Error(), tt.fails) {

@@ -70,7 +70,10 @@ type Daemon struct {
 	reload   error // why the last reload changed nothing
 	links    []vip.Link
 	placed   placed
-	drifted  drifted
+	// sites are where the cluster's addresses were placed, plainSites those of
+	// instances with "vrrp only".
+	sites, plainSites sites
+	drifted           drifted
 
 	moves chan cluster.Move
 	watch watchdog
@@ -498,6 +501,7 @@ func (d *Daemon) describe(h *hint) {
 		h.Guard = string(d.guard.Kind())
 	}
 	h.VRRP = d.hybrid.hints()
+	h.Fronts = d.placed.fronts
 }
 
 // driftLocked lists how the file differs from the cluster.

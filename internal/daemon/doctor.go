@@ -212,7 +212,7 @@ func (d *Daemon) doctorSubject(ctx context.Context) doctor.Subject {
 		}
 		return out
 	}
-	for _, p := range place(s.Instances, d.configuration(), d.currentLinks()) {
+	for _, p := range place(s.Instances, d.configuration(), d.currentLinks(), &d.sites) {
 		out.VIPs = append(out.VIPs, doctor.VIP{Prefix: p.address.Prefix, Link: p.link})
 	}
 	return out

@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -133,12 +136,41 @@ func (d *Daemon) drillLeg(ctx context.Context, observer cluster.NodeRecord, addr
 		return leg, cluster.Refuse(cluster.CodeNotReady, `see "raftvip doctor"`,
 			"moved to %s, but %s saw nobody answer for %s", to, observer.Name, address.Prefix.Addr())
 	}
+	if err := d.answersInFront(to, observer.Name, address.Prefix.Addr(), s.o.Holders); err != nil {
+		return leg, err
+	}
 	if len(s.o.Gaps) > 0 {
 		leg.Gap = s.o.Gaps[0]
 	}
 	leg.Holders = len(s.o.Holders)
 	d.noteDrill(ctx, to, leg, observer.Name)
 	return leg, d.waitOwner(ctx, to)
+}
+
+// answersInFront refuses a move that only looks good: the new owner answers on any of
+// its interfaces (the weak host model), but announces on the one that the address is
+// on, and clients elsewhere go on asking the node before.
+func (d *Daemon) answersInFront(owner, observer string, ip netip.Addr, holders []string) error {
+	if len(holders) == 0 {
+		return nil
+	}
+	last := holders[len(holders)-1]
+	hints := d.hints.read(d.node.Reports())
+	for id, n := range d.node.State().Nodes {
+		if n.Name != owner {
+			continue
+		}
+		h := hints[id].hint
+		if id == d.node.Self().NodeID {
+			d.describe(&h)
+		}
+		if len(h.Fronts) > 0 && len(h.Fronts) < maxFronts && !slices.Contains(h.Fronts, last) {
+			return cluster.Refuse(cluster.CodeNotReady, "name the right interface for it on "+owner+", with dev in the file there",
+				"%s sees %s answer for %s from %s, but it is on another interface there (%s), where this network hears no announcement",
+				observer, owner, ip, last, strings.Join(h.Fronts, ", "))
+		}
+	}
+	return nil
 }
 
 // noteDrill adds the measured gap to the history.
@@ -183,7 +215,7 @@ func (d *Daemon) observe(ctx context.Context, in api.ObserveRequest) (api.Observ
 	if in.For <= 0 || in.For > observeMax {
 		return api.Observation{}, cluster.Refuse(cluster.CodeBadRequest, "", "observation of %s: must be over 0 and at most %s", in.For, observeMax)
 	}
-	for _, p := range place(d.node.State().Instances, d.configuration(), d.currentLinks()) {
+	for _, p := range place(d.node.State().Instances, d.configuration(), d.currentLinks(), &d.sites) {
 		if p.address.Prefix.Addr() != in.Address {
 			continue
 		}

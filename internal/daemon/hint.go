@@ -29,6 +29,9 @@ type hint struct {
 	Foreign []foreignHint `json:"foreign,omitempty"`
 	// NotRemoved is how many addresses the node cannot take off its kernel.
 	NotRemoved int `json:"not_removed,omitempty"`
+	// Fronts are the hardware addresses of the interfaces that the addresses belong on:
+	// whoever answers with another one is not heard there.
+	Fronts []string `json:"fronts,omitempty"`
 	// VRRP is what the node is in its hybrid instances, by name.
 	VRRP map[string]vrrpHint `json:"vrrp,omitempty"`
 	// What follows is for status only.

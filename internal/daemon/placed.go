@@ -2,12 +2,15 @@ package daemon
 
 import (
 	"errors"
+	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 	"unsafe"
 
 	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/vip"
 )
@@ -22,6 +25,9 @@ func same[T any](a, b []T) bool {
 	return len(a) == len(b) && unsafe.SliceData(a) == unsafe.SliceData(b)
 }
 
+// maxFronts bounds what a node tells the others of its interfaces.
+const maxFronts = 32
+
 // placed is where the group's addresses belong on this node.
 type placed struct {
 	instances []cluster.Instance
@@ -31,7 +37,13 @@ type placed struct {
 
 	addrs  []vip.Address
 	on     []string // interfaces that have some
+	fronts []string // their hardware addresses, at most maxFronts
 	faults []string
+	// warnings are about addresses that stay where they were, though it is not clear
+	// any more that they belong there.
+	warnings []string
+	// until is when to look again though nothing has changed; 0 for never.
+	until time.Duration
 }
 
 // addresses places the group's addresses on this node's interfaces. What it returns
@@ -45,10 +57,18 @@ func (d *Daemon) addresses(s *cluster.State) (addrs []vip.Address, schedule vip.
 	d.mu.Lock()
 	was := d.placed
 	d.mu.Unlock()
-	if was.config == now.config && same(was.instances, now.instances) && same(was.links, now.links) && maps.Equal(was.vmacs, now.vmacs) {
+	if was.config == now.config && same(was.instances, now.instances) && same(was.links, now.links) && maps.Equal(was.vmacs, now.vmacs) && (was.until == 0 || boottime.Now() < was.until) {
 		now = was
 	} else {
-		now.fill(d.place(s.Instances), schedule)
+		places := d.place(s.Instances)
+		d.sites.forget(places)
+		now.fill(places, schedule)
+		now.until = d.sites.until()
+		for _, w := range now.warnings {
+			if !slices.Contains(was.warnings, w) {
+				d.log.Warn("address stays where it was", "reason", w)
+			}
+		}
 		d.mu.Lock()
 		d.placed = now
 		d.mu.Unlock()
@@ -67,8 +87,12 @@ func (p *placed) fill(places []placement, usual vip.Schedule) {
 			schedules[in.Name] = scheduleOf(in.GARP)
 		}
 	}
+	unclear := make(map[string][]netip.Addr)
 	for _, at := range places {
 		per := schedules[at.instance]
+		if at.warning != "" {
+			unclear[at.warning] = append(unclear[at.warning], at.address.Prefix.Addr())
+		}
 		a, err := at.addressOf(per)
 		switch {
 		case errors.Is(err, vip.ErrNoLink):
@@ -81,6 +105,18 @@ func (p *placed) fill(places []placement, usual vip.Schedule) {
 			p.addrs = append(p.addrs, a)
 			p.on = appendNew(p.on, a.Link)
 		}
+	}
+	for _, l := range p.links {
+		if slices.Contains(p.on, l.Name) && len(l.MAC) > 0 && len(p.fronts) < maxFronts {
+			p.fronts = append(p.fronts, l.MAC.String())
+		}
+	}
+	for _, why := range slices.Sorted(maps.Keys(unclear)) {
+		which := unclear[why][0].String()
+		if n := len(unclear[why]) - 1; n > 0 {
+			which += fmt.Sprintf(" and %d more", n)
+		}
+		p.warnings = append(p.warnings, which+": "+why)
 	}
 }
 

@@ -365,7 +365,7 @@ func (d *Daemon) claimed(in *config.Instance) string {
 // placePlain resolves the addresses of an instance with "vrrp only".
 func (d *Daemon) placePlain(in cluster.Instance) (addrs []vip.Address, faults []string) {
 	vmacs := d.plain.vmacs()
-	for _, p := range place([]cluster.Instance{in}, d.configuration(), d.currentLinks()) {
+	for _, p := range place([]cluster.Instance{in}, d.configuration(), d.currentLinks(), &d.plainSites) {
 		if link, ok := vmacs[p.instance]; ok && p.address.Dev == "" {
 			p.link, p.err = link, nil
 		}

@@ -264,6 +264,9 @@ func (d *Daemon) warnings(st api.Status) []string {
 		}
 	}
 	w = append(w, d.levelWarnings()...)
+	d.mu.Lock()
+	w = append(w, d.placed.warnings...)
+	d.mu.Unlock()
 	w = append(w, vrrpWarnings(st.VRRP)...)
 	w = append(w, st.Guard.Warnings...)
 	return slices.Compact(w)

@@ -77,11 +77,11 @@ func splitReport(r check.Report, c *config.Config) (group check.Report, plain ma
 // place resolves addresses on this node, those of a virtual router with a virtual
 // MAC on its interface.
 func (d *Daemon) place(instances []cluster.Instance) []placement {
-	out := place(instances, d.configuration(), d.currentLinks())
+	out := place(instances, d.configuration(), d.currentLinks(), &d.sites)
 	vmacs := d.hybrid.vmacs()
 	for i, p := range out {
 		if link, ok := vmacs[p.instance]; ok && p.address.Dev == "" {
-			out[i].link, out[i].err = link, nil
+			out[i].link, out[i].warning, out[i].err = link, "", nil
 		}
 	}
 	return out

@@ -64,6 +64,8 @@ type setup struct {
 	// rivals are further hosts, without a node: other VRRP routers. Promise P1 is not
 	// about them.
 	rivals int
+	// peerNetwork adds a second network between the nodes, eth1.
+	peerNetwork bool
 	// unjudged: promise P1 does not hold, and the test is about that.
 	unjudged bool
 }
@@ -79,7 +81,7 @@ func newCluster(t *testing.T, s setup) *Cluster {
 	t.Parallel()
 	slots <- struct{}{}
 	t.Cleanup(func() { <-slots })
-	lab := testnet.ForTest(t, testnet.Options{Nodes: s.nodes + s.rivals})
+	lab := testnet.ForTest(t, testnet.Options{Nodes: s.nodes + s.rivals, PeerNetwork: s.peerNetwork})
 	if len(s.vips) == 0 {
 		s.vips = []netip.Addr{vip4}
 	}
