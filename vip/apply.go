@@ -258,11 +258,16 @@ func (k *Keeper) addGuarded(jobs []*job, start time.Duration, seq uint64) (stale
 		if !k.cfg.Gate.Valid(began) {
 			return false
 		}
+		k.mu.Lock()
+		k.adding, k.overtaken = true, false
+		k.mu.Unlock()
 		errs := k.cfg.Host.Change(changes[:n])
 		now := k.now()
 		size.took(n, now-began)
 		worked := 0
 		k.mu.Lock()
+		k.adding = false
+		k.loop.reload = k.loop.reload || k.overtaken
 		for i, j := range jobs[:n] {
 			if err := errorOf(errs, i); err != nil {
 				k.addFailed(j, err, now)

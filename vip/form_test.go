@@ -129,3 +129,33 @@ func TestStandsBehindTheMachinesOwn(t *testing.T) {
 		b.expectAddresses("192.0.2.1/32", "192.0.2.3/32", "fd00::2/64")
 	})
 }
+
+// TestRemovedBeforeItIsKnown: somebody removes an address between the kernel's adding
+// it and the keeper's noting that.
+func TestRemovedBeforeItIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const each = 100 * time.Microsecond
+		var b *bench
+		removed := ""
+		b = newBench(t, func(b *bench, _ *vip.KeeperConfig) {
+			b.host.Delay = each
+			b.host.BeforeBatch = func(changes []vip.Change) {
+				if removed == "" && len(changes) > 2 && changes[0].Kind == vip.AddAddress {
+					removed = changes[0].Address.Prefix.String()
+					go func() {
+						time.Sleep(each + each/2)
+						b.host.Unconfigure("eth0", removed)
+					}()
+				}
+			}
+		})
+		addrs := []string{"10.0.0.5/32", "10.0.0.6/32", "10.0.0.7/32", "10.0.0.8/32", "10.0.0.9/32"}
+		b.own(addrs...)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if removed == "" {
+			t.Fatal("no batch of several addresses")
+		}
+		b.expectAddresses(addrs...)
+	})
+}

@@ -102,6 +102,9 @@ type Keeper struct {
 	reloading bool
 	missed    []Event
 	behind    bool // the last Snapshot lacks an address that we put
+	// adding: addresses are being added; overtaken: meanwhile something was removed,
+	// which may be what the kernel has just added.
+	adding, overtaken bool
 
 	loop loopState // of the Run goroutine alone
 }

@@ -74,6 +74,9 @@ func (k *Keeper) observe(ev Event) {
 	if doubt {
 		k.doubt[ev.Link.Index] = true
 	}
+	if ev.Kind == AddressRemoved && k.adding {
+		k.overtaken = true
+	}
 	if ev.Kind == AddressRemoved && changed {
 		for _, e := range k.entries {
 			if e.serves() && e.at == p {
