@@ -123,7 +123,7 @@ func TestLogFaultUntilCaughtUp(t *testing.T) {
 }
 
 func TestVoteFault(t *testing.T) {
-	s, err := openVoteStore(filepath.Join(t.TempDir(), "vote"), true)
+	s, err := openVoteStore(filepath.Join(t.TempDir(), "vote"), true, true)
 	if err != nil {
 		t.Fatal(err)
 	}

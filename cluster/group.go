@@ -97,6 +97,8 @@ type groupParts struct {
 	// diskFault says why this node cannot write what Raft must remember, or ""; nil
 	// for a disk that is not watched.
 	diskFault func() string
+	// termSaved tells whether the term is written; nil for a store that does not fail.
+	termSaved func() bool
 	// retimed is told of a changed heartbeat timeout; nil for nobody.
 	retimed func(heartbeat time.Duration)
 	// between is what Raft gets for a transport, nil for the decorated one itself: a
@@ -137,7 +139,7 @@ func newGroup(p groupParts) (*Group, error) {
 		role: make(chan struct{}, 1), led: make(chan struct{}, 1), pace: make(chan struct{}, 1), unbound: make(chan struct{}, 1),
 	}
 	g.trans = newLeaseTransport(p.inner, f, func() time.Duration { promise, _ := f.timing(); return promise })
-	g.trans.diskFault = g.unable(p.diskFault)
+	g.trans.diskFault, g.trans.termSaved = g.unable(p.diskFault), p.termSaved
 	if s, ok := p.stable.(interface{ reserve(uint64, []byte) error }); ok {
 		g.reserve = s.reserve
 	}

@@ -80,6 +80,11 @@ func (g *Group) released(r Release) {
 	}
 }
 
+// rebound is the voter's side of taking a release back; false refuses.
+func (g *Group) rebound(r Release, from string) bool {
+	return g.trans.saved() && g.fence.rebind(r.Term, r.Seq, from)
+}
+
 // takeover finds what a hand-over to a voter needs, and refuses if it could not be
 // quick.
 func (g *Group) takeover(ctx context.Context, to string) (term uint64, target raft.Server, others []raft.Server, err error) {

@@ -540,8 +540,8 @@ func (n *Node) handleRebind(ctx context.Context, r Release) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !g.fence.rebind(r.Term, r.Seq, speakerFrom(ctx).key()) {
-		return nil, refuse(CodeNotLeader, "", "this voter has taken part in a later term")
+	if !g.rebound(r, speakerFrom(ctx).key()) {
+		return nil, refuse(CodeNotLeader, "", "this voter has taken part in a later term, or cannot write this one down")
 	}
 	return nil, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"net"
@@ -178,7 +179,12 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting, version uint64) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("open log: %w", err)
 	}
-	store, err := openStore(filepath.Join(dir, "raft.db"))
+	id := n.opts.Identity
+	path := filepath.Join(dir, "raft.db")
+	if err := missingLog(path, id.HasLog); err != nil {
+		return err
+	}
+	store, err := openStore(path)
 	if err != nil {
 		return err
 	}
@@ -187,7 +193,17 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting, version uint64) error {
 		store.Close()
 		return fmt.Errorf("open snapshots: %w", err)
 	}
-	votes, err := openVotes(dir, store, snapshots)
+	have, err := extentOf(store, snapshots)
+	if err != nil {
+		err = fmt.Errorf("read log in %s: %w", dir, err)
+	} else if err = have.whole(id.HasLog, version); err != nil {
+		err = fmt.Errorf("%s: %w", dir, err)
+	}
+	if err != nil {
+		store.Close()
+		return err
+	}
+	votes, err := openVotes(dir, have, id.HasLog)
 	if err != nil {
 		store.Close()
 		return err
@@ -195,14 +211,7 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting, version uint64) error {
 	votes.failed = func(err error) { n.disk.note("vote", err, false) }
 	close := func() {}
 	fail := func(err error) error { close(); store.Close(); votes.Close(); return err }
-	n.existing, err = raft.HasExistingState(store, votes, snapshots)
-	if err != nil {
-		return fail(fmt.Errorf("read log in %s: %w", dir, err))
-	}
-	id := n.opts.Identity
-	if id.HasLog && !n.existing {
-		return fail(fmt.Errorf("%s: %w: node %s had one and may have voted", dir, ErrLogLost, id.Name))
-	}
+	n.existing = !have.empty()
 	stream := n.port.layer(DefaultGroup)
 	layer := &timedLayer{StreamLayer: sendOn(stream)}
 	layer.heartbeat.Store(int64(heartbeat.Promise()))
@@ -236,7 +245,7 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting, version uint64) error {
 		name: DefaultGroup, self: id.NodeID, log: n.log, now: boottime.Now, heartbeat: heartbeat, version: version,
 		sink: n.opts.Sink(DefaultGroup), inner: advertised{inner, raft.ServerAddress(n.opts.Advertise)},
 		logs: logs, stable: votes, snapshots: snapshots, peers: n.client, changed: n.changed, raftLog: n.opts.RaftLog,
-		order: n.order(), diskFault: n.disk.broken,
+		order: n.order(), diskFault: n.disk.broken, termSaved: votes.saved,
 		retimed: func(h time.Duration) { layer.heartbeat.Store(int64(h)) },
 	})
 	if err != nil {
@@ -246,30 +255,21 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting, version uint64) error {
 	return nil
 }
 
-// openVotes opens the term and vote beside the log.
-func openVotes(dir string, logs raft.LogStore, snapshots raft.SnapshotStore) (*voteStore, error) {
-	last, err := logs.LastIndex()
-	if err != nil {
-		return nil, fmt.Errorf("read log in %s: %w", dir, err)
+// openVotes opens the term and vote beside a log.
+func openVotes(dir string, have extent, hasLog bool) (*voteStore, error) {
+	path := filepath.Join(dir, "vote")
+	fresh := have.empty() && !hasLog
+	if fresh {
+		// A node without a log was never a voter: a founding, or a joining, was cut short.
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("open vote: %w", err)
+		}
 	}
-	list, err := snapshots.List()
-	if err != nil {
-		return nil, fmt.Errorf("read snapshots in %s: %w", dir, err)
-	}
-	votes, err := openVoteStore(filepath.Join(dir, "vote"), last == 0 && len(list) == 0)
+	votes, err := openVoteStore(path, fresh, sameBoot(dir))
 	if err != nil {
 		return nil, err
 	}
-	var newest raft.Log
-	if last > 0 {
-		if err := logs.GetLog(last, &newest); err != nil {
-			return nil, errors.Join(fmt.Errorf("read log in %s: %w", dir, err), votes.Close())
-		}
-	}
-	for _, s := range list {
-		newest.Term = max(newest.Term, s.Term)
-	}
-	if err := votes.atLeast(newest.Term); err != nil {
+	if err := errors.Join(votes.atLeast(have.lastTerm), noteBoot(dir)); err != nil {
 		return nil, errors.Join(err, votes.Close())
 	}
 	return votes, nil

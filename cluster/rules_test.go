@@ -30,6 +30,9 @@ package cluster
 //	older release frees a restarted voter      TestOldReleaseDoesNotFreeARestartedVoter
 //	bound again while asking for votes         TestCandidateIsNotBoundAgain
 //	acknowledgement after helping a later term TestAcknowledgementIsWithheld
+//	consent in a term that is not written down TestNoConsentInATermThatIsNotWritten
+//	vote written ahead, forgotten by a crash   TestVoteWrittenAhead
+//	log lost beside an intact vote             TestExtentWhole, TestLostLogIsNoticed
 //	lone voter needs nobody's vote             TestLoneVoterKeepsItsPromise
 //	vote counted without a promise             TestVoteIsEvidenceOnlyIfItSaysSo, TestVoterInAHandOverIsBound
 
@@ -484,6 +487,22 @@ func TestAcknowledgementIsWithheld(t *testing.T) {
 	r.net.heartbeat(raft.RPC{Command: &raft.AppendEntriesRequest{RPCHeader: from("b"), Term: 4}, RespChan: answers})
 	if a := <-answers; !errors.Is(a.Error, errMovedOn) {
 		t.Errorf("heartbeat: answered %+v, %v", a.Response, a.Error)
+	}
+}
+
+// It would not know the term after a restart, and an older release could free it.
+func TestNoConsentInATermThatIsNotWritten(t *testing.T) {
+	r := newRig(t, 1).awake()
+	saved := false
+	r.trans.termSaved = func() bool { return saved }
+	for _, command := range []any{entries(2, "b"), snapshotOf(2, "b")} {
+		if a := r.ask(command); !errors.Is(a.Error, errTerm) {
+			t.Errorf("%T: answered %+v, %v", command, a.Response, a.Error)
+		}
+	}
+	saved = true
+	if a := r.ask(entries(2, "b")); a.Error != nil {
+		t.Errorf("written down: %v", a.Error)
 	}
 }
 

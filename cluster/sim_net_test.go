@@ -290,7 +290,7 @@ func (p simPeers) callRelease(ctx context.Context, address string, r Release) er
 
 func (p simPeers) callRebind(ctx context.Context, address string, r Release) error {
 	_, err := p.proc.host.net.call(ctx, p.proc, address, func(to *simProc) (any, error) {
-		if !to.group.fence.rebind(r.Term, r.Seq, r.From) {
+		if !to.group.rebound(r, r.From) {
 			return nil, refuse(CodeNotLeader, "", "this voter has taken part in a later term")
 		}
 		return nil, nil

@@ -19,6 +19,7 @@ var (
 	errPromised    = errors.New("this voter has promised not to stand for election yet")
 	errUnfit       = errors.New("this node cannot own and lets others stand for election first")
 	errDisk        = errors.New("this node does not stand for election")
+	errTerm        = errors.New("this voter cannot write down the term")
 	errMovedOn     = errors.New("this voter has moved on to a later term")
 	errNotReleased = errors.New("leadership is not handed over before the lease is released")
 )
@@ -43,6 +44,8 @@ type leaseTransport struct {
 	steer *steering
 	// diskFault is that of groupParts.
 	diskFault func() string
+	// termSaved is that of groupParts.
+	termSaved func() bool
 	// following tells whether Raft is a follower now; nil until Raft runs.
 	following atomic.Pointer[func() bool]
 	// followed is the leader and term that Raft has accepted through its main
@@ -422,11 +425,19 @@ func (t *leaseTransport) agree(term uint64, r raft.RPCResponse) raft.RPCResponse
 	case *raft.InstallSnapshotResponse:
 		consent = resp.Success
 	}
-	if consent && r.Error == nil && !t.fence.agrees(term) {
+	switch {
+	case !consent || r.Error != nil:
+	case !t.fence.agrees(term):
 		return raft.RPCResponse{Error: errMovedOn}
+	case !t.saved():
+		return raft.RPCResponse{Error: errTerm}
 	}
 	return r
 }
+
+// saved tells whether this voter would know the term again after a restart. If not, it
+// consents to nothing in it.
+func (t *leaseTransport) saved() bool { return t.termSaved == nil || t.termSaved() }
 
 // preVote answers a peer that asks whether it could win. A question that comes a
 // little before this voter's promise ends is held until then, as a refusal would

@@ -27,11 +27,10 @@ type voteStore struct {
 	seq     uint64
 	synced  int64 // slot whose content is on disk
 	current voteRecord
-	// maybeCast: this process found the reservation on disk and cannot tell whether
-	// the vote was given.
-	maybeCast bool
 	// unsure: a write has failed, and nobody knows what of it is on disk.
 	unsure bool
+	// behind: the term could not be written, and nothing has been since.
+	behind bool
 }
 
 // voteRecord is Raft's state that must survive a crash (Raft thesis, figure 3.1),
@@ -69,8 +68,9 @@ const (
 var errNotFound = errors.New("not found")
 
 // openVoteStore opens the file, or makes it if fresh says that there is no log
-// either. A file that is missing beside a log is a lost vote.
-func openVoteStore(path string, fresh bool) (*voteStore, error) {
+// either. A file that is missing beside a log is a lost vote. sameBoot says that the
+// machine has not crashed since the file was written last.
+func openVoteStore(path string, fresh, sameBoot bool) (*voteStore, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0o600)
 	if errors.Is(err, fs.ErrNotExist) {
 		if !fresh {
@@ -82,7 +82,7 @@ func openVoteStore(path string, fresh bool) (*voteStore, error) {
 		return nil, fmt.Errorf("open vote: %w", err)
 	}
 	s := &voteStore{file: f}
-	if err := s.load(); err != nil {
+	if err := s.load(sameBoot); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
@@ -115,7 +115,7 @@ func makeVoteStore(path string) (*voteStore, error) {
 }
 
 // load takes the newest valid slot.
-func (s *voteStore) load() error {
+func (s *voteStore) load(sameBoot bool) error {
 	found := false
 	buf := make([]byte, voteSlot)
 	for slot := range int64(2) {
@@ -125,7 +125,6 @@ func (s *voteStore) load() error {
 		seq, r, ok := decodeVote(buf)
 		if ok && (!found || seq > s.seq) {
 			s.seq, s.current, s.synced, found = seq, r, slot, true
-			s.maybeCast = r.ahead.term > 0
 		}
 	}
 	if !found {
@@ -134,7 +133,27 @@ func (s *voteStore) load() error {
 	if err := unix.Fdatasync(int(s.file.Fd())); err != nil { // it may be in memory only
 		return fmt.Errorf("write vote: %w", err)
 	}
+	if r, changed := s.current.found(sameBoot); changed {
+		return s.change(true, func(c *voteRecord) { *c = r })
+	}
 	return nil
+}
+
+// found is the record as a process has to take it that finds it on disk. Of a vote that
+// was written ahead nobody knows whether it was given, if its term was reached, and
+// that it was reached is not on disk after the crash of a machine. Such a vote counts as
+// given, and its term as reached: whoever has voted in a term follows no older one.
+func (r voteRecord) found(sameBoot bool) (now voteRecord, changed bool) {
+	switch {
+	case r.ahead.term == 0:
+		return r, false
+	case r.ahead.term > r.term && sameBoot:
+		return r, false // it was not reached
+	case r.ahead.term >= r.term && r.ahead.term > r.vote.term:
+		return voteRecord{term: r.ahead.term, vote: r.ahead}, true
+	}
+	r.ahead = ballotPaper{}
+	return r, true
 }
 
 func encodeVote(seq uint64, r voteRecord) []byte {
@@ -189,7 +208,10 @@ func decodeVote(b []byte) (seq uint64, r voteRecord, ok bool) {
 // write stores the current record: so that it survives the process, and with sync
 // also the machine.
 func (s *voteStore) write(sync bool) (err error) {
-	defer func() { s.unsure = err != nil || s.unsure && !sync }()
+	defer func() {
+		s.unsure = err != nil || s.unsure && !sync
+		s.behind = s.behind && err != nil
+	}()
 	// The slot that is known to be on disk is left alone until the other one is.
 	slot := 1 - s.synced
 	if _, err := s.file.WriteAt(encodeVote(s.seq+1, s.current), slot*voteSlot); err != nil {
@@ -232,7 +254,7 @@ func (s *voteStore) rewrite() error { return s.change(true, func(*voteRecord) {}
 // reserve writes the vote for candidate in term before it is asked for, so that Raft
 // need not wait for the disk when it gives it. It promises nothing: Raft may vote for
 // another one, or not at all. Only after a crash, when nobody knows whether the vote
-// was given, this node gives no other one in that term.
+// was given, it counts as given (found).
 func (s *voteStore) reserve(term uint64, candidate []byte) error {
 	if len(candidate) == 0 || len(candidate) > maxCandidate {
 		return fmt.Errorf("write vote: candidate of %d bytes; must be 1 to %d", len(candidate), maxCandidate)
@@ -243,18 +265,7 @@ func (s *voteStore) reserve(term uint64, candidate []byte) error {
 	if over {
 		return nil
 	}
-	if ahead := s.current.ahead; s.maybeCast && ahead.term >= s.current.term {
-		// That vote, if it was given, must not be forgotten.
-		if ahead.term == term && !bytes.Equal(ahead.candidate, candidate) {
-			return s.mayHaveVoted()
-		}
-		return nil
-	}
-	err := s.changeLocked(true, func(r *voteRecord) { r.ahead = ballotPaper{term, bytes.Clone(candidate)} })
-	if err == nil {
-		s.maybeCast = false
-	}
-	return err
+	return s.changeLocked(true, func(r *voteRecord) { r.ahead = ballotPaper{term, bytes.Clone(candidate)} })
 }
 
 // Set implements raft.StableStore.
@@ -267,11 +278,7 @@ func (s *voteStore) Set(key, val []byte) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ahead, reserved := s.current.ahead, s.current.ahead.term > 0 && s.current.ahead.term == s.current.vote.term
-	switch {
-	case reserved && s.maybeCast && !bytes.Equal(ahead.candidate, val):
-		return s.mayHaveVoted()
-	case reserved && !s.unsure && bytes.Equal(ahead.candidate, val):
+	if ahead := s.current.ahead; ahead.term > 0 && ahead.term == s.current.vote.term && !s.unsure && bytes.Equal(ahead.candidate, val) {
 		s.current.vote.candidate = bytes.Clone(val) // and it is on disk
 		return nil
 	}
@@ -283,10 +290,6 @@ func (s *voteStore) Set(key, val []byte) error {
 	})
 }
 
-func (s *voteStore) mayHaveVoted() error {
-	return fmt.Errorf("write vote: this node may have voted for %s in term %d before it was restarted", s.current.ahead.candidate, s.current.ahead.term)
-}
-
 // atLeast makes the term the current one if that is older. The log may be ahead of it
 // after the crash of a machine, as a term without a vote is not synced, and a node
 // that has an entry of a term must not follow the leader of an older one.
@@ -295,6 +298,13 @@ func (s *voteStore) atLeast(term uint64) error {
 		return nil
 	}
 	return s.change(true, func(r *voteRecord) { r.term = term })
+}
+
+// saved tells whether the term would be known to a process that is started now.
+func (s *voteStore) saved() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.behind
 }
 
 // mayHaveVotedIn returns the newest term in which this node has voted or may have.
@@ -327,10 +337,19 @@ func (s *voteStore) Get(key []byte) ([]byte, error) {
 // disk and refuse it; a term of which it has a part of the log it knows from that
 // (atLeast); and the promise of a started process, which the term is for
 // as well, has long ended when a machine has booted.
+//
+// A term that cannot be written is kept in memory, and is no error: Raft would take
+// down the process. This node then has no part in that term (saved), as it might forget
+// it: it neither votes, as votes are written with their term, nor consents to a leader.
 func (s *voteStore) SetUint64(key []byte, val uint64) error {
 	switch string(key) {
 	case keyCurrentTerm:
-		return s.change(false, func(r *voteRecord) { r.term = val })
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if err := s.changeLocked(false, func(r *voteRecord) { r.term = val }); err != nil {
+			s.current.term, s.behind = val, true // and the failure was told
+		}
+		return nil
 	case keyLastVoteTerm:
 		s.mu.Lock()
 		defer s.mu.Unlock()

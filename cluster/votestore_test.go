@@ -11,8 +11,13 @@ import (
 
 func reopen(t *testing.T, path string, s *voteStore) *voteStore {
 	t.Helper()
+	return opened(t, path, s, true)
+}
+
+func opened(t *testing.T, path string, s *voteStore, sameBoot bool) *voteStore {
+	t.Helper()
 	s.Close()
-	s, err := openVoteStore(path, false)
+	s, err := openVoteStore(path, false, sameBoot)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +37,7 @@ func expectVote(t *testing.T, s *voteStore, term, voteTerm uint64, candidate str
 
 func TestVoteStore(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "vote")
-	s, err := openVoteStore(path, true)
+	s, err := openVoteStore(path, true, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,13 +72,13 @@ func TestVoteStore(t *testing.T) {
 	_, err = f.WriteAt([]byte("garbage"), newest+10)
 	must(err)
 	f.Close()
-	s, err = openVoteStore(path, false)
+	s, err = openVoteStore(path, false, true)
 	must(err)
 	expectVote(t, s, 7, 7, "10.0.0.1:7355")
 	s.Close()
 
 	// Any number of writes that were not synced leave the last synced one alone.
-	s, err = openVoteStore(path, false)
+	s, err = openVoteStore(path, false, true)
 	must(err)
 	must(s.SetUint64([]byte(keyLastVoteTerm), 12))
 	must(s.Set([]byte(keyLastVoteCand), []byte("x")))
@@ -87,23 +92,23 @@ func TestVoteStore(t *testing.T) {
 	_, err = f.WriteAt(make([]byte, voteSlot), unsynced)
 	must(err)
 	f.Close()
-	s, err = openVoteStore(path, false)
+	s, err = openVoteStore(path, false, true)
 	must(err)
 	expectVote(t, s, 7, 12, "x")
 	s.Close()
 
 	// Both damaged, or the file gone beside a log: votes are lost, and that is said.
 	must(os.WriteFile(path, make([]byte, 2*voteSlot), 0o600))
-	if _, err := openVoteStore(path, true); !errors.Is(err, ErrLogLost) {
+	if _, err := openVoteStore(path, true, true); !errors.Is(err, ErrLogLost) {
 		t.Errorf("damaged: %v", err)
 	}
 	must(os.Remove(path))
-	if _, err := openVoteStore(path, false); !errors.Is(err, ErrLogLost) {
+	if _, err := openVoteStore(path, false, true); !errors.Is(err, ErrLogLost) {
 		t.Errorf("missing: %v", err)
 	}
 }
 
-// crash loses what was written and not synced.
+// crash loses what was written and not synced, as the crash of a machine may.
 func crash(t *testing.T, path string, s *voteStore) *voteStore {
 	t.Helper()
 	unsynced := (1 - s.synced) * voteSlot
@@ -116,7 +121,7 @@ func crash(t *testing.T, path string, s *voteStore) *voteStore {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return reopen(t, path, s)
+	return opened(t, path, s, false)
 }
 
 func TestVoteWrittenAhead(t *testing.T) {
@@ -128,7 +133,7 @@ func TestVoteWrittenAhead(t *testing.T) {
 	}
 	open := func(t *testing.T) (string, *voteStore) {
 		path := filepath.Join(t.TempDir(), "vote")
-		s, err := openVoteStore(path, true)
+		s, err := openVoteStore(path, true, true)
 		if err == nil {
 			err = vote(s, 7, "a")
 		}
@@ -152,16 +157,7 @@ func TestVoteWrittenAhead(t *testing.T) {
 			t.Errorf("the vote was synced again, or failed: %v", err)
 		}
 		expectVote(t, s, 8, 8, "b")
-		s = crash(t, path, s)
-		if err := vote(s, 8, "c"); err == nil {
-			t.Error("another vote of the same term after a crash")
-		}
-		if err := vote(s, 8, "b"); err != nil {
-			t.Errorf("the same vote: %v", err)
-		}
-		if err := vote(s, 9, "c"); err != nil {
-			t.Errorf("a later term: %v", err)
-		}
+		expectVote(t, crash(t, path, s), 8, 8, "b")
 	})
 	t.Run("may be given to another", func(t *testing.T) {
 		path, s := open(t)
@@ -170,21 +166,35 @@ func TestVoteWrittenAhead(t *testing.T) {
 		}
 		expectVote(t, crash(t, path, s), 8, 8, "c")
 	})
-	t.Run("keeps the older vote", func(t *testing.T) {
+	t.Run("counts as given after the crash of a machine", func(t *testing.T) {
 		path, s := open(t)
-		expectVote(t, crash(t, path, s), 7, 7, "a")
+		expectVote(t, crash(t, path, s), 8, 8, "b")
 	})
-	t.Run("is not forgotten for a newer one", func(t *testing.T) {
+	t.Run("is none to another process", func(t *testing.T) {
+		path, s := open(t)
+		s = reopen(t, path, s)
+		expectVote(t, s, 7, 7, "a")
+		slot := s.synced
+		if err := vote(s, 8, "b"); err != nil || s.synced != slot {
+			t.Errorf("the vote was synced again, or failed: %v", err)
+		}
+	})
+	t.Run("counts as given if its term was reached", func(t *testing.T) {
 		path, s := open(t)
 		if err := vote(s, 8, "b"); err != nil {
 			t.Fatal(err)
 		}
-		s = crash(t, path, s)
-		if err := s.reserve(9, []byte("d")); err != nil {
+		expectVote(t, reopen(t, path, s), 8, 8, "b")
+	})
+	t.Run("is over with its term", func(t *testing.T) {
+		path, s := open(t)
+		if err := s.SetUint64([]byte(keyCurrentTerm), 9); err != nil {
 			t.Fatal(err)
 		}
-		if err := vote(s, 8, "c"); err == nil {
-			t.Error("another vote of the same term after a crash and a newer reservation")
+		s = reopen(t, path, s)
+		expectVote(t, s, 9, 7, "a")
+		if s.current.ahead.term != 0 {
+			t.Errorf("kept: %+v", s.current.ahead)
 		}
 	})
 	t.Run("is replaced", func(t *testing.T) {
@@ -197,16 +207,6 @@ func TestVoteWrittenAhead(t *testing.T) {
 			t.Errorf("a vote that is not on disk was not synced, or failed: %v", err)
 		}
 		expectVote(t, crash(t, path, s), 8, 8, "b")
-	})
-	t.Run("is refused to another after a crash", func(t *testing.T) {
-		path, s := open(t)
-		s = crash(t, path, s)
-		if s.reserve(8, []byte("d")) == nil {
-			t.Error("says that the vote will be d's, which it will not")
-		}
-		if err := s.reserve(8, []byte("b")); err != nil {
-			t.Error(err)
-		}
 	})
 	t.Run("is not relied on after a failed write", func(t *testing.T) {
 		path, s := open(t)
@@ -241,6 +241,44 @@ func TestVoteWrittenAhead(t *testing.T) {
 	})
 }
 
+// Raft takes the process down if its term cannot be written.
+func TestTermThatCannotBeWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "vote")
+	s, err := openVoteStore(path, true, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := 0
+	s.failed = func(error) { told++ }
+	file := s.file
+	readOnly, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.file = readOnly
+	if err := s.SetUint64([]byte(keyCurrentTerm), 8); err != nil || told != 1 {
+		t.Errorf("%v, told %d times; want no error, and the fault told", err, told)
+	}
+	if term, _ := s.GetUint64([]byte(keyCurrentTerm)); term != 8 || s.saved() {
+		t.Errorf("term %d, saved %v; want 8, not saved", term, s.saved())
+	}
+	if err := s.SetUint64([]byte(keyLastVoteTerm), 8); err != nil {
+		t.Error(err)
+	}
+	if s.Set([]byte(keyLastVoteCand), []byte("b")) == nil {
+		t.Error("voted in a term that is not written")
+	}
+	readOnly.Close()
+	s.file = file
+	if err := s.rewrite(); err != nil || !s.saved() {
+		t.Errorf("%v, saved %v after the disk has recovered", err, s.saved())
+	}
+	s = reopen(t, path, s)
+	if term, _ := s.GetUint64([]byte(keyCurrentTerm)); term != 8 {
+		t.Errorf("term %d is on disk, want 8", term)
+	}
+}
+
 // A file of before votes were written ahead.
 func TestVoteStoreFirstFormat(t *testing.T) {
 	b := []byte(voteMagic1)
@@ -254,7 +292,7 @@ func TestVoteStoreFirstFormat(t *testing.T) {
 	if err := os.WriteFile(path, append(b, make([]byte, 2*voteSlot-len(b))...), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s, err := openVoteStore(path, false)
+	s, err := openVoteStore(path, false, true)
 	if err != nil {
 		t.Fatal(err)
 	}

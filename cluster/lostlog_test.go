@@ -1,0 +1,166 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/raftvip/raftvip/internal/pki"
+)
+
+func TestExtentWhole(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		have    extent
+		hasLog  bool
+		applied uint64
+		why     string // "" is whole
+	}{
+		{"a new node", extent{}, false, 0, ""},
+		{"a log", extent{first: 1, last: 9, lastTerm: 2}, true, 9, ""},
+		{"a log and more than was noted", extent{first: 1, last: 12, lastTerm: 2}, true, 9, ""},
+		{"a log after a snapshot", extent{first: 8, last: 12, lastTerm: 2, snapshot: 7}, true, 9, ""},
+		{"and some of what is in it", extent{first: 3, last: 12, lastTerm: 2, snapshot: 7}, true, 9, ""},
+		{"a snapshot alone", extent{lastTerm: 2, snapshot: 7}, true, 7, ""},
+		{"a snapshot that is newer than the log", extent{first: 1, last: 3, lastTerm: 2, snapshot: 7}, true, 7, ""},
+		{"empty", extent{}, true, 0, "is empty"},
+		{"shorter than it was", extent{first: 1, last: 8, lastTerm: 2}, true, 9, "ends at entry 8, and this node had applied entry 9"},
+		{"older snapshot", extent{lastTerm: 2, snapshot: 8}, true, 9, "ends at entry 8, and this node had applied entry 9"},
+		{"no snapshot", extent{first: 8, last: 12, lastTerm: 2}, true, 9, "begins at entry 8, and the snapshot"},
+		{"too old a snapshot", extent{first: 8, last: 12, lastTerm: 2, snapshot: 6}, true, 9, "begins at entry 8, and the snapshot"},
+	} {
+		err := c.have.whole(c.hasLog, c.applied)
+		if c.why == "" && err != nil || c.why != "" && (!errors.Is(err, ErrLogLost) || !strings.Contains(err.Error(), c.why)) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.why)
+		}
+	}
+}
+
+// Whatever of a log is gone, the node does not go on under its old identity.
+func TestLostLogIsNoticed(t *testing.T) {
+	var token pki.Token
+	lb1, _ := startFirst(t, &token)
+	eventually(t, "founded", func() bool { return lb1.State().Founded() })
+	for range 3 {
+		if err := lb1.Apply(context.Background(), Command{PutToken: &TokenRecord{ID: pki.Token{}.ID + "x", Expires: time.Now().Add(time.Hour), Uses: 1}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := lb1.group.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		t.Logf("no snapshot: %v", err)
+	}
+	lb1.stop()
+	dir := filepath.Join(lb1.dir, raftDir, DefaultGroup)
+	file := filepath.Join(dir, "raft.db")
+	kept, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := func(what, why string) {
+		t.Helper()
+		if _, err := openMember(t, lb1.dir, freeAddress(t)); !errors.Is(err, ErrLogLost) || !strings.Contains(err.Error(), why) {
+			t.Errorf("%s: %v, want ErrLogLost with %q", what, err, why)
+		}
+	}
+	remove := func() {
+		t.Helper()
+		if err := os.Remove(file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove()
+	refused("raft.db is missing beside the vote", "the file is gone")
+	if _, err := os.Stat(file); err == nil {
+		t.Error("an empty log was left in the place of the lost one")
+	}
+	snaps := filepath.Join(dir, "snapshots")
+	if err := os.Rename(snaps, snaps+".away"); err != nil {
+		t.Fatal(err)
+	}
+	empty, err := openStore(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	empty.Close()
+	refused("an empty log", "it is empty")
+	remove()
+	if err := os.WriteFile(file, kept, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(snaps); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(snaps+".away", snaps); err != nil {
+		t.Fatal(err)
+	}
+	data := DataDir{path: lb1.dir}
+	cache, err := data.Cache()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cache.Version == 0 {
+		t.Error("the version of the state is not written down")
+	}
+	was := cache.Version
+	cache.Version += 1000
+	if err := data.WriteCache(cache); err != nil {
+		t.Fatal(err)
+	}
+	refused("an older log", "had applied entry")
+	cache.Version = was
+	if err := data.WriteCache(cache); err != nil {
+		t.Fatal(err)
+	}
+	again, err := openMember(t, lb1.dir, freeAddress(t))
+	if err != nil {
+		t.Fatalf("with its own log: %v", err)
+	}
+	again.stop()
+}
+
+// Where the disk of a voter fails, it takes no part until it has recovered, and the
+// process lives.
+func TestVoterThatCannotWriteItsTerm(t *testing.T) {
+	all, _ := threeNodes(t)
+	var leader *member
+	eventually(t, "a leader of three voters", func() bool {
+		leader = leading(all[:]...)
+		return leader != nil && voters(leader) == 3
+	})
+	var voter, other *member
+	for _, m := range all {
+		switch {
+		case m == leader:
+		case voter == nil:
+			voter = m
+		default:
+			other = m
+		}
+	}
+	readOnly, err := os.Open(filepath.Join(voter.dir, raftDir, DefaultGroup, "vote"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	swap := func(f *os.File) (old *os.File) {
+		voter.votes.mu.Lock()
+		defer voter.votes.mu.Unlock()
+		old, voter.votes.file = voter.votes.file, f
+		return old
+	}
+	file := swap(readOnly)
+	leader.stop()
+	eventually(t, "the fault is noticed", func() bool { return voter.disk.Fault() != "" })
+	time.Sleep(time.Second)
+	if l := leading(voter, other); l != nil {
+		t.Errorf("%s leads, with a vote that is on no disk", l.Self().Name)
+	}
+	swap(file)
+	readOnly.Close()
+	eventually(t, "the two that are left elect one", func() bool { return leading(voter, other) != nil })
+}
