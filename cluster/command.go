@@ -120,7 +120,12 @@ func (s *State) apply(c Command, index uint64) (*State, error) {
 		n.Heartbeat.Previous = n.Heartbeat.Current
 	case c.PutToken != nil:
 		n.dropExpired(c.At)
-		n.Tokens[c.PutToken.ID] = *c.PutToken
+		if n.bounded() {
+			err = n.checkToken(*c.PutToken)
+		}
+		if err == nil {
+			n.Tokens[c.PutToken.ID] = *c.PutToken
+		}
 	case c.DropToken != nil:
 		if _, ok := n.Tokens[*c.DropToken]; !ok {
 			return nil, refuse(CodeNotFound, `see "raftvip token list"`, "no token %s", *c.DropToken)
@@ -153,7 +158,17 @@ func (s *State) found(f Founding, at time.Time) error {
 		return err
 	}
 	for _, t := range f.Tokens {
+		if s.bounded() {
+			if err := s.checkToken(t); err != nil {
+				return err
+			}
+		}
 		s.Tokens[t.ID] = t
+	}
+	if s.bounded() {
+		if err := checkHeartbeat(f.Heartbeat); err != nil {
+			return err
+		}
 	}
 	return s.configure(Configuration{Instances: f.Instances})
 }
@@ -202,13 +217,16 @@ func (s *State) putNode(n NodeRecord) error {
 	if r, ok := s.Removed[n.ID]; ok {
 		return removedRefusal(r)
 	}
-	if s.Level >= 2 {
+	if s.bounded() {
 		if err := checkNode(n); err != nil {
 			return refuse(CodeBadRequest, "", "%s", err)
 		}
+		if _, known := s.Nodes[n.ID]; !known && len(s.Nodes) >= MaxNodes {
+			return refuse(CodeBadRequest, "", "the cluster has %d nodes, and no more are allowed", len(s.Nodes))
+		}
 	}
 	for _, other := range s.Nodes {
-		if s.Level >= 2 && other.ID != n.ID && (other.ID == n.Name || other.Name == n.ID) {
+		if s.bounded() && other.ID != n.ID && (other.ID == n.Name || other.Name == n.ID) {
 			return refuse(CodeNameTaken, "choose another name with --name", "%s is the identity of one node and the name of another", n.Name)
 		}
 		if other.ID != n.ID && other.Name == n.Name {
@@ -229,6 +247,9 @@ func (s *State) removeNode(id string, at time.Time) error {
 	}
 	delete(s.Nodes, id)
 	s.Removed[id] = RemovedNode{Name: n.Name, At: at}
+	if s.bounded() {
+		s.forgetRemoved()
+	}
 	return nil
 }
 
@@ -243,6 +264,16 @@ func (s *State) drain(d DrainCommand) error {
 }
 
 func (s *State) configure(c Configuration) error {
+	if s.bounded() {
+		if err := checkInstances(c.Instances); err != nil {
+			return err
+		}
+		if c.Heartbeat != 0 {
+			if err := checkHeartbeat(c.Heartbeat); err != nil {
+				return err
+			}
+		}
+	}
 	seen := make(map[netip.Addr]string)
 	names := make(map[string]bool)
 	for _, in := range c.Instances {
@@ -276,11 +307,22 @@ func (s *State) setHeartbeat(d time.Duration) error {
 	if d <= 0 {
 		return refuse(CodeBadRequest, "", "heartbeat_timeout %s: must be over 0", d)
 	}
+	if s.bounded() {
+		if err := checkHeartbeat(d); err != nil {
+			return err
+		}
+	}
 	s.Heartbeat.Current = d
 	return nil
 }
 
 func (s *State) addVIP(v VIPCommand) error {
+	if s.bounded() {
+		in := Instance{Name: v.Instance, Group: v.Group, GARP: v.GARP, Addresses: []Address{v.Address}}
+		if err := checkInstances(append(slices.Clone(s.Instances), in)); err != nil {
+			return err
+		}
+	}
 	if !v.Address.Prefix.IsValid() {
 		return refuse(CodeBadRequest, "", "invalid address")
 	}
@@ -320,6 +362,9 @@ func (s *State) move(m Move, at time.Time) {
 	if !m.Loss || m.At.IsZero() || m.At.After(at) {
 		m.At = at
 	}
+	if s.bounded() {
+		m.Group, m.From, m.To, m.Reason = printable(m.Group, 80), printable(m.From, 80), printable(m.To, 80), printable(m.Reason, MaxText)
+	}
 	s.Moves = append(s.Moves, m)
 	if len(s.Moves) > maxMoves {
 		s.Moves = slices.Delete(s.Moves, 0, len(s.Moves)-maxMoves)
@@ -330,6 +375,9 @@ func (s *State) note(c NoteCommand) error {
 	for i := len(s.Moves) - 1; i >= 0; i-- {
 		if m := &s.Moves[i]; m.Group == c.Group && m.To == c.To && !m.Loss {
 			m.Reason += "; " + c.Note
+			if s.bounded() {
+				m.Reason = printable(m.Reason, MaxText)
+			}
 			return nil
 		}
 	}

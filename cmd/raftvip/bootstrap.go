@@ -19,36 +19,35 @@ import (
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/daemon"
 	"github.com/raftvip/raftvip/internal/pki"
+	"github.com/raftvip/raftvip/internal/vipaddr"
 )
 
 // parseVIP reads ADDRESS[/LENGTH][@INTERFACE].
 func parseVIP(text string) (prefix netip.Prefix, dev string, err error) {
-	address, dev, named := strings.Cut(text, "@")
+	at, dev, named := strings.Cut(text, "@")
 	bad := func() (netip.Prefix, string, error) {
 		return netip.Prefix{}, "", usageError{fmt.Errorf("virtual address %q: must be ADDRESS[/LENGTH][@INTERFACE], such as 192.0.2.10/24@eth0", text)}
 	}
 	if named && dev == "" {
 		return bad()
 	}
-	if prefix, err = netip.ParsePrefix(address); err != nil {
-		ip, err := netip.ParseAddr(address)
-		if err != nil {
+	if prefix, err = netip.ParsePrefix(at); err != nil {
+		ip, err := netip.ParseAddr(at)
+		if err != nil || ip.Zone() != "" {
 			return bad()
 		}
 		prefix = netip.PrefixFrom(ip, ip.BitLen())
 	}
-	if ip := prefix.Addr(); ip.Is4In6() || ip.Zone() != "" || ip.IsUnspecified() || ip.IsMulticast() || ip.IsLoopback() {
-		return bad()
-	}
 	return prefix, dev, nil
 }
 
-// parseNewVIP reads one that is to be added: no machine may have the first or the
-// last address of an IPv4 subnet.
+// parseNewVIP reads one that is to be added.
 func parseNewVIP(text string) (prefix netip.Prefix, dev string, err error) {
 	prefix, dev, err = parseVIP(text)
-	if ip := prefix.Addr(); err == nil && ip.Is4() && prefix.Bits() < 31 && (ip == prefix.Masked().Addr() || !prefix.Contains(ip.Next())) {
-		err = usageError{fmt.Errorf("virtual address %s: it is the first or last address of its subnet, which no machine may have", prefix)}
+	if err == nil {
+		if err := vipaddr.CheckLink(prefix, dev); err != nil {
+			return prefix, dev, usageError{fmt.Errorf("virtual address %s: %w", prefix, err)}
+		}
 	}
 	return prefix, dev, err
 }

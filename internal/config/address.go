@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/raftvip/raftvip/internal/keepalived"
+	"github.com/raftvip/raftvip/internal/vipaddr"
 )
 
 // addresses reads a virtual_ipaddress or virtual_ipaddress_excluded block.
@@ -118,12 +119,12 @@ func (l *loader) vip(pos Pos, block, s string) (netip.Prefix, bool) {
 	switch {
 	case err != nil:
 		return bad("not an IP address")
-	case addr.Zone() != "":
+	case addr.Zone() != "": // which a prefix has not
 		return bad("zone not allowed, use dev")
-	case addr.Is4In6():
-		return bad("IPv4-mapped address not allowed")
-	case addr.IsUnspecified(), addr.IsMulticast(), addr.IsLoopback(), addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
-		return bad("not a unicast address of a network")
+	}
+	// What concerns the address alone is said before its length is looked at.
+	if err := vipaddr.Check(netip.PrefixFrom(addr, addr.BitLen())); err != nil {
+		return bad(err.Error())
 	}
 	bits := addr.BitLen()
 	if hasLength {
@@ -135,6 +136,9 @@ func (l *loader) vip(pos Pos, block, s string) (netip.Prefix, bool) {
 		bits = int(v)
 	}
 	prefix := netip.PrefixFrom(addr, bits)
+	if err := vipaddr.Check(prefix); err != nil {
+		return bad(err.Error())
+	}
 	if bits < addr.BitLen()-1 && addr == prefix.Masked().Addr() {
 		l.warnf(pos, "%s: %s: is the address of the network itself; is a host address meant?", block, s)
 	}

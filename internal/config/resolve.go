@@ -23,6 +23,11 @@ func (l *loader) resolve() {
 		}
 		l.resolvePreemption(in)
 		l.checkInterfaces(in)
+		for _, a := range in.Addresses {
+			if a.Dev == "" && in.Interface == "" && a.Prefix.Addr().IsLinkLocalUnicast() {
+				l.errorf(a.Pos, "virtual address %s: a link-local address needs its interface: dev, or interface of the instance", a.Prefix)
+			}
+		}
 		l.resolveVRRP(in, global)
 		if in.VirtualRouterID == 0 && in.vridPos == (Pos{}) && in.vrrp == nil {
 			l.warnf(in.Pos, "vrrp_instance %s: no virtual_router_id; raftvip does not need it, keepalived and VRRP do (1 to 255)", shorten(in.Name))

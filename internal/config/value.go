@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/raftvip/raftvip/internal/keepalived"
+	"github.com/raftvip/raftvip/internal/vipaddr"
 )
 
 // value returns the one value of a statement. allowed completes the message if
@@ -151,8 +152,8 @@ func (l *loader) name(n *keepalived.Node) (string, bool) {
 // interfaceName checks the form of an interface name; existence is checked in
 // resolve, when dynamic_interfaces is known.
 func (l *loader) interfaceName(pos Pos, keyword, s string) bool {
-	if s == "" || len(s) > 15 || s == "." || s == ".." || strings.ContainsAny(s, "/ \t\n\v\f\r:") {
-		l.errorf(pos, "%s %s: not an interface name; must be 1 to 15 bytes without blank, slash or colon", keyword, shorten(s))
+	if err := vipaddr.CheckInterface(s); err != nil {
+		l.errorf(pos, "%s %s: %v", keyword, shorten(s), err)
 		return false
 	}
 	return true

@@ -16,6 +16,7 @@ import (
 	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/pki"
+	"github.com/raftvip/raftvip/internal/vipaddr"
 	"github.com/raftvip/raftvip/vip"
 )
 
@@ -307,6 +308,9 @@ func (d *Daemon) configure(ctx context.Context, in api.ConfigureRequest) (api.Do
 	d.changing.Lock()
 	defer d.changing.Unlock()
 	s, c := d.node.State(), in.Configuration
+	if err := checkAddresses(c.Instances); err != nil {
+		return api.Done{}, err
+	}
 	c.Instances = proposal(s.Instances, c.Instances)
 	if err := refuseEmpty(s.Instances, c.Instances, "the file", in.Force); err != nil {
 		return api.Done{}, err
@@ -322,6 +326,19 @@ func (d *Daemon) configure(ctx context.Context, in api.ConfigureRequest) (api.Do
 		return api.Done{}, err
 	}
 	return api.Done{}, d.node.Apply(ctx, cluster.Command{Configure: &c})
+}
+
+// checkAddresses refuses what cannot be a virtual address before the network is asked
+// about it.
+func checkAddresses(instances []cluster.Instance) error {
+	for _, in := range instances {
+		for _, a := range in.Addresses {
+			if err := vipaddr.Check(a.Prefix); err != nil {
+				return cluster.Refuse(cluster.CodeBadRequest, "", "instance %.80q: virtual address %.80q: %s", in.Name, a.Prefix, err)
+			}
+		}
+	}
+	return nil
 }
 
 // probesAtOnce is how many addresses the network is asked about at a time: each
@@ -377,6 +394,9 @@ func (d *Daemon) vipAdd(ctx context.Context, in api.VIPRequest) (api.Done, error
 	}
 	if len(in.Instance) > maxInstanceName || strings.ContainsFunc(in.Instance, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
 		return api.Done{}, cluster.Refuse(cluster.CodeBadRequest, "", "instance %.80q: must be at most %d characters and no blanks", in.Instance, maxInstanceName)
+	}
+	if err := vipaddr.CheckLink(in.Prefix, in.Dev); err != nil {
+		return api.Done{}, cluster.Refuse(cluster.CodeBadRequest, "", "virtual address %.80q: %s", in.Prefix, err)
 	}
 	s := d.node.State()
 	if err := notANodes(s, in.Prefix.Addr()); err != nil {
