@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -20,7 +21,8 @@ import (
 )
 
 // matrix are the faults of the table.
-const matrix = "kill,freeze,starve,isolate,cut-out,cut-in,cut-peers,restart-voter,slow-transfer,kill-all"
+const matrix = "kill,freeze,starve,isolate,cut-out,cut-in,cut-peers,restart-voter,slow-transfer,kill-all," +
+	"transfer,drain,term,locked-transfer,locked-drain,locked-term"
 
 type options struct {
 	guards, faults string
@@ -111,12 +113,14 @@ func run(ctx context.Context, o options) (err error) {
 	}
 	m := table{env: env, faults: faults}
 	for _, p := range products {
-		trials := o.trials
+		trials, can := o.trials, faults
 		if r, ok := p.(trial.Raftvip); ok && r.Guard == string(guard.Lifetime) {
 			trials = max(1, trials/3)
+		} else if !ok {
+			can = slices.DeleteFunc(slices.Clone(faults), func(f trial.Fault) bool { return f.Ours })
 		}
 		rs, err := trial.Series{
-			Product: p, Faults: faults, Trials: trials, Hold: o.hold, HoldThaws: o.frozen, Report: progress,
+			Product: p, Faults: can, Trials: trials, Hold: o.hold, HoldThaws: o.frozen, Report: progress,
 		}.Run(ctx)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

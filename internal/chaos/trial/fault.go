@@ -26,6 +26,10 @@ type Fault struct {
 	MayRefuse bool
 	// Planned: nothing is broken, so there is nothing to wait for.
 	Planned bool
+	// Many: it needs a lab with many addresses.
+	Many bool
+	// Ours: only raftvip can do it, or has what it is about.
+	Ours bool
 
 	inject func(ctx context.Context, r *Rig, owner *testnet.Host) (undo, error)
 }
@@ -58,9 +62,12 @@ func Faults() []Fault {
 		{Name: "kill-all", Title: "kill -9 of all, start all", inject: killAll},
 		{Name: "term", Title: "SIGTERM", Moves: true, Planned: true, inject: term},
 		{Name: "transfer", Title: "planned move", Moves: true, Planned: true, inject: move},
-		{Name: "drain", Title: "drain", Moves: true, Planned: true, inject: drain},
+		{Name: "drain", Title: "drain", Moves: true, Planned: true, Ours: true, inject: drain},
 		{Name: "check", Title: "failed check", Moves: true, Planned: true, inject: failCheck},
 		{Name: "priority", Title: "priority change", Moves: true, Planned: true, inject: demote},
+		{Name: "locked-transfer", Title: "planned move, 600 addresses, nftables locked", MayRefuse: true, Many: true, Ours: true, inject: locked(move)},
+		{Name: "locked-drain", Title: "drain, 600 addresses, nftables locked", Moves: true, Many: true, Ours: true, inject: locked(drain)},
+		{Name: "locked-term", Title: "SIGTERM, 600 addresses, nftables locked", Moves: true, Many: true, Ours: true, inject: locked(term)},
 	}
 }
 
@@ -192,6 +199,33 @@ func drain(ctx context.Context, r *Rig, o *testnet.Host) (undo, error) {
 		return nil, errors.New("it cannot be drained")
 	}
 	return func(ctx context.Context) error { return s.Undrain(ctx, o) }, s.Drain(ctx, o)
+}
+
+// manyAddresses is how many a lab for a fault with Many has: enough for the guard's
+// transactions to take long.
+const manyAddresses = 600
+
+// lockedBefore is how long others have kept the lock of nftables before a move.
+const lockedBefore = 300 * time.Millisecond
+
+// locked does something while somebody else on the owner's machine keeps the lock
+// that the guard nft needs to be shut.
+func locked(do func(context.Context, *Rig, *testnet.Host) (undo, error)) func(context.Context, *Rig, *testnet.Host) (undo, error) {
+	return func(ctx context.Context, r *Rig, o *testnet.Host) (undo, error) {
+		load, err := o.LoadNFTables()
+		if err != nil {
+			return nil, err
+		}
+		stop := func(context.Context) error {
+			_, _, err := load.Stop()
+			return err
+		}
+		if err := sleep(ctx, lockedBefore); err != nil {
+			return stop, err
+		}
+		back, err := do(ctx, r, o)
+		return both(stop, back), err
+	}
 }
 
 func failCheck(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {

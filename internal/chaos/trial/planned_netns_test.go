@@ -50,3 +50,25 @@ func try(t *testing.T, r *Rig, f Fault) {
 	}
 	t.Logf("%s: not judged, as the machine stalled each time", f.Name)
 }
+
+// TestLockedMoves: a planned move gives nothing away before the kernel is silent,
+// also while somebody else keeps the lock that the guard needs for that.
+func TestLockedMoves(t *testing.T) {
+	path, pins := setup(t)
+	t.Parallel()
+	r := open(t, Raftvip{Binary: path, Guard: "nft", PinDir: pins}, Setup{})
+	faults, err := Find("locked-transfer", "locked-transfer", "locked-transfer", "locked-drain", "locked-term")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range faults {
+		res, err := r.Try(t.Context(), f, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: %s -> %s -> %s, gap %v, machine stalled %v, took %v %s", f.Name, res.From, res.During, res.To, res.Gap, res.Stall, res.Took, res.Note)
+		if !res.OK() {
+			t.Errorf("%s: %+v", f.Name, res)
+		}
+	}
+}

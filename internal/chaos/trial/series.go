@@ -11,7 +11,7 @@ import (
 // A Series is several trials of each of some faults on one product.
 type Series struct {
 	Product Product
-	Setup   Setup // but for PeerNetwork, which follows from the fault
+	Setup   Setup // but for what follows from the fault: PeerNetwork, many addresses
 	Faults  []Fault
 	Trials  int
 	// Hold is how long a fault lasts at least; HoldThaws where the daemon wakes up
@@ -41,15 +41,18 @@ func (s Series) Run(ctx context.Context) ([]Result, error) {
 	defer func() { _ = shut() }()
 	for _, f := range faults {
 		for range s.Trials {
-			if r != nil && r.Setup.PeerNetwork != f.PeerNetwork {
+			setup := s.Setup
+			setup.PeerNetwork = f.PeerNetwork
+			if f.Many && setup.V4+setup.V6 == 0 {
+				setup.V4 = manyAddresses
+			}
+			if r != nil && r.Setup != setup {
 				if err := shut(); err != nil {
 					return out, err
 				}
 			}
 			if r == nil {
 				var err error
-				setup := s.Setup
-				setup.PeerNetwork = f.PeerNetwork
 				if r, err = Open(ctx, s.Product, setup); err != nil {
 					return out, err
 				}
@@ -81,8 +84,11 @@ func (s Series) Run(ctx context.Context) ([]Result, error) {
 }
 
 func setupOf(f Fault) int {
-	if f.PeerNetwork {
+	switch {
+	case f.PeerNetwork:
 		return 1
+	case f.Many:
+		return 2
 	}
 	return 0
 }
