@@ -3,14 +3,17 @@ package daemon
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"log/slog"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/vip"
+	"github.com/raftvip/raftvip/vip/viptest"
 )
 
 // A fakeGroup is a cluster of this node, which leads, and lb2. It notes in which
@@ -59,7 +62,7 @@ func (g *fakeGroup) SetHint(b json.RawMessage) {
 }
 func (g *fakeGroup) State() *cluster.State {
 	s := g.state
-	if len(g.did) > 2 { // lb2 has taken over by the second look after the transfer
+	if len(g.did) > 3 { // lb2 has taken over by the second look after the transfer
 		s.Moves = []cluster.Move{{Group: "default", Term: 8, From: "lb1", To: "lb2"}}
 	}
 	return &s
@@ -69,7 +72,8 @@ func (g *fakeGroup) Changed() <-chan struct{} {
 	return g.wake
 }
 
-// What can be done while the address is up is done then; the node says that it stops
+// What can be done while the address is up is done then; leadership goes over when the
+// kernel is shut, however long that takes; the node says that it stops
 // before it hands over, or it would be given the group back; and it stays until the
 // successor has the address.
 func TestShutdownHandsOver(t *testing.T) {
@@ -77,8 +81,15 @@ func TestShutdownHandsOver(t *testing.T) {
 		ClusterID: "c", Nodes: map[string]cluster.NodeRecord{"id1": {ID: "id1", Name: "lb1"}, "id2": {ID: "id2", Name: "lb2"}},
 	}}
 	close(g.wake)
-	gate := &gates{main: vip.NewGate(nil, 1, nil)}
+	kernel := &viptest.Guard{}
+	gate := &gates{main: vip.NewGate(kernel, 1, nil)}
 	gate.Open(7)
+	gate.Renew(7, boottime.Now()+time.Hour)
+	kernel.OnSettle(func(group uint32) {
+		kernel.OnSettle(nil)
+		time.Sleep(20 * time.Millisecond) // others have the lock
+		g.note(fmt.Sprintf("kernel shut, deadline %v", kernel.Deadline(group)))
+	})
 	g.o = &owner{
 		name: "default", group: g, node: g, gate: gate, sink: newLeaseSink(gate, 0), keeper: &shares{main: noKeeper{}, gates: gate},
 		hints: new(hintReader), log: slog.New(slog.DiscardHandler), now: func() time.Duration { return time.Minute }, silent: true, state: owning,
@@ -87,7 +98,7 @@ func TestShutdownHandsOver(t *testing.T) {
 		describe:  func(*hint) {},
 	}
 	g.o.shutdown()
-	want := []string{"prepare, address up", "transfer to id2, saying it is stopping", "looked for the successor"}
+	want := []string{"prepare, address up", "kernel shut, deadline 0s", "transfer to id2, saying it is stopping", "looked for the successor"}
 	if !slices.Equal(g.did, want) {
 		t.Errorf("did %q, want %q", g.did, want)
 	}

@@ -12,9 +12,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// loadElements is how many set elements a transaction of an NFTLoad makes. The
-// kernel holds the lock of nftables for some tens of milliseconds for so many.
-const loadElements = 24_000
+const (
+	// loadElements is how many set elements a transaction of an NFTLoad makes. The
+	// kernel holds the lock of nftables for some tens of milliseconds for so many.
+	loadElements = 20_000
+	// loadPause is the time between two: long enough for a lease to be renewed, which
+	// takes two transactions, or it would be over before it is given away.
+	loadPause = 15 * time.Millisecond
+)
 
 // NFTLoad is somebody else who keeps the lock of a host's nftables: a large set that
 // is loaded over and over.
@@ -61,7 +66,7 @@ func (h *Host) LoadNFTables() (*NFTLoad, error) {
 			select {
 			case <-done:
 				return
-			case <-time.After(2 * time.Millisecond):
+			case <-time.After(loadPause):
 			}
 		}
 	}()

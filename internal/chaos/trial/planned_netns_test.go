@@ -56,7 +56,7 @@ func try(t *testing.T, r *Rig, f Fault) {
 func TestLockedMoves(t *testing.T) {
 	path, pins := setup(t)
 	t.Parallel()
-	r := open(t, Raftvip{Binary: path, Guard: "nft", PinDir: pins}, Setup{})
+	r := open(t, Raftvip{Binary: path, Guard: "nft", PinDir: pins, Heartbeat: time.Second}, Setup{})
 	faults, err := Find("locked-transfer", "locked-transfer", "locked-transfer", "locked-drain", "locked-term")
 	if err != nil {
 		t.Fatal(err)
