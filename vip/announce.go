@@ -2,6 +2,7 @@ package vip
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 )
 
@@ -90,6 +91,51 @@ func (k *Keeper) sendDue(freshOnly bool, seq uint64) (stale bool) {
 		k.announced(e, err, now)
 		k.mu.Unlock()
 	}
+}
+
+// defendInterval is the least time between two announcements that answer another
+// machine's claim of an address (RFC 5227 2.4 c, DEFEND_INTERVAL).
+const defendInterval = 10 * time.Second
+
+// Serves reports whether addr is on the link with that index by the Keeper's doing, is
+// to be announced, and may be now.
+func (k *Keeper) Serves(link int, addr netip.Addr) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	e := k.serving(link, addr)
+	return e != nil && k.cfg.Gate.Valid(k.now())
+}
+
+// serving is called with mu held.
+func (k *Keeper) serving(link int, addr netip.Addr) *entry {
+	if k.mirror == nil || !k.wanted.Own {
+		return nil
+	}
+	l := k.mirror.links[link]
+	if l == nil {
+		return nil
+	}
+	if e := k.byKey[key{link: l.Name, ip: addr}]; e != nil && e.serves() && e.at.link == link {
+		return e
+	}
+	return nil
+}
+
+// Defend answers another machine's claim of an address that the Keeper serves: by one
+// announcement, and not more often than each 10 s for one address, however many claims
+// there are. It never blocks.
+func (k *Keeper) Defend(link int, addr netip.Addr) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	e := k.serving(link, addr)
+	if e == nil || e.defendAt > 0 {
+		return
+	}
+	e.defendAt = k.now()
+	if e.defended > 0 {
+		e.defendAt = max(e.defendAt, e.defendedAt+defendInterval)
+	}
+	k.wake()
 }
 
 // Failed announcements are tried again by a new burst after announceRetry, twice that

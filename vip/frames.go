@@ -121,14 +121,14 @@ func arpClaimant(b []byte, addr netip.Addr) (net.HardwareAddr, bool) {
 	if p.UnmarshalBinary(b) != nil {
 		return nil, false
 	}
-	// The package reads hardware and protocols of any kind.
-	if p.HardwareType != 1 || p.ProtocolType != uint16(ethernet.EtherTypeIPv4) || p.HardwareAddrLength != 6 || p.IPLength != 4 {
-		return nil, false
-	}
-	if p.Operation != arp.OperationRequest && p.Operation != arp.OperationReply {
-		return nil, false
-	}
-	return p.SenderHardwareAddr, p.SenderIP == addr
+	return p.SenderHardwareAddr, isEthernetARP(p) && p.SenderIP == addr
+}
+
+// isEthernetARP reports whether p is a request or reply for IPv4 on Ethernet: the
+// package reads hardware and protocols of any kind.
+func isEthernetARP(p arp.Packet) bool {
+	return p.HardwareType == 1 && p.ProtocolType == uint16(ethernet.EtherTypeIPv4) && p.HardwareAddrLength == 6 && p.IPLength == 4 &&
+		(p.Operation == arp.OperationRequest || p.Operation == arp.OperationReply)
 }
 
 func naClaimant(b []byte, src net.HardwareAddr, addr netip.Addr) (net.HardwareAddr, bool) {

@@ -158,10 +158,15 @@ type entry struct {
 	// announceFailures counts failed announcements in a row, the last at announceFailedAt.
 	announceFailures int
 	announceFailedAt time.Duration
-	busySince        time.Duration // 0: the last frame did not find the queue full
-	readded          uint64
-	readdedAt        time.Duration
-	tug              tug
+	// defendAt is when a claim of another machine is to be answered, 0 for none; defended
+	// counts the answers, the last was at defendedAt.
+	defendAt   time.Duration
+	defended   uint64
+	defendedAt time.Duration
+	busySince  time.Duration // 0: the last frame did not find the queue full
+	readded    uint64
+	readdedAt  time.Duration
+	tug        tug
 }
 
 func (e *entry) ip() netip.Addr { return e.want.Prefix.Addr() }

@@ -597,3 +597,43 @@ func TestFailedAnnouncementsAreTriedAgain(t *testing.T) {
 		})
 	}
 }
+
+// Claims of other machines are answered by one announcement each 10 s, however many
+// they are, and only while the address is served here.
+func TestDefendIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		ip := netip.MustParseAddr("10.0.0.5")
+		b.k.Defend(2, ip)
+		b.own("10.0.0.5/24")
+		b.trace.Take()
+		if !b.k.Serves(2, ip) || b.k.Serves(1, ip) || b.k.Serves(2, netip.MustParseAddr("10.0.0.6")) {
+			t.Error("Serves is wrong")
+		}
+		b.k.Defend(2, ip)
+		synctest.Wait()
+		b.expectTrace("announce 10.0.0.5 eth0") // at once
+		b.k.Defend(1, ip)                       // on another link: nothing
+		for range 300 {
+			time.Sleep(100 * time.Millisecond)
+			b.k.Defend(2, ip)
+		}
+		synctest.Wait()
+		if n := b.trace.Count("announce"); n != 3 {
+			t.Errorf("%d announcements in 30 s of claims, want 3", n)
+		}
+		b.trace.Take()
+		time.Sleep(20 * time.Second)
+		b.trace.Take() // the one that was due
+		if s := b.expectState("10.0.0.5", vip.StatePresent); s.Defended != 5 {
+			t.Errorf("%d answers counted, want 5", s.Defended)
+		}
+		b.gate.Shut()
+		if b.k.Serves(2, ip) {
+			t.Error("serves with the gate shut")
+		}
+		b.k.Defend(2, ip)
+		time.Sleep(time.Minute)
+		b.expectTrace()
+	})
+}

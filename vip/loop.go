@@ -240,11 +240,17 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 			}
 		}
 		if !e.serves() {
+			e.defendAt = 0
 			k.loop.queue.drop(e)
 			continue
 		}
 		if !valid {
 			continue
+		}
+		if e.defendAt > 0 && now >= e.defendAt {
+			k.announceTimes(e, 1)
+			e.defended++
+			e.defendAt, e.defendedAt = 0, now
 		}
 		switch {
 		case everything || k.doubt[e.at.link]:
@@ -261,6 +267,9 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 		}
 		if e.refreshAt > 0 {
 			next = min(next, e.refreshAt)
+		}
+		if e.defendAt > 0 {
+			next = min(next, e.defendAt)
 		}
 	}
 	clear(k.doubt)

@@ -5,6 +5,7 @@ package vip
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
 	"syscall"
@@ -56,3 +57,21 @@ type Observation struct {
 func Observe(context.Context, string, netip.Addr, time.Duration) (Observation, error) {
 	return Observation{}, errNotLinux
 }
+
+// ClaimListener hears nothing.
+type ClaimListener struct{}
+
+// NewClaimListener returns a listener that hears nothing.
+func NewClaimListener(*slog.Logger, func(Claim)) *ClaimListener { return &ClaimListener{} }
+
+// Listen does nothing.
+func (*ClaimListener) Listen([]netip.Addr) {}
+
+// Run waits for the end of ctx.
+func (*ClaimListener) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+// BridgePort knows no bridges.
+func BridgePort(int, net.HardwareAddr) string { return "" }

@@ -101,14 +101,6 @@ var forThisNode = mustAssemble(
 	bpf.RetConstant{Val: 0},
 )
 
-func mustAssemble(program ...bpf.Instruction) []bpf.RawInstruction {
-	raw, err := bpf.Assemble(program)
-	if err != nil {
-		panic("vip: " + err.Error()) // a constant program
-	}
-	return raw
-}
-
 // ask sends the frame and returns the first claimant of addr that is not one of
 // own, or nil if there is none within probeGap.
 func ask(ctx context.Context, conn *packet.Conn, frame []byte, to net.Addr, addr netip.Addr, own []string) (net.HardwareAddr, error) {

@@ -67,6 +67,8 @@ type AddressStatus struct {
 	LastAnnounced time.Duration
 	// Readded counts as in Counters.
 	Readded uint64
+	// Defended counts the announcements that answered another machine's claims.
+	Defended uint64
 	// Contested: someone else removes the address again and again. Why says so, too.
 	Contested bool
 	// Why explains State where all is not well.
@@ -116,6 +118,7 @@ func (k *Keeper) Status() Status {
 			LastAnnounced:  e.lastAnnounced,
 			Readded:        e.readded,
 			Contested:      e.tug.war,
+			Defended:       e.defended,
 			Why:            e.why,
 			DeleteFailures: e.deleteFailures,
 			Err:            e.lastErr,

@@ -77,6 +77,9 @@ type Group struct {
 	// NotRemoved is the number of addresses that this node cannot take off the
 	// kernel: the most serious trouble there is.
 	NotRemoved int `json:"not_removed,omitempty"`
+	// ForeignClaims counts other machines' claims of the addresses that this node has
+	// heard while it owned, since the daemon began.
+	ForeignClaims uint64 `json:"foreign_claims"`
 	// Troubles are addresses on any node that do not answer where they should, or do
 	// where they should not.
 	Troubles []Trouble `json:"troubles,omitempty"`
@@ -150,6 +153,9 @@ type Node struct {
 	MissingWhy string `json:"addresses_missing_why,omitempty"`
 	// Foreign are copies of the addresses that someone else has configured on the node.
 	Foreign []ForeignCopy `json:"foreign,omitempty"`
+	// Claims are other machines' claims of addresses that the node owns, of the last ten
+	// minutes: those of members first.
+	Claims []Claim `json:"claims,omitempty"`
 	// Arithmetic shows how the priority comes about, such as "107 = 101 + 6 chk_lb".
 	Arithmetic string                 `json:"arithmetic"`
 	Checks     []check.InstanceReport `json:"checks,omitempty"`
@@ -158,6 +164,24 @@ type Node struct {
 	Drift       []string `json:"drift,omitempty"`
 	ConfigError string   `json:"config_error,omitempty"`
 	Program     string   `json:"program,omitempty"`
+}
+
+// Claim is what one machine claims that does not own the address.
+type Claim struct {
+	Address netip.Addr `json:"address"`
+	MAC     string     `json:"mac"`
+	// Link is the owner's interface on which the claims came in, Port the port of that
+	// bridge, if it is one and knows.
+	Link string `json:"link"`
+	Port string `json:"port,omitempty"`
+	// Member is the name of the machine if it is a member: then two nodes answer.
+	Member string `json:"member,omitempty"`
+	// Count is the number of claims heard, First and Last by the owner's clock.
+	Count uint64    `json:"count"`
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
+	// Seen says all that in words.
+	Seen string `json:"seen"`
 }
 
 // ForeignCopy is a virtual address that someone else has configured on a node.

@@ -51,6 +51,7 @@ type Daemon struct {
 	owner   *owner
 	hybrid  *hybrid // nil on a witness
 	plain   *plain  // nil on a witness
+	claims  *claims // nil on a witness
 	socket  http.Handler
 
 	leave context.CancelFunc
@@ -309,6 +310,8 @@ func (d *Daemon) openOwner(gate *gates, sink *leaseSink) {
 	d.openHybrid(keeper)
 	d.openPlain()
 	d.owner.turned = d.plain.wake
+	d.openClaims()
+	d.owner.claims = d.claims
 }
 
 // newKeeper makes a keeper beneath the guard.
@@ -378,6 +381,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	if d.keeper != nil {
 		keepers.Go(part("addresses", func() error { return d.keeper.Run(keeperCtx) }))
 		keepers.Go(part("vrrp", func() error { return d.hybrid.run(keeperCtx) }))
+		keepers.Go(part("claims", func() error { return d.claims.run(keeperCtx) }))
 		keepers.Go(part("interfaces", func() error { d.followLinks(keeperCtx); return nil }))
 		keepers.Go(part("guard", func() error { return d.guard.Run(keeperCtx) }))
 	}
@@ -502,6 +506,7 @@ func (d *Daemon) describe(h *hint) {
 	}
 	h.VRRP = d.hybrid.hints()
 	h.Fronts = d.placed.fronts
+	h.Claims, h.MACs = d.claims.hints(), macsOf(d.placed.on, d.links)
 }
 
 // driftLocked lists how the file differs from the cluster.

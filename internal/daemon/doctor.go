@@ -182,7 +182,8 @@ func (d *Daemon) askFacts(ctx context.Context, m *doctor.Member) error {
 func (d *Daemon) doctorFacts(ctx context.Context) (doctor.Facts, error) {
 	f, err := doctor.Gather(d.doctorSubject(ctx))
 	if err == nil && d.host != nil {
-		f.Troubles = addressTroubles(d.owner.keeper.Status(), d.owner.View().owning)
+		heard, _ := d.claims.now()
+		f.Troubles = append(claimTroubles(heard), addressTroubles(d.owner.keeper.Status(), d.owner.View().owning)...)
 	}
 	for _, i := range d.node.Findings() {
 		name := d.node.State().Nodes[i.Node].Name

@@ -27,6 +27,10 @@ type hint struct {
 	// nothing is wrong. Foreign are others' copies of the addresses there.
 	Take    *policy.Take  `json:"take,omitempty"`
 	Foreign []foreignHint `json:"foreign,omitempty"`
+	// Claims are other machines' claims of addresses that the node owns, MACs the
+	// hardware addresses at which it announces.
+	Claims []claimHint `json:"claims,omitempty"`
+	MACs   []string    `json:"macs,omitempty"`
 	// NotRemoved is how many addresses the node cannot take off its kernel.
 	NotRemoved int `json:"not_removed,omitempty"`
 	// Fronts are the hardware addresses of the interfaces that the addresses belong on:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -61,6 +62,8 @@ type addressKeeper interface {
 	Status() vip.Status
 	Changed() <-chan struct{}
 	Announce(reason string)
+	Serves(link int, a netip.Addr) bool
+	Defend(link int, a netip.Addr)
 }
 
 // noKeeper is that of a witness, which never has addresses.
@@ -71,6 +74,8 @@ func (noKeeper) WaitReleased(context.Context) error { return nil }
 func (noKeeper) Status() vip.Status                 { return vip.Status{Applied: true} }
 func (noKeeper) Changed() <-chan struct{}           { return nil }
 func (noKeeper) Announce(string)                    {}
+func (noKeeper) Serves(int, netip.Addr) bool        { return false }
+func (noKeeper) Defend(int, netip.Addr)             {}
 
 // An owner is the loop that decides, for one group, whether this node owns it,
 // and brings that about in the order that is safe: the gate first, then the
@@ -97,6 +102,8 @@ type owner struct {
 	addresses func(*cluster.State) (addrs []vip.Address, schedule vip.Schedule, faults []string)
 	// links are this node's interfaces; nil on a node that never has addresses.
 	links func() []vip.Link
+	// claims, which may be nil, listens for others' claims of what is owned.
+	claims *claims
 	// describe adds what the daemon knows to the hint.
 	describe func(*hint)
 	record   func(cluster.Move)
@@ -247,6 +254,11 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	}
 	if o.hint.Owning != (o.state == owning) {
 		o.publishHint(faults) // who asks another node is to know at once
+	}
+	if o.state == owning && o.arrived {
+		o.claims.follow(addrs)
+	} else if o.state != owning {
+		o.claims.follow(nil)
 	}
 	o.setView(why, faults)
 	return max(next, time.Millisecond)

@@ -131,6 +131,27 @@ func (k *shares) Announce(reason string) {
 	}
 }
 
+// Serves reports whether one of the keepers serves the address on the link.
+func (k *shares) Serves(link int, a netip.Addr) bool {
+	if k.main.Serves(link, a) {
+		return true
+	}
+	for _, s := range k.gates.all() {
+		if s.keeper.Serves(link, a) {
+			return true
+		}
+	}
+	return false
+}
+
+// Defend has the keeper that serves the address answer a claim of it.
+func (k *shares) Defend(link int, a netip.Addr) {
+	k.main.Defend(link, a)
+	for _, s := range k.gates.all() {
+		s.keeper.Defend(link, a)
+	}
+}
+
 // waits reports whether an address stays down because VRRP has not given it to
 // this node.
 func (k *shares) waits(ip netip.Addr) bool {

@@ -227,6 +227,11 @@ func (h hint) troubles(node string) []api.Trouble {
 			out = append(out, api.Trouble{Node: node, Address: f.Prefix.Addr(), Kind: api.TroubleStray, Why: doctor.Clean(f.Why)})
 		}
 	}
+	for _, c := range h.Claims {
+		if c.Member != "" { // a member that says so answers, too
+			out = append(out, api.Trouble{Node: node, Address: c.Addr, Kind: api.TroubleStray, Why: doctor.Clean(c.text())})
+		}
+	}
 	if h.NotRemoved > 0 {
 		out = append(out, api.Trouble{Node: node, Kind: api.TroubleStray, Why: fmt.Sprintf("%d addresses cannot be removed", h.NotRemoved)})
 	}

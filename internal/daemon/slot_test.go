@@ -53,6 +53,8 @@ func (k *fakeKeeper) Announce(reason string) {
 	k.announce = append(k.announce, reason)
 }
 
+func (k *fakeKeeper) Serves(int, netip.Addr) bool        { return false }
+func (k *fakeKeeper) Defend(int, netip.Addr)             {}
 func (k *fakeKeeper) WaitReleased(context.Context) error { return nil }
 func (k *fakeKeeper) Changed() <-chan struct{}           { return nil }
 func (k *fakeKeeper) Run(ctx context.Context) error      { <-ctx.Done(); return nil }

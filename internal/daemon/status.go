@@ -115,6 +115,7 @@ func (d *Daemon) groupStatus(s *cluster.State, standing cluster.Standing, seen s
 	}
 	kernel := d.owner.keeper.Status()
 	g.NotRemoved = kernel.NotRemoved
+	_, g.ForeignClaims = d.claims.now()
 	for _, in := range s.Instances {
 		for _, a := range in.Addresses {
 			out := api.Address{Prefix: a.Prefix, Instance: in.Name, Excluded: a.Excluded, State: "absent"}
@@ -174,6 +175,11 @@ func (d *Daemon) nodeStatus(s *cluster.State, standing cluster.Standing, owner s
 		for _, f := range h.Foreign {
 			v.Foreign = append(v.Foreign, api.ForeignCopy{Prefix: f.Prefix, Link: f.Link, Silent: f.Silent, Serves: f.Serves, Why: doctor.Clean(f.Why)})
 		}
+		v.Claims = apiClaims(h.Claims)
+		if n.ID == self {
+			heard, _ := d.claims.now()
+			v.Claims = apiClaims(heard)
+		}
 		v.Eligible, v.Why = policy.Eligible(views[n.ID])
 		out = append(out, v)
 	}
@@ -216,6 +222,7 @@ func (d *Daemon) warnings(st api.Status) []string {
 	var w []string
 	answering := make(map[string]bool) // said already
 	add := func(format string, args ...any) { w = append(w, fmt.Sprintf(format, args...)) }
+	w = append(w, claimWarnings(st.Nodes, true)...)
 	for _, n := range st.Nodes {
 		for _, f := range n.Foreign {
 			if f.Answers() {
@@ -248,6 +255,7 @@ func (d *Daemon) warnings(st api.Status) []string {
 			add("%s: its clock is off by %s; ownership does not depend on it, but tokens and the history do", n.Name, off.Round(time.Second))
 		}
 	}
+	w = append(w, claimWarnings(st.Nodes, false)...)
 	if len(st.Groups) > 0 {
 		for _, t := range st.Groups[0].Troubles {
 			if t.Kind == api.TroubleStray && !t.Address.IsValid() && t.Node != st.Node.Name {

@@ -1,0 +1,343 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/raftvip/raftvip/internal/api"
+	"github.com/raftvip/raftvip/internal/boottime"
+	"github.com/raftvip/raftvip/internal/doctor"
+	"github.com/raftvip/raftvip/vip"
+)
+
+const (
+	// handoverClaims is how long after this node has taken over a member's claim is no
+	// wonder: what the old owner sent may have waited in a queue.
+	handoverClaims = 3 * time.Second
+	// claimTold is the least time between two lines about the claims of one address by
+	// one machine.
+	claimTold = time.Minute
+	// claimShown is how long after the last one claims are a warning.
+	claimShown = 10 * time.Minute
+	// maxClaims bounds the pairs of address and machine that are remembered, and
+	// maxClaimHints those that other nodes are told of.
+	maxClaims     = 64
+	maxClaimHints = 8
+	// claimHintPeriod is the least time between two changes of what others are told of
+	// claims that they know of: a report follows each.
+	claimHintPeriod = 5 * time.Second
+	// maxMACs bounds the hardware addresses that a node tells.
+	maxMACs = 16
+)
+
+// A claimant is one machine that claims one address which this node owns.
+type claimant struct {
+	addr netip.Addr
+	mac  string
+}
+
+// A claimSeen is what is known of its claims.
+type claimSeen struct {
+	claimant
+	link, port string
+	member     string // its name, "" for a machine that is no member
+	count      uint64
+	first      time.Time // by the wall clock, to be shown
+	lastAt     time.Time
+	last, told time.Duration
+}
+
+// A claimBook remembers who claims addresses of this node. It is pure.
+type claimBook struct {
+	seen  map[claimant]*claimSeen
+	total uint64
+}
+
+// note judges a claim of another machine that was heard at now (at by the wall
+// clock), member being its name if it is one. This node owns since took. counts is
+// false for one that is no wonder, tell true if it is worth a line in the log.
+func (b *claimBook) note(now, took time.Duration, at time.Time, by claimant, link, member string) (seen *claimSeen, counts, tell bool) {
+	if member != "" && now-took < handoverClaims {
+		return nil, false, false
+	}
+	b.total++
+	s := b.seen[by]
+	if s == nil {
+		if len(b.seen) >= maxClaims {
+			oldest := slices.MinFunc(slices.Collect(maps.Values(b.seen)), func(a, b *claimSeen) int { return cmp.Compare(a.last, b.last) })
+			delete(b.seen, oldest.claimant)
+		}
+		if b.seen == nil {
+			b.seen = make(map[claimant]*claimSeen)
+		}
+		s = &claimSeen{claimant: by, first: at}
+		b.seen[by] = s
+		tell = true
+	}
+	tell = tell || now-s.told >= claimTold || s.member != member
+	if tell {
+		s.told = now
+	}
+	s.link, s.member, s.last, s.lastAt = link, member, now, at
+	s.count++
+	return s, true, tell
+}
+
+// recent are the claims that are still a warning: those of members first, then the
+// newest.
+func (b *claimBook) recent(now time.Duration) []claimHint {
+	var list []*claimSeen
+	for _, s := range b.seen {
+		if now-s.last < claimShown {
+			list = append(list, s)
+		}
+	}
+	slices.SortFunc(list, func(a, b *claimSeen) int {
+		if (a.member == "") != (b.member == "") {
+			return cmp.Compare(b.member, a.member)
+		}
+		return cmp.Or(cmp.Compare(b.last, a.last), a.addr.Compare(b.addr), cmp.Compare(a.mac, b.mac))
+	})
+	var out []claimHint
+	for _, s := range list[:min(len(list), maxClaimHints)] {
+		out = append(out, claimHint{Addr: s.addr, MAC: s.mac, Link: s.link, Port: s.port, Member: s.member, Count: s.count, First: s.first, Last: s.lastAt})
+	}
+	return out
+}
+
+// A claimHint is a claimant as other nodes and operators are told of it.
+type claimHint struct {
+	Addr   netip.Addr `json:"addr"`
+	MAC    string     `json:"mac"`
+	Link   string     `json:"link"`
+	Port   string     `json:"port,omitempty"`
+	Member string     `json:"member,omitempty"`
+	Count  uint64     `json:"count"`
+	First  time.Time  `json:"first"`
+	Last   time.Time  `json:"last"`
+}
+
+// who names the machine.
+func (c claimHint) who() string {
+	s := c.MAC
+	if c.Member != "" {
+		s = c.Member + " (" + c.MAC + ")"
+	}
+	s += " on " + c.Link
+	if c.Port != "" {
+		s += ", bridge port " + c.Port
+	}
+	return s
+}
+
+// text says what was seen, by the node that owns the address.
+func (c claimHint) text() string {
+	times := fmt.Sprintf("%d times", c.Count)
+	if c.Count == 1 {
+		times = "once"
+	}
+	return fmt.Sprintf("%s is claimed by %s: %s, last at %s", c.Addr, c.who(), times, c.Last.Local().Format(time.DateTime))
+}
+
+// claims hears who else claims the addresses that this node owns, tells operators,
+// and has the keeper defend them.
+type claims struct {
+	log      *slog.Logger
+	listener *vip.ClaimListener
+	// serves and defend are the keeper's.
+	serves func(link int, a netip.Addr) bool
+	defend func(link int, a netip.Addr)
+	// links are this node's interfaces; fresh, not more than a moment old.
+	links func(fresh bool) []vip.Link
+	// member names the member that has told to have this hardware address, "" for none.
+	member func(mac string) string
+	// took is when this node's ownership began.
+	took func() time.Duration
+	port func(link int, mac []byte) string
+
+	addrs []vip.Address // as last followed, of the owner's loop
+
+	mu     sync.Mutex
+	book   claimBook
+	asked  time.Duration // when fresh links were last asked for
+	hinted []claimHint
+	hintAt time.Duration
+}
+
+// run listens until ctx ends.
+func (c *claims) run(ctx context.Context) error { return c.listener.Run(ctx) }
+
+// follow sets the addresses to listen for; none while nothing is owned. It is called
+// by the owner's loop at each turn.
+func (c *claims) follow(addrs []vip.Address) {
+	if c == nil || same(c.addrs, addrs) {
+		return
+	}
+	c.addrs = addrs
+	list := make([]netip.Addr, len(addrs))
+	for i, a := range addrs {
+		list[i] = a.Prefix.Addr()
+	}
+	c.listener.Listen(list)
+}
+
+// heard takes in one claim. It is called by the listener's goroutines.
+func (c *claims) heard(claim vip.Claim) {
+	if !c.serves(claim.Link, claim.Addr) {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := boottime.Now()
+	link, own := ownClaim(claim, c.links(false))
+	if !own && now-c.asked >= time.Second {
+		c.asked = now // a link of ours may have a new hardware address
+		link, own = ownClaim(claim, c.links(true))
+	}
+	if own {
+		return
+	}
+	mac := claim.MAC.String()
+	member := c.member(mac)
+	seen, counts, tell := c.book.note(now, c.took(), time.Now(), claimant{claim.Addr, mac}, link, member)
+	if !counts {
+		return
+	}
+	c.defend(claim.Link, claim.Addr)
+	if !tell {
+		return
+	}
+	seen.port = c.port(claim.Link, claim.MAC)
+	if seen.count == 1 {
+		c.hintAt = 0 // others are told at once
+	}
+	if member != "" {
+		c.log.Error("A MEMBER CLAIMS AN ADDRESS THAT THIS NODE OWNS", "vip", claim.Addr, "member", member, "mac", mac, "link", link, "port", seen.port, "claims", seen.count)
+	} else {
+		c.log.Warn("another machine claims an address that this node owns", "vip", claim.Addr, "mac", mac, "link", link, "port", seen.port, "claims", seen.count)
+	}
+}
+
+// ownClaim names the link that a claim came in on, and tells whether it is this
+// node's own.
+func ownClaim(claim vip.Claim, links []vip.Link) (link string, own bool) {
+	link = fmt.Sprint("interface ", claim.Link)
+	for _, l := range links {
+		if l.Index == claim.Link {
+			link = l.Name
+		}
+		own = own || slices.Equal(l.MAC, claim.MAC)
+	}
+	return link, own
+}
+
+// hints are what other nodes are to know. They do not change with each claim.
+func (c *claims) hints() []claimHint {
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if now := boottime.Now(); c.hintAt == 0 || now-c.hintAt >= claimHintPeriod {
+		c.hinted, c.hintAt = c.book.recent(now), now
+	}
+	return c.hinted
+}
+
+// now are the claims as they are, and how many there were since the daemon began.
+func (c *claims) now() (recent []claimHint, total uint64) {
+	if c == nil {
+		return nil, 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.book.recent(boottime.Now()), c.book.total
+}
+
+// openClaims makes what listens on this node.
+func (d *Daemon) openClaims() {
+	c := &claims{
+		log: d.log, serves: d.owner.keeper.Serves, defend: d.owner.keeper.Defend, member: d.memberOf,
+		took: func() time.Duration { return d.owner.View().since },
+		port: func(link int, mac []byte) string { return vip.BridgePort(link, mac) },
+		links: func(fresh bool) []vip.Link {
+			if fresh {
+				return d.lookAtLinks()
+			}
+			return d.currentLinks()
+		},
+	}
+	c.listener = vip.NewClaimListener(d.log, c.heard)
+	d.claims = c
+}
+
+// memberOf names the other member that has told to have this hardware address.
+func (d *Daemon) memberOf(mac string) string {
+	s := d.node.State()
+	for id, h := range d.hints.read(d.node.Reports()) {
+		if n, ok := s.Nodes[id]; ok && id != d.node.Self().NodeID && slices.Contains(h.MACs, mac) {
+			return n.Name
+		}
+	}
+	return ""
+}
+
+// macsOf are the hardware addresses of the links that have addresses of the cluster.
+func macsOf(on []string, links []vip.Link) []string {
+	var macs []string
+	for _, l := range links {
+		if slices.Contains(on, l.Name) && len(l.MAC) == 6 && len(macs) < maxMACs {
+			macs = appendNew(macs, l.MAC.String())
+		}
+	}
+	return macs
+}
+
+// claimWarnings are about the claims that an owner hears. Those of members are the
+// most serious thing there is.
+func claimWarnings(nodes []api.Node, members bool) (w []string) {
+	for _, n := range nodes {
+		for _, c := range n.Claims {
+			switch {
+			case (c.Member != "") != members:
+			case members:
+				w = append(w, fmt.Sprintf("TWO NODES CLAIM %s: %s owns it, and %s", c.Address, n.Name, c.Seen))
+			default:
+				w = append(w, fmt.Sprintf("%s, which %s owns and defends: find that machine and take the address from it", c.Seen, n.Name))
+			}
+		}
+	}
+	return w
+}
+
+// apiClaims are claims for operators; they may be another node's word.
+func apiClaims(list []claimHint) []api.Claim {
+	var out []api.Claim
+	for _, c := range list[:min(len(list), maxClaimHints)] {
+		out = append(out, api.Claim{
+			Address: c.Addr, MAC: doctor.Clean(c.MAC), Link: doctor.Clean(c.Link), Port: doctor.Clean(c.Port), Member: doctor.Clean(c.Member),
+			Count: c.Count, First: c.First, Last: c.Last, Seen: doctor.Clean(c.text()),
+		})
+	}
+	return out
+}
+
+// claimTroubles are what a doctor is told.
+func claimTroubles(list []claimHint) []doctor.Trouble {
+	var out []doctor.Trouble
+	for _, c := range list {
+		do := "find that machine and take the address from it"
+		if c.Member != "" {
+			do = "run raftvip status on " + c.Member + "; if it does not own, stop it and look at its interfaces"
+		}
+		out = append(out, doctor.Trouble{Interface: c.Link, Serious: true, Seen: doctor.Clean(c.text()), Do: do})
+	}
+	return out
+}
