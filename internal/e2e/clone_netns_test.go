@@ -1,0 +1,192 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/testnet"
+)
+
+var bg = context.Background()
+
+// cloned is a cluster of three nodes and a spare host with nothing on it.
+func cloned(t *testing.T) (c *Cluster, spare *testnet.Host) {
+	t.Helper()
+	c = newCluster(t, setup{nodes: 4})
+	spare = c.Nodes[3].Host
+	c.Nodes = c.Nodes[:3]
+	must(t, c.Found(bounded(t, 60*time.Second), "--vip", vip4.String()+"/24@eth0"))
+	return c, spare
+}
+
+// copyOf is the node once more on another host, with a copy of its data directory. The
+// copy is unbound from its machine unless bound.
+func copyOf(t *testing.T, c *Cluster, n *Node, h *testnet.Host, bound bool) *Node {
+	t.Helper()
+	clone := c.NewNode(h, n.Name)
+	must(t, os.MkdirAll(clone.Dir, 0o700))
+	copyData(t, n.DataDir, clone.DataDir)
+	if !bound {
+		must(t, os.Remove(filepath.Join(clone.DataDir, "machine.json")))
+	}
+	clone.Config = n.Config
+	return clone
+}
+
+func copyData(t *testing.T, from, to string) {
+	t.Helper()
+	must(t, os.RemoveAll(to))
+	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// sees tells whether a node's status says this of an identity, and fails for it.
+func sees(n *Node, kind cluster.FindingKind) func() error {
+	return func() error {
+		r, err := n.Run(bg, "status")
+		if err != nil {
+			return err
+		}
+		st, err := n.Status(bg)
+		if err != nil {
+			return err
+		}
+		for _, f := range st.Findings {
+			if f.Kind == kind && r.Code != 0 && strings.Contains(r.Stdout, "IDENTITY") {
+				return nil
+			}
+		}
+		return fmt.Errorf("%s: exit code %d, findings %+v", n.Name, r.Code, st.Findings)
+	}
+}
+
+// TestCopyIsRefusedElsewhere: a copied data directory does not start on another
+// machine before an operator says so, and then the original is the one that is out.
+func TestCopyIsRefusedElsewhere(t *testing.T) {
+	c, spare := cloned(t)
+	old := owner(t, c, nil)
+	clone := copyOf(t, c, old, spare, true)
+	must(t, clone.Start())
+	ends(t, clone, "belongs to another machine", "move-here")
+	fails(t, old, 1, []string{"another raftvip process uses the data dir"}, "node", "move-here")
+
+	run(t, clone, "node", "move-here")
+	must(t, clone.Start())
+	testnet.MustWait(t, 20*time.Second, "the original is told", sees(old, cluster.FindingMoved))
+	if _, err := old.Stop(); err != nil {
+		t.Error(err)
+	}
+	for i, n := range c.Nodes {
+		if n == old {
+			c.Nodes[i] = clone
+		}
+	}
+	must(t, c.WaitFormed(bounded(t, 30*time.Second)))
+	owner(t, c, nil)
+	// And it stays out, also after its daemon was started again.
+	must(t, old.Start())
+	testnet.MustWait(t, 20*time.Second, "the original stays out", sees(old, cluster.FindingMoved))
+	owner(t, c, nil)
+}
+
+// TestTwoHoldersAreSilenced: nothing keeps the copy from starting. It is found, both
+// are silenced, and the rest goes on.
+func TestTwoHoldersAreSilenced(t *testing.T) {
+	for _, which := range []string{"owner", "voter"} {
+		t.Run(which, func(t *testing.T) {
+			c, spare := cloned(t)
+			old := owner(t, c, nil)
+			original := old
+			if which == "voter" {
+				original = c.Others(old)[0]
+			}
+			clone := copyOf(t, c, original, spare, false)
+			must(t, clone.Start())
+			for _, n := range append([]*Node{clone}, c.Nodes...) {
+				testnet.MustWait(t, 20*time.Second, n.Name+" says that two hold an identity", sees(n, cluster.FindingTwo))
+			}
+			// Then the network is cut so that each of the two has one other on its side.
+			rest := c.Others(original)
+			must(t, c.Lab.Split([]*testnet.Host{original.Host, rest[0].Host}, []*testnet.Host{clone.Host, rest[1].Host}))
+			time.Sleep(3 * time.Second) // P1 is judged over all of it
+			must(t, c.Lab.Heal())
+			next, err := c.Lab.WaitOwner(bounded(t, 20*time.Second), vip4, rest[0].Host, rest[1].Host)
+			must(t, err)
+			t.Logf("%s answers", next.Name())
+
+			// The cure.
+			must(t, clone.Kill())
+			_, err = original.Stop()
+			must(t, err)
+			run(t, original, "node", "move-here")
+			must(t, original.Start())
+			must(t, c.WaitFormed(bounded(t, 30*time.Second)))
+			for _, n := range c.Nodes {
+				if st := status(t, n); len(st.Findings) > 0 {
+					t.Errorf("%s: %+v", n.Name, st.Findings)
+				}
+			}
+		})
+	}
+}
+
+// TestCopyBehindAPartition: the copy of a voter is started on the owner's side of a cut,
+// where nobody hears the original. It was bound to its machine.
+func TestCopyBehindAPartition(t *testing.T) {
+	c, spare := cloned(t)
+	old := owner(t, c, nil)
+	others := c.Others(old)
+	must(t, c.Lab.Split([]*testnet.Host{old.Host, spare}, []*testnet.Host{others[0].Host, others[1].Host}))
+	clone := copyOf(t, c, others[0], spare, true)
+	must(t, clone.Start())
+	ends(t, clone, "belongs to another machine")
+	_, err := c.Lab.WaitOwner(bounded(t, 20*time.Second), vip4, others[0].Host, others[1].Host)
+	must(t, err)
+	must(t, c.Lab.Heal())
+	must(t, c.WaitFormed(bounded(t, 30*time.Second)))
+}
+
+// TestRolledBackNode: a node is put back to an older state of its disk.
+func TestRolledBackNode(t *testing.T) {
+	c := newFormed(t, setup{nodes: 3})
+	old := owner(t, c, nil)
+	back := c.Others(old)[0]
+	must(t, back.Kill())
+	older := back.DataDir + ".older"
+	copyData(t, back.DataDir, older)
+	must(t, back.Start())
+	must(t, c.WaitFormed(bounded(t, 20*time.Second)))
+	run(t, old, "vip", "add", "10.99.0.101/24@eth0")
+	run(t, old, "vip", "add", "10.99.0.102/24@eth0")
+	testnet.MustWait(t, 20*time.Second, "the node has it all and others know", func() error {
+		for _, n := range c.Nodes {
+			st, err := n.Status(bg)
+			if err != nil {
+				return err
+			}
+			if len(st.Groups) == 0 || len(st.Groups[0].Addresses) != 3 {
+				return errors.New(n.Name + " lacks an address")
+			}
+		}
+		return nil
+	})
+	time.Sleep(2500 * time.Millisecond) // two reports
+	must(t, back.Kill())
+	copyData(t, older, back.DataDir)
+	must(t, back.Start())
+	for _, n := range c.Nodes {
+		testnet.MustWait(t, 20*time.Second, n.Name+" says that the node went back", sees(n, cluster.FindingBack))
+	}
+	must(t, back.Kill())
+	must(t, back.Start())
+	ends(t, back, "older than what its node has acknowledged", "--replace")
+}
