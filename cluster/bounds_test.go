@@ -47,7 +47,7 @@ func TestStateIsBounded(t *testing.T) {
 	// Members and tokens.
 	s = founded(2)
 	for i := range MaxNodes - 1 {
-		s = must(s, Command{Join: &JoinCommand{Node: NodeRecord{ID: fmt.Sprintf("n%d-%08x", i, i), Name: fmt.Sprintf("n%d", i), Address: "192.0.2.9:1"}, Trusted: true, Level: 2}})
+		s = must(s, Command{Join: &JoinCommand{Node: NodeRecord{ID: fmt.Sprintf("n%d-%08x", i, i), Name: fmt.Sprintf("n%d", i), Address: fmt.Sprintf("192.0.2.9:%d", i+2)}, Trusted: true, Level: 2}})
 	}
 	for i := range MaxTokens {
 		s = must(s, Command{PutToken: &TokenRecord{ID: fmt.Sprint(i), Hash: "x", Expires: now.Add(time.Hour), Uses: 1}})

@@ -205,6 +205,13 @@ func (s *State) join(j JoinCommand, at time.Time) error {
 			return err
 		}
 	}
+	for _, other := range s.Nodes {
+		// It would acknowledge for the node that was there.
+		if s.Level >= 2 && other.ID != j.Node.ID && other.Address == j.Node.Address {
+			return refuse(CodeAddressInUse, fmt.Sprintf(`if %s is gone: raftvip node remove %s; if this is it, join under its name with --replace`, other.Name, other.Name),
+				"the address %s is that of member %s", other.Address, other.Name)
+		}
+	}
 	if old, ok := s.Nodes[j.Node.ID]; ok {
 		j.Node.Joined, j.Node.Drained = old.Joined, old.Drained
 	} else {

@@ -19,7 +19,7 @@ const (
 	maxEntries = 256
 	// maxEntry bounds one entry of the log in bytes, maxCommand what is put into it.
 	maxEntry   = 1 << 20
-	maxCommand = maxEntry / 2
+	maxCommand = maxEntry * 3 / 4
 	// maxServers bounds the servers of a configuration.
 	maxServers = 128
 )

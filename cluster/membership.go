@@ -115,12 +115,18 @@ func (n *Node) reconcile(ctx context.Context, settle *settling) error {
 	for _, r := range n.reports.all() {
 		reports[r.NodeID] = r
 	}
+	// What one node stands in the way of does not keep the others from what they need.
+	var failures []error
 	for id, node := range s.Nodes {
 		if r, ok := reports[id]; ok && r.Age < reportFresh && r.Address != "" && r.Address != node.Address {
+			if other, taken := occupant(s, reports, id, r.Address); taken {
+				failures = append(failures, fmt.Errorf("%s says that it is at %s, where %s is", node.Name, r.Address, other))
+				continue
+			}
 			n.log.Info("node has a new address", "member", node.Name, "from", node.Address, "to", r.Address)
 			node.Address = r.Address
 			if err := n.Apply(ctx, Command{PutNode: &node}); err != nil {
-				return fmt.Errorf("update address of %s: %w", node.Name, err)
+				failures = append(failures, fmt.Errorf("update address of %s: %w", node.Name, err))
 			}
 		}
 	}
@@ -129,17 +135,29 @@ func (n *Node) reconcile(ctx context.Context, settle *settling) error {
 			n.log.Warn("node was moved to another machine", "member", node.Name)
 			node.Claim = claim
 			if err := n.Apply(ctx, Command{PutNode: &node}); err != nil {
-				return fmt.Errorf("note the move of %s: %w", node.Name, err)
+				failures = append(failures, fmt.Errorf("note the move of %s: %w", node.Name, err))
 			}
 		}
 	}
-	if err := n.reconcileRaft(n.State(), reports); err != nil {
-		return err
+	return errors.Join(append(failures,
+		n.reconcileRaft(n.State(), reports),
+		n.raise(ctx, n.State(), reports),
+		n.settle(ctx, n.State(), reports, settle))...)
+}
+
+// occupant tells which other member is at an address, by its own report if that is
+// fresh: a node that has just left it is not.
+func occupant(s *State, reports map[string]SeenReport, id, address string) (name string, taken bool) {
+	for _, other := range s.SortedNodes() {
+		at := other.Address
+		if r, ok := reports[other.ID]; ok && r.Age < reportFresh && r.Address != "" {
+			at = r.Address
+		}
+		if other.ID != id && at == address {
+			return other.Name, true
+		}
 	}
-	if err := n.raise(ctx, n.State(), reports); err != nil {
-		return err
-	}
-	return n.settle(ctx, n.State(), reports, settle)
+	return "", false
 }
 
 // raise brings the cluster to the feature level that all members understand.
@@ -188,46 +206,87 @@ func (n *Node) found(ctx context.Context) error {
 	return n.opts.DataDir.DropSeed()
 }
 
-// reconcileRaft makes the first change that Raft's configuration needs, if any;
-// the next one follows at the next round.
+// reconcileRaft makes the first change that Raft's configuration needs and takes, if
+// any; the next one follows at the next round. What it does not take is told.
 func (n *Node) reconcileRaft(s *State, reports map[string]SeenReport) error {
-	r := n.group.raft
+	return firstChange(raftChanges(s, n.opts.Identity.NodeID, n.group.raft.GetConfiguration().Configuration(), reports), n.changeRaft)
+}
+
+// A raftChange is one change of Raft's configuration.
+type raftChange struct {
+	what   string // for the log
+	name   string
+	server raft.Server
+	remove bool
+}
+
+// raftChanges returns what Raft's configuration lacks, most urgent first.
+func raftChanges(s *State, self string, c raft.Configuration, reports map[string]SeenReport) []raftChange {
+	var out []raftChange
 	servers := make(map[string]raft.Server)
-	for _, server := range r.GetConfiguration().Configuration().Servers {
+	for _, server := range c.Servers {
 		servers[string(server.ID)] = server
-	}
-	const wait = 2 * time.Second
-	// First those that are gone: Raft knows no two servers at one address, and the
-	// new node of a host that lost its data dir is where the old one was.
-	for id := range servers {
-		if _, ok := s.Nodes[id]; !ok && id != n.opts.Identity.NodeID {
-			n.log.Info("removing node", "id", id)
-			return r.RemoveServer(raft.ServerID(id), 0, wait).Error()
+		// First those that are gone: Raft knows no two servers at one address, and the
+		// new node of a host that lost its data dir is where the old one was.
+		if _, ok := s.Nodes[string(server.ID)]; !ok && string(server.ID) != self {
+			out = append(out, raftChange{what: "removing node", name: string(server.ID), server: server, remove: true})
 		}
 	}
 	for _, node := range s.SortedNodes() {
-		id, address := raft.ServerID(node.ID), raft.ServerAddress(node.Address)
+		want := raft.Server{ID: raft.ServerID(node.ID), Address: raft.ServerAddress(node.Address), Suffrage: raft.Nonvoter}
 		server, member := servers[node.ID]
 		report, reported := reports[node.ID]
 		fresh := reported && report.Age < reportFresh
 		switch {
 		case !member && fresh:
-			n.log.Info("adding node", "member", node.Name, "address", node.Address)
-			return r.AddNonvoter(id, address, 0, wait).Error()
+			out = append(out, raftChange{what: "adding node", name: node.Name, server: want})
 		case !member:
 			// It was admitted but does not run yet.
-		case server.Address != address && server.Suffrage == raft.Voter:
-			return r.AddVoter(id, address, 0, wait).Error()
-		case server.Address != address:
-			return r.AddNonvoter(id, address, 0, wait).Error()
+		case server.Address != want.Address:
+			want.Suffrage = server.Suffrage
+			out = append(out, raftChange{what: "node is at another address", name: node.Name, server: want})
 		case server.Suffrage != raft.Voter && fresh && report.Applied >= s.Version:
 			// It has the whole state and with it the length of a promise, which the
 			// lease of whoever leads depends on from now on.
-			n.log.Info("node has caught up and votes from now on", "member", node.Name)
-			return r.AddVoter(id, address, 0, wait).Error()
+			want.Suffrage = raft.Voter
+			out = append(out, raftChange{what: "node has caught up and votes from now on", name: node.Name, server: want})
 		}
 	}
-	return nil
+	return out
+}
+
+// firstChange makes the first change that can be made.
+func firstChange(changes []raftChange, make func(raftChange) error) error {
+	var failures []error
+	for _, c := range changes {
+		err := make(c)
+		if err == nil {
+			break
+		}
+		failures = append(failures, fmt.Errorf("%s %s (%s): %w", c.what, c.name, c.server.Address, err))
+		if errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrLeadershipLost) {
+			break
+		}
+	}
+	return errors.Join(failures...)
+}
+
+func (n *Node) changeRaft(c raftChange) error {
+	const wait = 2 * time.Second
+	r := n.group.raft
+	var err error
+	switch {
+	case c.remove:
+		err = r.RemoveServer(c.server.ID, 0, wait).Error()
+	case c.server.Suffrage == raft.Voter:
+		err = r.AddVoter(c.server.ID, c.server.Address, 0, wait).Error()
+	default:
+		err = r.AddNonvoter(c.server.ID, c.server.Address, 0, wait).Error()
+	}
+	if err == nil {
+		n.log.Info(c.what, "member", c.name, "address", c.server.Address)
+	}
+	return err
 }
 
 // settle keeps the heartbeat timeout at what the operator asked for, or at what the
@@ -238,7 +297,7 @@ func (n *Node) settle(ctx context.Context, s *State, reports map[string]SeenRepo
 		for id := range s.Nodes {
 			// A node that has not reported yet keeps what was granted before.
 			if r, ok := reports[id]; ok {
-				want = max(want, r.MinHeartbeat)
+				want = max(want, min(r.MinHeartbeat, MaxHeartbeat))
 			} else {
 				want = max(want, s.Heartbeat.Current)
 			}

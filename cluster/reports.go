@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -259,6 +260,9 @@ func (n *Node) handleReport(ctx context.Context, r Report) (any, error) {
 	if err := n.believed(ctx); err != nil {
 		return nil, err
 	}
+	if err := checkReport(r); err != nil {
+		return nil, refuse(CodeBadRequest, "", "report of node %s: %s", n.nameOf(r.NodeID), err)
+	}
 	n.reported(r)
 	offset := time.Duration(0)
 	if !r.Clock.IsZero() {
@@ -268,5 +272,49 @@ func (n *Node) handleReport(ctx context.Context, r Report) (any, error) {
 		n.changed.notify()
 	}
 	n.reconcileSoon()
-	return ReportAnswer{Reports: n.reports.all()}, nil
+	return ReportAnswer{Reports: boundHints(n.reports.all())}, nil
+}
+
+const (
+	// maxHint bounds one node's hint in bytes, maxHints those of all together: the
+	// leader's answer is to stay far below maxBody.
+	maxHint  = 256 << 10
+	maxHints = 1 << 20
+)
+
+// checkReport tells whether a report can be what a node says of itself.
+func checkReport(r Report) error {
+	switch {
+	case len(r.Hint) > maxHint:
+		return fmt.Errorf("a hint of %d bytes, allowed are %d", len(r.Hint), maxHint)
+	case r.MinHeartbeat < 0 || r.MinHeartbeat > MaxHeartbeat:
+		return fmt.Errorf("min_heartbeat %s: must be 0 to %s", r.MinHeartbeat, MaxHeartbeat)
+	case r.Applied > maxTerm || r.StateIndex > maxTerm || !r.At.sane() || !r.Run.Start.sane() || r.Run.Claim > maxTerm:
+		return errors.New("an entry that no log has")
+	case len(r.StateHash) > 64 || len(r.Run.Boot) > 64:
+		return errors.New("a hash that is too long")
+	case r.Address != "":
+		if host, _, err := net.SplitHostPort(r.Address); err != nil || host == "" {
+			return fmt.Errorf("address %q: must be HOST:PORT", clip(r.Address))
+		}
+		return examineAddress(r.Address)
+	}
+	return nil
+}
+
+// boundHints leaves out the largest hints where all together are too long.
+func boundHints(reports []SeenReport) []SeenReport {
+	for {
+		sum, largest := 0, -1
+		for i, r := range reports {
+			sum += len(r.Hint)
+			if largest < 0 || len(r.Hint) > len(reports[largest].Hint) {
+				largest = i
+			}
+		}
+		if sum <= maxHints {
+			return reports
+		}
+		reports[largest].Hint = nil
+	}
 }

@@ -39,6 +39,8 @@ type Daemon struct {
 	log      *slog.Logger
 	started  time.Time
 	begun    config.Raft // what the daemon was started with
+	// observing are the observations under way.
+	observing chan struct{}
 
 	data    *cluster.DataDir
 	node    *cluster.Node
@@ -87,7 +89,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	d := &Daemon{settings: s, log: logger, started: time.Now(), moves: make(chan cluster.Move, 64), watch: newWatchdog()}
+	d := &Daemon{settings: s, log: logger, started: time.Now(), observing: make(chan struct{}, observeAtOnce), moves: make(chan cluster.Move, 64), watch: newWatchdog()}
 	d.quorum.log, d.quorum.since = logger, boottime.Now()
 	if d.config, d.path, err = s.LoadConfig(); err != nil {
 		return nil, err

@@ -25,6 +25,8 @@ const (
 	observeTail = 500 * time.Millisecond
 	// observeMax bounds one observation.
 	observeMax = 30 * time.Second
+	// observeAtOnce bounds how many are under way: each asks every millisecond.
+	observeAtOnce = 2
 	// drillSettle bounds how long a drill waits for a move to be seen by this node.
 	drillSettle = 5 * time.Second
 )
@@ -214,6 +216,12 @@ func (d *Daemon) observe(ctx context.Context, in api.ObserveRequest) (api.Observ
 	}
 	if in.For <= 0 || in.For > observeMax {
 		return api.Observation{}, cluster.Refuse(cluster.CodeBadRequest, "", "observation of %s: must be over 0 and at most %s", in.For, observeMax)
+	}
+	select {
+	case d.observing <- struct{}{}:
+		defer func() { <-d.observing }()
+	default:
+		return api.Observation{}, cluster.Refuse(cluster.CodeNotReady, "try again in a moment", "this node observes an address already, %d times at once", observeAtOnce)
 	}
 	for _, p := range place(d.node.State().Instances, d.configuration(), d.currentLinks(), &d.sites) {
 		if p.address.Prefix.Addr() != in.Address {
