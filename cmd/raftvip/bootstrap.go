@@ -210,7 +210,7 @@ func initCluster(cmd *cobra.Command, g *globals, n *nodeFlags, vips []string, fo
 	if !n.now {
 		fmt.Fprintf(out, "\nStart it here:\n\n    raftvip run            (or: systemctl enable --now raftvip)\n")
 	}
-	fmt.Fprintf(out, "\nThen, within %s, on each of %d other nodes:\n\n    raftvip join %s --token %s\n\n", ttl, uses, id.Chosen, token.Text())
+	fmt.Fprintf(out, "\nThen, within %s, on each of %d other nodes:\n\n    %s\n\n", ttl, uses, daemon.JoinCommand(id.Chosen, token.Text()))
 	fmt.Fprintln(cmd.ErrOrStderr(), "warning:", daemon.SurvivalWarning(1))
 	return n.startService(out)
 }
@@ -235,34 +235,67 @@ func seedOf(vips []string) (seed seedAddresses, addrs []netip.Addr, err error) {
 	return seed, addrs, nil
 }
 
+// tokenFlags say where a join token comes from.
+type tokenFlags struct{ file, text string }
+
+// maxTokenFile is far more than a token has.
+const maxTokenFile = 4096
+
+func (f tokenFlags) read(stdin io.Reader) (string, error) {
+	switch {
+	case f.file != "" && f.text != "":
+		return "", usageError{errors.New("join: --token and --token-file exclude each other")}
+	case f.text != "":
+		return f.text, nil
+	case f.file == "":
+		if text := os.Getenv("RAFTVIP_TOKEN"); text != "" {
+			return text, nil
+		}
+		return "", usageError{errors.New("join: --token-file is missing (or --token, or RAFTVIP_TOKEN)")}
+	case f.file != "-":
+		file, err := os.Open(f.file)
+		if err != nil {
+			return "", fmt.Errorf("read token: %w", err)
+		}
+		defer file.Close()
+		stdin = file
+	}
+	b, err := io.ReadAll(io.LimitReader(stdin, maxTokenFile))
+	if err != nil {
+		return "", fmt.Errorf("read token: %w", err)
+	}
+	return string(b), nil
+}
+
 func joinCommand(g *globals) *cobra.Command {
 	var n nodeFlags
-	var tokenText string
+	var from tokenFlags
 	var witness, replace bool
 	c := &cobra.Command{
-		Use:   "join HOST[:PORT] --token TOKEN",
+		Use:   "join HOST[:PORT] --token-file FILE",
 		Short: "Make this node a member of a running cluster",
 		Long: `Exchange a join token for membership at any running member. The data directory is
-prepared; the node takes part when the daemon runs. A witness votes and never
+prepared; the node takes part when the daemon runs. The token is read from a file or,
+as "-", from standard input; on a command line every user of the machine can see it
+while the command runs. A witness votes and never
 owns an address: a small third machine that lets two nodes survive a failure.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return join(cmd, g, &n, args[0], tokenText, witness, replace)
+			return join(cmd, g, &n, args[0], from, witness, replace)
 		},
 	}
 	n.register(c)
-	c.Flags().StringVar(&tokenText, "token", "", "join `TOKEN` from init or token create (or RAFTVIP_TOKEN)")
+	c.Flags().StringVar(&from.file, "token-file", "", "read the join token of init or token create from `FILE`, - for standard input (or RAFTVIP_TOKEN)")
+	c.Flags().StringVar(&from.text, "token", "", "the join `TOKEN` itself, where nobody else is on the machine")
 	c.Flags().BoolVar(&witness, "witness", false, "vote, but never own an address")
 	c.Flags().BoolVar(&replace, "replace", false, "take the place of a dead member of the same name")
 	return c
 }
 
-func join(cmd *cobra.Command, g *globals, n *nodeFlags, host, tokenText string, witness, replace bool) error {
-	if tokenText == "" {
-		tokenText = os.Getenv("RAFTVIP_TOKEN")
-	}
-	if tokenText == "" {
-		return usageError{errors.New("join: --token is missing")}
+func join(cmd *cobra.Command, g *globals, n *nodeFlags, host string, from tokenFlags, witness, replace bool) error {
+	tokenText, err := from.read(cmd.InOrStdin())
+	if err != nil {
+		return err
 	}
 	token, err := pki.ParseToken(tokenText)
 	if err != nil {

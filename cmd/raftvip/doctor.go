@@ -14,6 +14,7 @@ import (
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/daemon"
 	"github.com/raftvip/raftvip/internal/doctor"
+	"github.com/raftvip/raftvip/internal/printable"
 )
 
 // exitNotExamined is the exit code of a doctor that could not run.
@@ -109,6 +110,7 @@ func waiting(talk io.Writer, f func() error) error {
 // printReport prints the findings, failures first, each advice once, and the verdict
 // as the last line.
 func printReport(w io.Writer, r doctor.Report, asJSON, all bool) error {
+	printable.Value(&r) // facts are other nodes' words
 	if asJSON {
 		return printJSON(w, r)
 	}

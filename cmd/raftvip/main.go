@@ -15,6 +15,7 @@ import (
 	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/daemon"
+	"github.com/raftvip/raftvip/internal/printable"
 )
 
 // Exit codes, as documented in docs/commands.md.
@@ -75,10 +76,10 @@ func printError(w io.Writer, journal bool, err error) {
 		w.Write(text) // who cannot be told is not told
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
-		say(priorityError, "error: "+line)
+		say(priorityError, "error: "+printable.Line(line))
 	}
 	if hint := hintOf(err); hint != "" {
-		say(priorityInfo, "hint: "+hint)
+		say(priorityInfo, "hint: "+printable.Text(hint))
 	}
 }
 
@@ -218,7 +219,7 @@ const rootHelp = `raftvip keeps virtual IP addresses alive where multicast does 
 form a Raft group over TCP; its leader owns the addresses.
 
   first node:    raftvip init --vip 192.0.2.10/24@eth0
-  other nodes:   raftvip join 192.0.2.11 --token TOKEN
+  other nodes:   raftvip join 192.0.2.11 --token-file FILE
   on each:       raftvip run        (or: systemctl enable --now raftvip)
   then:          raftvip status
 

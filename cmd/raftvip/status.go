@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/raftvip/raftvip/internal/api"
+	"github.com/raftvip/raftvip/internal/printable"
 )
 
 func statusCommand(g *globals) *cobra.Command {
@@ -169,7 +170,7 @@ func printGroup(w io.Writer, g api.Group) {
 	}
 	fmt.Fprintf(w, "owner     %s\n", owner)
 	if g.Why != "" {
-		fmt.Fprintf(w, "why       %s\n", g.Why)
+		fmt.Fprintf(w, "why       %s\n", printable.Line(g.Why))
 	}
 	here := "here      " + g.State
 	if g.LeaseRemaining > 0 {
@@ -206,7 +207,7 @@ func printNodes(w io.Writer, nodes []api.Node) {
 		for _, in := range n.Checks {
 			for _, t := range in.Terms {
 				if t.Known && !t.OK {
-					fmt.Fprintf(w, "%s: %s %s %s\n", n.Name, t.Kind, t.Name, t.Detail)
+					fmt.Fprintf(w, "%s: %s %s %s\n", n.Name, t.Kind, t.Name, printable.Line(t.Detail))
 				}
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/printable"
 )
 
 // maxBody bounds a request or answer in bytes.
@@ -153,6 +154,7 @@ func decodeAnswer(resp *http.Response, out any) error {
 	if resp.StatusCode != http.StatusOK {
 		var r cluster.Refusal
 		if json.Unmarshal(body, &r) == nil && r.Message != "" {
+			printable.Value(&r)
 			return &r
 		}
 		return fmt.Errorf("the daemon answered %s", resp.Status)
@@ -160,5 +162,7 @@ func decodeAnswer(resp *http.Response, out any) error {
 	if err := json.Unmarshal(body, out); err != nil {
 		return fmt.Errorf("read answer: %w", err)
 	}
+	// The daemon passes on what other nodes say of themselves.
+	printable.Value(out)
 	return nil
 }

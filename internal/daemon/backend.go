@@ -500,7 +500,7 @@ func (d *Daemon) tokenCreate(ctx context.Context, in api.TokenRequest) (api.Toke
 	}
 	return api.Token{
 		ID: token.ID, Text: token.Text(), Expires: record.Expires, Uses: record.Uses,
-		Join: fmt.Sprintf("raftvip join %s --token %s", d.node.Advertise(), token.Text()),
+		Join: JoinCommand(d.node.Advertise(), token.Text()),
 	}, nil
 }
 
@@ -510,6 +510,12 @@ func (d *Daemon) newToken(in api.TokenRequest) (pki.Token, cluster.TokenRecord, 
 		return pki.Token{}, cluster.TokenRecord{}, err
 	}
 	return NewToken(secret, in.TTL, in.Uses)
+}
+
+// JoinCommand is what to run on a new node. echo is the shell's own: the token is in no
+// command line that other users of the machine can see.
+func JoinCommand(address, token string) string {
+	return fmt.Sprintf("echo %s | raftvip join %s --token-file -", token, address)
 }
 
 // NewToken makes a token of the cluster with this secret, and its record.

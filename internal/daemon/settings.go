@@ -118,7 +118,7 @@ func identity(data *cluster.DataDir, c *config.Config) (cluster.Identity, pki.Se
 	}
 	if len(c.Raft.Peers) == 0 || c.Raft.SecretFile == "" {
 		return id, pki.Secret{}, api.WithHint(err,
-			`found a cluster with "raftvip init", enter one with "raftvip join HOST --token TOKEN", or give peers and secret_file in the raft block`)
+			`found a cluster with "raftvip init", enter one with "raftvip join HOST --token-file FILE", or give peers and secret_file in the raft block`)
 	}
 	secret, err := pki.ReadSecretFile(c.Raft.SecretFile)
 	if err != nil {

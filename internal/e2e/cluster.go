@@ -48,7 +48,7 @@ func (c *Cluster) NewNode(h *testnet.Host, name string) *Node {
 }
 
 // joinCommand is how init and token create end.
-var joinCommand = regexp.MustCompile(`raftvip join (\S+) --token (\S+)`)
+var joinCommand = regexp.MustCompile(`echo (\S+) \| raftvip join (\S+) --token-file -`)
 
 // A Ticket is what a node needs to join: from the output of init or token create.
 type Ticket struct{ Host, Token string }
@@ -59,7 +59,7 @@ func TicketFrom(out string) (Ticket, error) {
 	if m == nil {
 		return Ticket{}, fmt.Errorf("no join command in %q", out)
 	}
-	return Ticket{m[1], m[2]}, nil
+	return Ticket{m[2], m[1]}, nil
 }
 
 // Found runs init and the daemon on the first node, and join and the daemon on
