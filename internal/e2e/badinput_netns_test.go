@@ -1,14 +1,17 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/testnet"
 )
@@ -251,7 +254,15 @@ func TestBadAddress(t *testing.T) {
 	add(1, "192.0.2.10/24", "192.0.2.10")
 	add(1, vip4.String()+"/24@eth0", "already in instance default")
 	add(2, "10.99.0.300/24@eth0", "must be ADDRESS")
-	add(2, "224.0.0.1/24@eth0", "must be ADDRESS")
+	add(2, "224.0.0.1/24@eth0", "not a unicast address")
+	// The daemon does not rely on its commands.
+	for _, a := range []string{"127.0.0.1/8", "224.0.0.18/32", "ff02::1/128", "0.0.0.0/32", "10.99.0.255/24", "255.255.255.255/32", "::ffff:10.99.0.9/120"} {
+		in := api.VIPRequest{Prefix: netip.MustParsePrefix(a), Dev: "eth0", Force: true}
+		err := api.NewClient(n.Socket).Call(t.Context(), api.PathVIPAdd, in, &api.Done{})
+		if refused, ok := errors.AsType[*cluster.Refusal](err); !ok || refused.Code != cluster.CodeBadRequest {
+			t.Errorf("request for %s: %v", a, err)
+		}
+	}
 	fails(t, n, 1, []string{"192.0.2.10"}, "vip", "del", "192.0.2.10")
 
 	// Another machine has it: an error that names its MAC, at init as well.
