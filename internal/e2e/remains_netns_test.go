@@ -16,7 +16,7 @@ var errNotYet = errors.New("not yet")
 // systemd runs or a supervisor's restart, clients wait no longer than without it: the
 // old kernel goes on answering until its lease ends, and no longer.
 func TestKilledThenCleaned(t *testing.T) {
-	const heartbeat = time.Second
+	const heartbeat = 2 * time.Second
 	for name, after := range map[string]func(*testing.T, *Node){
 		"cleanup": func(t *testing.T, n *Node) {
 			if out := run(t, n, "cleanup"); !strings.Contains(out, "removed "+vip4.String()) {
@@ -56,7 +56,7 @@ func TestKilledThenCleaned(t *testing.T) {
 				gap = max(gap, o.Gap)
 			}
 			// Cleaned up at once it is nearly all of the timeout.
-			within(t, "the client's outage", gap, heartbeat/3, control.Max())
+			within(t, "the client's outage", gap, heartbeat/2, control.Max())
 			if has := get[bool](t)(old.Host.Has(vip4)); has && name == "cleanup" {
 				t.Error("the address is still on the old owner")
 			}

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -38,6 +39,9 @@ type childArgs struct {
 	PinDir string
 	File   string
 	Lease  time.Duration
+	// Leftovers are what "status" tells the guard; it stays as long as Stay.
+	Leftovers []netip.Addr
+	Stay      time.Duration
 }
 
 func childMain() int {
@@ -61,14 +65,18 @@ func childMain() int {
 }
 
 func childStatus(args childArgs) error {
-	g, err := Open(Options{Kind: args.Kind, PinDir: args.PinDir})
+	g, err := Open(Options{Kind: args.Kind, PinDir: args.PinDir, Leftovers: args.Leftovers})
 	if err != nil {
 		return err
 	}
+	time.Sleep(args.Stay)
 	if err := json.NewEncoder(os.Stdout).Encode(g.Status()); err != nil {
 		return err
 	}
-	return g.Close()
+	if err := g.Close(); !errors.Is(err, ErrAddressLeft) {
+		return err
+	}
+	return nil
 }
 
 func childHold(args childArgs) error {

@@ -12,7 +12,7 @@ import (
 func (g *Guard) climb() error {
 	inherited, err := g.inherit()
 	if err != nil {
-		g.warn(fmt.Sprintf("addresses left by an earlier process may be answered until they are removed: %v", err))
+		g.warn(fmt.Sprintf("what an earlier process has armed cannot all be read, so that only the addresses marked as raftvip's are kept shut: %v", err))
 	}
 	var (
 		errs   []error

@@ -204,6 +204,37 @@ func TestAwaitLifetime(t *testing.T) {
 	}
 }
 
+// Filters are taken over without a gap by a process that may not look behind them, as
+// under the shipped unit: by the notes in a bpffs, else by what it is told of.
+func TestAdoptFiltersWithoutRights(t *testing.T) {
+	needKernel(t)
+	if _, err := exec.LookPath("setpriv"); err != nil {
+		t.Fatal("no setpriv: make setup")
+	}
+	for name, noted := range map[string]bool{"noted": true, "told": false} {
+		t.Run(name, func(t *testing.T) {
+			pins := newBPFFS(t)
+			w := newWire(t)
+			g, _ := own(t, w, Options{Kind: BPFClsact, PinDir: pins}, 0)
+			p := newProber(t, w, time.Millisecond)
+			shut := boottime.Now()
+			crash(t, g)
+			args := childArgs{Kind: BPFClsact, PinDir: pins, Stay: 300 * time.Millisecond}
+			if !noted {
+				args.Leftovers = vips
+				if err := os.RemoveAll(filepath.Join(pins, instanceDir(defaultInstance, w.node.inode))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := statusUnder(t, w.node, args, "setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin", "--")
+			if s.Inherited != 2 || s.Kind != BPFClsact {
+				t.Errorf("%d addresses inherited by %s, want 2: %v", s.Inherited, s.Kind, s.Warnings)
+			}
+			p.checkSilent(t, shut)
+		})
+	}
+}
+
 // Settle returns when the kernel is shut, however long others have the lock of
 // nftables, and no later than the lease would have ended by itself.
 func TestSettleUnderLockWait(t *testing.T) {
