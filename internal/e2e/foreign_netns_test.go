@@ -60,7 +60,25 @@ func TestForeignCopy(t *testing.T) {
 	}
 	// Killed while the copy serves: silent by the guard, and another takes over.
 	must(t, o.Kill())
-	nextOwner(t, c, o)
+	killed := o
+	o = nextOwner(t, c, o)
+	// Neither a start over it, nor a stop, nor another start lets it answer, and then it
+	// serves again.
+	must(t, killed.Start())
+	must(t, killed.WaitServing(t.Context()))
+	_, err := killed.Stop()
+	must(t, err)
+	time.Sleep(200 * time.Millisecond)
+	must(t, killed.Start())
+	must(t, killed.WaitServing(t.Context()))
+	testnet.MustWait(t, 20*time.Second, "the move to "+killed.Name, func() error {
+		_, err := o.Must(t.Context(), "transfer", killed.Name)
+		return err
+	})
+	for _, a := range []netip.Addr{vip4, vip6} {
+		_, err := c.Lab.WaitOwner(bounded(t, 10*time.Second), a, killed.Host)
+		must(t, err)
+	}
 	for _, n := range c.Others(first) {
 		has := get[[]netip.Prefix](t)(n.Host.Addrs())
 		for _, a := range copies {
