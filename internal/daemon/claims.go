@@ -289,12 +289,19 @@ func (d *Daemon) memberOf(mac string) string {
 	return ""
 }
 
-// macsOf are the hardware addresses of the links that have addresses of the cluster.
+// macsOf are this node's hardware addresses: those of the links that have addresses
+// of the cluster, then those of links with any others could use.
 func macsOf(on []string, links []vip.Link) []string {
 	var macs []string
-	for _, l := range links {
-		if slices.Contains(on, l.Name) && len(l.MAC) == 6 && len(macs) < maxMACs {
-			macs = appendNew(macs, l.MAC.String())
+	for _, virtual := range []bool{true, false} {
+		for _, l := range links {
+			if len(l.MAC) != 6 || len(macs) >= maxMACs {
+				continue
+			}
+			own := slices.ContainsFunc(l.Addresses, func(a vip.KernelAddress) bool { return !a.Prefix.Addr().IsLinkLocalUnicast() })
+			if slices.Contains(on, l.Name) == virtual && (virtual || own) {
+				macs = appendNew(macs, l.MAC.String())
+			}
 		}
 	}
 	return macs

@@ -347,6 +347,7 @@ func (o *owner) becomeOwner(term uint64, why string, addrs []vip.Address, schedu
 	o.keeper.Set(vip.Wanted{Own: true, Term: term, Addresses: addrs, Schedule: schedule})
 	if o.state != owning {
 		o.state, o.tookAt, o.upAt, o.arrived, o.before = owning, o.now(), 0, false, o.known
+		o.takes.missed = nil
 		o.known = tenure{id: o.node.Self().NodeID, term: term, last: o.now()}
 		o.log.Info("owner", "term", term, "reason", why)
 	}
@@ -358,7 +359,7 @@ func (o *owner) lookAtTakes(addrs []vip.Address) {
 	if o.links == nil {
 		return
 	}
-	o.takes.look(o.now(), o.state == owning, o.tookAt, addrs, o.links(), o.keeper)
+	o.takes.look(o.now(), o.state == owning, addrs, o.links(), o.keeper)
 }
 
 // arrive records the take once the addresses are there, or are known not to come up.
@@ -373,9 +374,8 @@ func (o *owner) arrive(term uint64) {
 	if o.upAt == 0 && !coming(k.Addresses, o.keeper.waits) {
 		o.upAt = o.now()
 	}
-	take, unsettled := taken(o.now(), o.tookAt, nil, k.Addresses, o.keeper.waits)
-	if unsettled > 0 {
-		o.takes.unsettled = unsettled
+	take := o.takes.taken(o.now(), nil, k.Addresses, o.keeper.waits)
+	if o.takes.unsettled > 0 {
 		return
 	}
 	if o.upAt == 0 {

@@ -32,6 +32,8 @@ type takes struct {
 	notRemoved int
 	// unsettled: some address is not up and still has time for it; look again at.
 	unsettled time.Duration
+	// missed is since when an owner's addresses have been seen not to be up.
+	missed map[netip.Addr]time.Duration
 
 	// cause is kept until what it was made of is replaced.
 	cause string
@@ -48,9 +50,8 @@ type takes struct {
 // takesPeriod is how often the addresses are looked at though no change was told.
 const takesPeriod = time.Second
 
-// look judges the addresses as the keeper and the interfaces show them. began is when
-// an owner's period of ownership did.
-func (t *takes) look(now time.Duration, owns bool, began time.Duration, addrs []vip.Address, links []vip.Link, keeper *shares) {
+// look judges the addresses as the keeper and the interfaces show them.
+func (t *takes) look(now time.Duration, owns bool, addrs []vip.Address, links []vip.Link, keeper *shares) {
 	changed := keeper.Changed()
 	known := same(t.addrs, addrs) && same(t.links, links)
 	if known && owns == t.owned && changed == t.kept && now < t.until && len(keeper.gates.all()) == 0 {
@@ -65,9 +66,9 @@ func (t *takes) look(now time.Duration, owns bool, began time.Duration, addrs []
 	t.notRemoved = st.NotRemoved
 	var seen policy.Take
 	if owns {
-		seen, t.unsettled = taken(now, began, links, kept, keeper.waits)
+		seen = t.taken(now, links, kept, keeper.waits)
 	} else {
-		seen, t.unsettled = foreseen(addrs, links, kept), 0
+		seen, t.unsettled, t.missed = foreseen(addrs, links, kept), 0, nil
 	}
 	t.memory, t.now = t.memory.Look(now, owns, t.cause, seen)
 	t.foreign = foreignCopies(kept)
@@ -123,12 +124,14 @@ func (o obstacles) take(wanted int) policy.Take {
 	return t
 }
 
-// taken says which of an owner's addresses are not up, and have had the time for it.
-// unsettled is when to look again at those that still have, 0 for none.
-func taken(now, began time.Duration, links []vip.Link, kept []vip.AddressStatus, waits func(netip.Addr) bool) (t policy.Take, unsettled time.Duration) {
+// taken says which of an owner's addresses are not up, and have had the time for it
+// since that was seen first.
+func (t *takes) taken(now time.Duration, links []vip.Link, kept []vip.AddressStatus, waits func(netip.Addr) bool) policy.Take {
 	var in obstacles
 	byName := linksByName(links)
 	wanted := 0
+	before := t.missed
+	t.missed, t.unsettled = make(map[netip.Addr]time.Duration), 0
 	for _, a := range kept {
 		ip := a.Prefix.Addr()
 		if !a.Wanted || waits(ip) {
@@ -136,22 +139,35 @@ func taken(now, began time.Duration, links []vip.Link, kept []vip.AddressStatus,
 		}
 		wanted++
 		why := hindrance(a)
-		if l, ok := byName[a.Link]; why == "" && ok && !l.Running {
+		if l, ok := byName[a.Link]; why == "" && ok && lacksCarrier(l) {
 			why = "interface " + a.Link + " is down"
 		}
-		switch until := max(a.Since, began) + takePatience; {
-		case a.State == vip.StateWaiting: // which is the lease's business
-			if until = began + takePatience; now < until {
-				unsettled = until
+		if why == "" {
+			continue
+		}
+		since, known := before[ip]
+		if !known {
+			since = now
+		}
+		t.missed[ip] = since
+		switch until := since + takePatience; {
+		case now < until && !a.Contested && !a.Up():
+			if t.unsettled == 0 || until < t.unsettled {
+				t.unsettled = until
 			}
-		case why == "":
-		case a.Contested, a.Up(), now >= until:
+		case a.State == vip.StateWaiting: // which is the lease's business
+		default:
 			in.add(ip, why)
-		case unsettled == 0 || until < unsettled:
-			unsettled = until
 		}
 	}
-	return in.take(wanted), unsettled
+	return in.take(wanted)
+}
+
+// lacksCarrier reports whether nothing would leave a link. One with a virtual MAC
+// (RFC 9568 7.3) is made and taken up only when its virtual router is master.
+func lacksCarrier(l vip.Link) bool {
+	virtual := len(l.MAC) == 6 && [4]byte(l.MAC) == [4]byte{0, 0, 0x5e, 0} && (l.MAC[4] == 1 || l.MAC[4] == 2)
+	return !l.Running && !virtual
 }
 
 // coming reports whether some address of an owner is not up, and nothing is known to
@@ -204,11 +220,10 @@ func foreseen(addrs []vip.Address, links []vip.Link, kept []vip.AddressStatus) p
 		switch why := foreign[ip]; {
 		case why != "":
 			in.add(ip, why)
-		case !ok:
-			in.add(ip, "interface "+a.Link+" does not exist")
+		case !ok: // a fault, or a link that comes with the mastership
 		case ip.Is6() && l.NoIPv6:
 			in.add(ip, "IPv6 is disabled on "+a.Link+" (net.ipv6.conf."+a.Link+".disable_ipv6)")
-		case !l.Running:
+		case lacksCarrier(l):
 			in.add(ip, "interface "+a.Link+" is down")
 		}
 	}
