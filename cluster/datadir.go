@@ -23,6 +23,7 @@ const (
 	secretFile   = "secret"
 	cacheFile    = "cluster.json"
 	seedFile     = "seed.json"
+	baseFile     = "base.json"
 	lockFile     = "lock"
 	raftDir      = "raft"
 )
@@ -249,6 +250,19 @@ func CachedHeartbeat(dir string) (HeartbeatSetting, error) {
 	c, err := (&DataDir{path: dir}).Cache()
 	return c.Heartbeat, err
 }
+
+// Base reads what this node's configuration file and its cluster last agreed on, for
+// the daemon to judge files by; a missing file is nil.
+func (d *DataDir) Base() (map[string]string, error) {
+	var c map[string]string
+	if err := d.read(baseFile, &c); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return c, nil
+}
+
+// WriteBase stores it.
+func (d *DataDir) WriteBase(c map[string]string) error { return d.write(baseFile, c) }
 
 // WriteCache stores what this node remembers.
 func (d *DataDir) WriteCache(c Cache) error { return d.write(cacheFile, c) }

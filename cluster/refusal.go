@@ -38,6 +38,8 @@ const (
 	// newer changes. Both are done if asked for with force.
 	CodeSilences = "silences"
 	CodeOlder    = "older"
+	// CodeMoved: the state is another one than the request was made for.
+	CodeMoved = "moved"
 )
 
 func (r *Refusal) Error() string { return r.Message }

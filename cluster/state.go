@@ -100,6 +100,9 @@ type Address struct {
 	Brd      string       `json:"brd,omitempty"`
 	Scope    string       `json:"scope,omitempty"`
 	Label    string       `json:"label,omitempty"`
+	// Added: a command brought it in, also where its instance is a file's, and no reload
+	// takes it away.
+	Added bool `json:"added,omitempty" level:"2,drop"`
 }
 
 // GARP is the announcement schedule (keepalived.conf(5), garp_master_*).

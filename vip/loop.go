@@ -324,7 +324,7 @@ func (k *Keeper) listEntries(now time.Duration) {
 	for _, a := range k.wanted.Addresses {
 		e := k.byKey[a.key()]
 		if e == nil {
-			e = &entry{}
+			e = &entry{since: now}
 			k.byKey[a.key()] = e
 		}
 		if e.listed {

@@ -310,7 +310,8 @@ func reloadCommand(g *globals) *cobra.Command {
 		Long: `Have the daemon read its configuration again. What concerns this node (priority,
 checks, interfaces) takes effect at once; addresses and timing are proposed to the
 cluster, which asks the network first whether somebody has a new address. A file
-with an error changes nothing.`,
+with an error changes nothing. One that would undo newer changes of the cluster, or
+take away the last address or the last node that may own, is refused without --force.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathReload, in, func(r api.ReloadResult) string {
@@ -320,7 +321,7 @@ with an error changes nothing.`,
 				}
 				lines = append(lines, r.Warnings...)
 				for _, ch := range r.Changes {
-					lines = append(lines, "cluster changed: "+ch)
+					lines = append(lines, "cluster: "+ch)
 				}
 				return strings.Join(lines, "\n")
 			})

@@ -352,6 +352,14 @@ type ReloadRequest struct {
 type ConfigureRequest struct {
 	Configuration cluster.Configuration `json:"configuration"`
 	Force         bool                  `json:"force,omitempty"`
+	// Seen, if not empty, is a hash of the cluster's configuration that the file was
+	// judged by; with another one the request is refused.
+	Seen string `json:"seen,omitempty"`
+}
+
+// Configured says what was changed, one per line.
+type Configured struct {
+	Changes []string `json:"changes,omitempty"`
 }
 
 // ReloadResult says what a reload did.

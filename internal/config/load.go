@@ -130,6 +130,9 @@ func (l *loader) load(tree *keepalived.Tree, problems []keepalived.Problem) (*Co
 		"vrrp_instance": {block: true, many: true, read: l.vrrpInstance},
 		"raft":          {block: true, read: l.raft},
 	})
+	if !anyKnown(tree.Nodes) && !HasErrors(l.diags) && len(tree.Files) > 0 {
+		l.errorf(Pos{File: tree.Files[0], Line: 1}, "there is no block in this file that raftvip knows, such as vrrp_instance or raft: it is empty, or no configuration file")
+	}
 	l.resolve()
 
 	sortDiagnostics(l.diags, tree.Files)

@@ -61,14 +61,15 @@ func (l *loader) notRead(ctx context, n *keepalived.Node, known map[string]state
 	if n.HasBlock {
 		what, skipped = "block", "; skipped as a whole"
 	}
-	message := fmt.Sprintf("unknown %s %s%s%s", what, display(keyword), skipped, suggestion(ctx, keyword, known))
-	if ctx == ctxRaft {
-		// No keepalived file has this block: an unknown word is a mistake or
-		// from a newer version, and its author counts on its effect.
-		l.errorf(n.Pos, "%s", message)
+	hint, meant := suggestion(ctx, keyword, known)
+	message := fmt.Sprintf("unknown %s %s", what, display(keyword))
+	if _, effective := known[meant]; effective || supportedVRRP[ctx][meant] || ctx == ctxRaft {
+		// Its author counts on the effect of what was meant. No keepalived file has a
+		// raft block: an unknown word there is a mistake or from a newer version.
+		l.errorf(n.Pos, "%s%s", message, hint)
 		return
 	}
-	l.warnf(n.Pos, "%s", message)
+	l.warnf(n.Pos, "%s%s%s", message, skipped, hint)
 }
 
 // display quotes a word that is not known to be harmless: shortened, printable,
@@ -83,8 +84,9 @@ func display(word string) string {
 	return fmt.Sprintf("%q", word)
 }
 
-// suggestion returns "; did you mean ...?", or where the keyword belongs, or "".
-func suggestion(ctx context, keyword string, known map[string]statement) string {
+// suggestion returns "; did you mean ...?" with the keyword meant, or where the keyword
+// belongs, or "".
+func suggestion(ctx context, keyword string, known map[string]statement) (text, meant string) {
 	has := func(k string) bool {
 		_, ok := known[k]
 		if !ok {
@@ -94,12 +96,12 @@ func suggestion(ctx context, keyword string, known map[string]statement) string 
 	}
 	for _, k := range []string{"vrrp_" + keyword, strings.TrimPrefix(keyword, "vrrp_"), strings.ToLower(keyword)} {
 		if k != keyword && has(k) {
-			return fmt.Sprintf("; did you mean %s?", k)
+			return fmt.Sprintf("; did you mean %s?", k), k
 		}
 	}
 	for _, other := range contexts {
 		if other != ctx && supported[other][keyword] {
-			return fmt.Sprintf("; it belongs in %s", other.where())
+			return fmt.Sprintf("; it belongs in %s", other.where()), ""
 		}
 	}
 	var candidates []string
@@ -112,14 +114,14 @@ func suggestion(ctx context, keyword string, known map[string]statement) string 
 		}
 	}
 	if best := nearest(keyword, candidates); best != "" {
-		return fmt.Sprintf("; did you mean %s?", best)
+		return fmt.Sprintf("; did you mean %s?", best), best
 	}
 	for _, other := range contexts {
 		if _, ok := noEffectTable[other][keyword]; ok && other != ctx {
-			return fmt.Sprintf("; it belongs in %s", other.where())
+			return fmt.Sprintf("; it belongs in %s", other.where()), ""
 		}
 	}
-	return ""
+	return "", ""
 }
 
 // nearest returns the candidate that differs least from word, if that is
@@ -163,4 +165,16 @@ func distance(a, b string) int {
 		before, last = last, row
 	}
 	return last[len(b)]
+}
+
+// anyKnown reports whether a file has something at the top that raftvip or keepalived
+// knows. Another program's file, or one that was cut off, must not pass for a
+// configuration without addresses.
+func anyKnown(nodes []*keepalived.Node) bool {
+	for _, n := range nodes {
+		if _, ok := noEffect(ctxRoot, n.Keyword()); ok || supported[ctxRoot][n.Keyword()] {
+			return true
+		}
+	}
+	return false
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -304,28 +305,37 @@ func (d *Daemon) leaveCluster(ctx context.Context, in api.LeaveRequest) (api.Don
 }
 
 // configure takes over the cluster-wide part of a node's file.
-func (d *Daemon) configure(ctx context.Context, in api.ConfigureRequest) (api.Done, error) {
+func (d *Daemon) configure(ctx context.Context, in api.ConfigureRequest) (api.Configured, error) {
 	d.changing.Lock()
 	defer d.changing.Unlock()
 	s, c := d.node.State(), in.Configuration
 	if err := checkAddresses(c.Instances); err != nil {
-		return api.Done{}, err
+		return api.Configured{}, err
+	}
+	if in.Seen != "" && in.Seen != clusterContent(s).hash() {
+		return api.Configured{}, errMoved
 	}
 	c.Instances = proposal(s.Instances, c.Instances)
 	if err := refuseEmpty(s.Instances, c.Instances, "the file", in.Force); err != nil {
-		return api.Done{}, err
+		return api.Configured{}, err
 	}
 	for _, in := range c.Instances {
 		for _, a := range in.Addresses {
 			if err := notANodes(s, a.Prefix.Addr()); err != nil {
-				return api.Done{}, err
+				return api.Configured{}, err
 			}
 		}
 	}
 	if err := d.probeNew(ctx, s, c.Instances, in.Force); err != nil {
-		return api.Done{}, err
+		return api.Configured{}, err
 	}
-	return api.Done{}, d.node.Apply(ctx, cluster.Command{Configure: &c})
+	if err := d.node.Apply(ctx, cluster.Command{Configure: &c}); err != nil {
+		return api.Configured{}, err
+	}
+	heartbeat := cmp.Or(c.Heartbeat, s.Heartbeat.Configured)
+	return api.Configured{
+		Changes: changes(contentOf(s.Instances, s.Heartbeat.Configured), contentOf(c.Instances, heartbeat), nil),
+	}, nil
 }
 
 // checkAddresses refuses what cannot be a virtual address before the network is asked
@@ -405,7 +415,7 @@ func (d *Daemon) vipAdd(ctx context.Context, in api.VIPRequest) (api.Done, error
 	if i, a, ok := s.AddressOf(in.Prefix.Addr()); ok {
 		return api.Done{}, cluster.Refuse(cluster.CodeAddressInUse, `see "raftvip vip list"`, "address %s is already in instance %s", a.Prefix, i.Name)
 	}
-	address := cluster.Address{Prefix: in.Prefix, Dev: in.Dev}
+	address := cluster.Address{Prefix: in.Prefix, Dev: in.Dev, Added: true}
 	if d.host != nil {
 		if err := probe(ctx, d.currentLinks(), address, in.Force); err != nil {
 			return api.Done{}, err

@@ -88,12 +88,14 @@ func difference(have, want []cluster.Instance, heartbeatHave, heartbeatWant time
 			switch {
 			case i < 0:
 				add("instance %s: address %s is in the file only", w.Name, a.Prefix)
+			case h.FromFile && h.Addresses[i].Added:
+				add("instance %s: address %s is in the file, and in the cluster by raftvip vip add", w.Name, a.Prefix)
 			case !sameAddress(h.Addresses[i], a):
 				add("instance %s: address %s is %s in the file, %s in the cluster", w.Name, a.Prefix.Addr(), describeAddress(a), describeAddress(h.Addresses[i]))
 			}
 		}
 		for _, a := range h.Addresses {
-			if !slices.ContainsFunc(w.Addresses, func(b cluster.Address) bool { return b.Prefix.Addr() == a.Prefix.Addr() }) {
+			if !a.Added && !slices.ContainsFunc(w.Addresses, func(b cluster.Address) bool { return b.Prefix.Addr() == a.Prefix.Addr() }) {
 				add("instance %s: address %s is in the cluster only", w.Name, a.Prefix)
 			}
 		}
@@ -141,6 +143,7 @@ func sameOrder(a, b cluster.Instance) bool {
 
 func sameAddress(a, b cluster.Address) bool {
 	a.Dev, a.Label, b.Dev, b.Label = "", "", "", ""
+	a.Added, b.Added = false, false
 	return a == b
 }
 
@@ -163,25 +166,30 @@ func hasAddress(in cluster.Instance, ip netip.Addr) bool {
 }
 
 // proposal is what a reload of this node's file makes of the cluster's instances:
-// those of the file, and those that no file brought in. An address that "init --vip"
-// or "vip add" brought in and the file names too is the file's from now on.
+// those of the file, and what no file brought in, also into an instance of a file. An
+// address that "init --vip" or "vip add" brought in and the file names too is the
+// file's from now on.
 func proposal(have []cluster.Instance, file []cluster.Instance) []cluster.Instance {
 	if len(file) == 0 {
 		return have // a node without instances in its file has no say
 	}
 	out := slices.Clone(file)
 	for _, h := range have {
-		if h.FromFile || slices.ContainsFunc(out, func(o cluster.Instance) bool { return o.Name == h.Name }) {
-			continue
-		}
 		var rest []cluster.Address
 		for _, a := range h.Addresses {
+			if h.FromFile && !a.Added {
+				continue
+			}
 			if !slices.ContainsFunc(file, func(in cluster.Instance) bool { return hasAddress(in, a.Prefix.Addr()) }) {
 				rest = append(rest, a)
 			}
 		}
-		if len(rest) > 0 || len(h.Addresses) == 0 {
-			h.Addresses = rest
+		i := slices.IndexFunc(out, func(o cluster.Instance) bool { return o.Name == h.Name })
+		switch {
+		case i >= 0:
+			out[i].Addresses = slices.Concat(out[i].Addresses, rest)
+		case len(rest) > 0, len(h.Addresses) == 0 && !h.FromFile:
+			h.Addresses, h.FromFile = rest, false
 			out = append(out, h)
 		}
 	}

@@ -1,10 +1,12 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/netip"
 	"path/filepath"
@@ -77,6 +79,8 @@ type Daemon struct {
 	// instances with "vrrp only".
 	sites, plainSites sites
 	drifted           drifted
+	// baseContent is what this node's file and the cluster last agreed on.
+	baseContent content
 
 	moves chan cluster.Move
 	watch watchdog
@@ -123,6 +127,9 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	sink := newLeaseSink(gate, d.lateness())
 	cache, err := d.data.Cache()
 	if err != nil {
+		return nil, err
+	}
+	if d.baseContent, err = d.data.Base(); err != nil {
 		return nil, err
 	}
 	advertise, err := AdvertiseAddress(id, d.config, cache.Addresses, fileAddresses(d.config))
@@ -379,6 +386,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	nodes.Go(part("cluster", func() error { return d.node.Run(nodeCtx) }))
 	nodes.Go(part("control socket", func() error { return api.Serve(nodeCtx, ln, d.socket) }))
 	nodes.Go(part("history", func() error { d.writeHistory(nodeCtx); return nil }))
+	nodes.Go(part("base", func() error { d.followBase(nodeCtx); return nil }))
 	nodes.Go(part("quorum", func() error { d.watchQuorum(nodeCtx); return nil }))
 	if d.keeper != nil {
 		keepers.Go(part("addresses", func() error { return d.keeper.Run(keeperCtx) }))
@@ -542,6 +550,9 @@ func (d *Daemon) Reload(ctx context.Context, force bool) (api.ReloadResult, erro
 	if err == nil && d.node == nil && !needsNoCluster(c) {
 		err = errNeedsCluster
 	}
+	if err == nil {
+		err = d.refuseUnfit(c, force)
+	}
 	if err != nil {
 		d.mu.Lock()
 		d.reload = err
@@ -565,19 +576,56 @@ func (d *Daemon) Reload(ctx context.Context, force bool) (api.ReloadResult, erro
 		d.log.Info("reloaded", "file", path)
 		return result, nil
 	}
-	heartbeat := d.heartbeatOf(c)
-	result.Changes = difference(s.Instances, instancesOf(c), s.Heartbeat.Configured, heartbeat)
-	if len(result.Changes) > 0 {
-		_, err = askLeader(ctx, d, api.PathConfig, api.ConfigureRequest{
-			Configuration: cluster.Configuration{Heartbeat: heartbeat, Instances: instancesOf(c)}, Force: force,
-		}, d.configure)
-		if err != nil {
-			d.log.Error("reloaded, but the cluster did not take the cluster-wide part", "file", path, "error", err)
-			return api.ReloadResult{}, notTaken(err)
-		}
+	if result.Changes, err = d.propose(ctx, c, force); err != nil {
+		d.log.Error("reloaded, but the cluster did not take the cluster-wide part", "file", path, "error", err)
+		return api.ReloadResult{}, notTaken(err)
 	}
 	d.log.Info("reloaded", "file", path, "cluster_changes", len(result.Changes))
 	return result, nil
+}
+
+// proposals is how often a file is judged anew when the cluster changes meanwhile.
+const proposals = 10
+
+// propose has the cluster do what the file says, and returns what was changed.
+func (d *Daemon) propose(ctx context.Context, c *config.Config, force bool) ([]string, error) {
+	heartbeat := d.heartbeatOf(c)
+	file := contentOf(instancesOf(c), heartbeat)
+	in := api.ConfigureRequest{Configuration: cluster.Configuration{Heartbeat: heartbeat, Instances: instancesOf(c)}, Force: force}
+	for i := 1; ; i++ {
+		changed, s := d.node.Changed(), d.node.State()
+		if len(difference(s.Instances, instancesOf(c), s.Heartbeat.Configured, heartbeat)) == 0 {
+			return nil, nil
+		}
+		if !force {
+			if err := refuseOlder(d.base(), s, file); err != nil {
+				return nil, err
+			}
+			in.Seen = clusterContent(s).hash()
+		}
+		done, err := askLeader(ctx, d, api.PathConfig, in, d.configure)
+		if err == nil {
+			agreed := maps.Clone(file)
+			if heartbeat == 0 {
+				agreed[heartbeatKey] = s.Heartbeat.Configured.String()
+			}
+			d.setBase(agreed)
+			if len(done.Changes) == 0 { // an older leader does not tell
+				want := proposal(s.Instances, instancesOf(c))
+				done.Changes = changes(contentOf(s.Instances, s.Heartbeat.Configured), contentOf(want, cmp.Or(heartbeat, s.Heartbeat.Configured)), nil)
+			}
+			return done.Changes, nil
+		}
+		if refused, ok := errors.AsType[*cluster.Refusal](err); !ok || refused.Code != cluster.CodeMoved || i == proposals {
+			return nil, err
+		}
+		select {
+		case <-changed: // the news have come here too
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // notTaken says what a refused proposal means: the node's own part is in effect.

@@ -87,7 +87,7 @@ func TestReload(t *testing.T) {
 	// A reload proposes it: now the others drift.
 	var r api.ReloadResult
 	must(t, n.JSON(t.Context(), &r, "reload"))
-	if len(r.Changes) != 1 {
+	if len(r.Changes) != 1 || r.Changes[0] != "instance v: address 10.99.0.101/24 added" {
 		t.Errorf("reload: %+v", r)
 	}
 	must(t, c.WaitHeldBy(bounded(t, 5*time.Second), o, added))
@@ -100,11 +100,57 @@ func TestReload(t *testing.T) {
 		}
 		return nil
 	})
+
+	// A file that is older than that is not taken, also after a restart, until it is
+	// asked for.
+	older := []string{"the file would undo changes of the cluster", "instance v: address 10.99.0.101/24 added", "--force"}
+	fails(t, third, 9, older, "reload")
+	if vips := get[[]api.VIP](t)(vipList(t, third)); len(vips) != 2 {
+		t.Errorf("a refused reload changed the addresses: %+v", vips)
+	}
+	_, err = third.Stop()
+	must(t, err)
+	must(t, third.Start())
+	must(t, third.WaitServing(t.Context()))
+	write(third, strings.Replace(file(one), "virtual_router_id 51", "virtual_router_id 52", 1))
+	testnet.MustWait(t, 10*time.Second, "a reload to be refused after a restart", func() error {
+		r, err := third.Run(t.Context(), "reload")
+		if err == nil && (r.Code != 9 || !strings.Contains(r.Stderr, older[1])) {
+			err = fmt.Errorf("%v", r)
+		}
+		return err
+	})
+	write(third, file(one))
+	if out := run(t, third, "reload", "--force"); !strings.Contains(out, "cluster: instance v: address 10.99.0.101/24 removed") {
+		t.Errorf("reload --force: %s", out)
+	}
 	write(third, file(two))
 	run(t, third, "reload")
 	if st := status(t, third); len(st.Config.Drift) != 0 {
 		t.Errorf("drift: %v", st.Config.Drift)
 	}
+
+	// What vip add puts into an instance of a file is apart from the file.
+	run(t, third, "vip", "add", "10.99.0.107/24@eth0", "--instance", "v")
+	write(third, file(one))
+	run(t, third, "reload")
+	var left []string
+	for _, v := range get[[]api.VIP](t)(vipList(t, third)) {
+		left = append(left, v.Prefix.String())
+	}
+	if fmt.Sprint(left) != "[10.99.0.100/24 10.99.0.107/24]" {
+		t.Errorf("addresses after the reload: %v", left)
+	}
+
+	// A near miss of a keyword, and a file that was cut off, change nothing.
+	write(third, strings.Replace(file(one), "virtual_router_id", "priorty 7\n    virtual_router_id", 1))
+	fails(t, third, 1, []string{third.Config + ":3: unknown keyword \"priorty\"; did you mean priority?"}, "reload")
+	write(third, "")
+	fails(t, third, 1, []string{third.Config + ":1: there is no block in this file"}, "reload")
+	// Nor does a file without the last address.
+	write(third, strings.Replace(file(""), "virtual_ipaddress {\n    }", "no_virtual_ipaddress", 1))
+	run(t, third, "vip", "del", "10.99.0.107")
+	fails(t, third, 9, []string{"the file would take away the only virtual address: 10.99.0.100"}, "reload")
 }
 
 // TestReloadAsksTheNetwork: a typing error in a file does not take the address of

@@ -1,0 +1,285 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/config"
+)
+
+// A node's file says what the whole cluster shall do, and so do other nodes' files and
+// the commands. A file that has not been touched for long must not undo what came
+// later. So each node remembers its base: what the cluster did when its file last said
+// the same. What the cluster does otherwise since then is newer than the file.
+
+// A content is the cluster-wide part of files, flat: what it says, by what it is about.
+type content map[string]string
+
+const (
+	heartbeatKey = "heartbeat_timeout"
+	garpKey      = "announcement schedule (garp_*)"
+	orderKey     = "order of virtual_ipaddress"
+	instanceHere = "there" // the value of an instance's own key
+)
+
+func instanceKey(name string) string { return "instance " + name }
+func partKey(name, part string) string {
+	return instanceKey(name) + ": " + part
+}
+
+// contentOf flattens instances. heartbeat 0 leaves it out.
+func contentOf(instances []cluster.Instance, heartbeat time.Duration) content {
+	c := make(content)
+	for _, in := range instances {
+		c[instanceKey(in.Name)] = instanceHere
+		c[partKey(in.Name, "virtual_router_id")] = fmt.Sprint(in.VirtualRouterID)
+		c[partKey(in.Name, "vrrp")] = vrrpWord(in.VRRP)
+		c[partKey(in.Name, garpKey)] = fmt.Sprintf("%v", in.GARP)
+		if in.VRRP != "" {
+			var order []string
+			for _, a := range advertised(in) {
+				order = append(order, a.String())
+			}
+			c[partKey(in.Name, orderKey)] = strings.Join(order, " ")
+		}
+		for _, a := range in.Addresses {
+			c[partKey(in.Name, "address "+a.Prefix.Addr().String())] = describeAddress(a)
+		}
+	}
+	if heartbeat > 0 {
+		c[heartbeatKey] = heartbeat.String()
+	}
+	return c
+}
+
+// fromFiles is the part of the cluster's instances that files brought in.
+func fromFiles(all []cluster.Instance) []cluster.Instance {
+	var out []cluster.Instance
+	for _, in := range all {
+		if in.FromFile {
+			in.Addresses = slices.DeleteFunc(slices.Clone(in.Addresses), func(a cluster.Address) bool { return a.Added })
+			out = append(out, in)
+		}
+	}
+	return out
+}
+
+// hash is of everything in the content.
+func (c content) hash() string {
+	b, err := json.Marshal(c) // sorts the keys
+	if err != nil {
+		panic("daemon: content cannot be encoded: " + err.Error()) // plain data
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// changes says what was done to get from one content to the other, one per line. only,
+// if not nil, chooses among the keys.
+func changes(before, after content, only func(key string) bool) []string {
+	keys := make(map[string]bool)
+	for _, c := range []content{before, after} {
+		for k := range c {
+			keys[k] = before[k] != after[k] && (only == nil || only(k))
+		}
+	}
+	var lines []string
+	moved := movedAddresses(before, after)
+	for _, k := range slices.Sorted(maps.Keys(keys)) {
+		if !keys[k] {
+			continue
+		}
+		from, to := before[k], after[k]
+		name, part, isPart := strings.Cut(k, ": ")
+		ip, isAddress := strings.CutPrefix(part, "address ")
+		other, isMoved := moved[ip]
+		wholly := isPart && before[name] != after[name] // the instance itself came or went
+		what := k
+		if isAddress {
+			what = name + ": address " + cmp.Or(to, from)
+		}
+		switch {
+		case isAddress && isMoved && to != "":
+			lines = append(lines, fmt.Sprintf("address %s moved from %s to %s", to, other, name))
+		case isAddress && isMoved:
+			// Said where it went.
+		case wholly && !isAddress, strings.HasSuffix(k, orderKey) && !sameWords(from, to):
+			// The instance's own line says it, or that of vrrp or of an address.
+		case from == "":
+			lines = append(lines, what+" added")
+		case to == "":
+			lines = append(lines, what+" removed")
+		case strings.HasSuffix(k, garpKey), strings.HasSuffix(k, orderKey):
+			lines = append(lines, k+" changed")
+		case isAddress:
+			lines = append(lines, fmt.Sprintf("%s: address changed from %s to %s", name, from, to))
+		default:
+			lines = append(lines, fmt.Sprintf("%s changed from %s to %s", k, from, to))
+		}
+	}
+	return lines
+}
+
+// sameWords tells whether two lists have the same words, in whatever order.
+func sameWords(a, b string) bool {
+	as, bs := strings.Fields(a), strings.Fields(b)
+	slices.Sort(as)
+	slices.Sort(bs)
+	return slices.Equal(as, bs)
+}
+
+// movedAddresses are those that are in another instance than before, with that one's key.
+func movedAddresses(before, after content) map[string]string {
+	in := func(c content, other content) map[string]string {
+		out := make(map[string]string)
+		for k := range c {
+			name, part, _ := strings.Cut(k, ": ")
+			if ip, ok := strings.CutPrefix(part, "address "); ok && other[k] == "" {
+				out[ip] = name
+			}
+		}
+		return out
+	}
+	was, is := in(before, after), in(after, before)
+	maps.DeleteFunc(was, func(ip, _ string) bool { _, ok := is[ip]; return !ok })
+	return was
+}
+
+// undone says which newer changes of the cluster a file would undo: what is otherwise
+// than at the file's base, and otherwise than in the file. Without a base everything
+// that files brought in counts as newer.
+func undone(base, cluster, file content) []string {
+	return changes(base, cluster, func(k string) bool {
+		if _, says := file[k]; k == heartbeatKey && (!says || base[k] == "") {
+			return false
+		}
+		return file[k] != cluster[k]
+	})
+}
+
+// agree tells whether the cluster does what the file says.
+func agree(cluster, file content) bool {
+	without := maps.Clone(cluster)
+	if _, says := file[heartbeatKey]; !says {
+		delete(without, heartbeatKey)
+	}
+	return maps.Equal(without, file)
+}
+
+// clusterContent is what files brought into the cluster.
+func clusterContent(s *cluster.State) content {
+	return contentOf(fromFiles(s.Instances), s.Heartbeat.Configured)
+}
+
+// refuseOlder refuses a file that would undo newer changes.
+func refuseOlder(base content, s *cluster.State, file content) error {
+	lines := undone(base, clusterContent(s), file)
+	if len(lines) == 0 {
+		return nil
+	}
+	if n := len(lines) - maxListed; n > 0 {
+		lines = append(lines[:maxListed], fmt.Sprintf("and %d more", n))
+	}
+	since := "since it was last in force here"
+	if base == nil {
+		since = "though it never was in force here"
+	}
+	return cluster.Refuse(cluster.CodeOlder, `bring the file up to date ("raftvip status" shows the differences), or repeat with --force`,
+		"the file would undo changes of the cluster that were made %s: %s", since, strings.Join(lines, "; "))
+}
+
+// base is this node's, nil if its file and the cluster never agreed.
+func (d *Daemon) base() content {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.baseContent
+}
+
+// setBase remembers it over restarts.
+func (d *Daemon) setBase(c content) {
+	d.mu.Lock()
+	known := maps.Equal(d.baseContent, c) && d.baseContent != nil
+	d.baseContent = c
+	d.mu.Unlock()
+	if known {
+		return
+	}
+	if err := d.data.WriteBase(c); err != nil {
+		d.log.Error("cannot remember what this node's file and the cluster agree on", "error", err)
+	}
+}
+
+// followBase notes when this node's file and the cluster agree.
+func (d *Daemon) followBase(ctx context.Context) {
+	tick := time.NewTicker(linkPoll)
+	defer tick.Stop()
+	var seen struct {
+		instances []cluster.Instance
+		config    *config.Config
+		heartbeat time.Duration
+	}
+	for {
+		changed := d.node.Changed()
+		s, c := d.node.State(), d.configuration()
+		if s.Founded() && (seen.config != c || !same(seen.instances, s.Instances) || seen.heartbeat != s.Heartbeat.Configured) {
+			seen.instances, seen.config, seen.heartbeat = s.Instances, c, s.Heartbeat.Configured
+			if file := instancesOf(c); len(file) > 0 && agree(clusterContent(s), contentOf(file, d.heartbeatOf(c))) {
+				d.setBase(clusterContent(s))
+			}
+		}
+		select {
+		case <-changed:
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// errMoved: the cluster's configuration is another one than the file was judged by.
+var errMoved = cluster.Refuse(cluster.CodeMoved, "try again", "the cluster's configuration has just changed")
+
+// unfit says why this node could not own with a file, as far as its addresses have no
+// interface.
+func (d *Daemon) unfit(s *cluster.State, c *config.Config) map[netip.Addr]string {
+	out := make(map[netip.Addr]string)
+	for _, p := range place(proposal(s.Instances, instancesOf(c)), c, d.currentLinks(), new(sites)) {
+		if p.err != nil {
+			out[p.address.Prefix.Addr()] = p.err.Error()
+		}
+	}
+	return out
+}
+
+// refuseUnfit refuses a file with which this node could own no more, if it is the last
+// one that may.
+func (d *Daemon) refuseUnfit(c *config.Config, force bool) error {
+	if d.node == nil || d.host == nil || force {
+		return nil
+	}
+	s := d.node.State()
+	had, why := d.unfit(s, d.configuration()), ""
+	for ip, text := range d.unfit(s, c) {
+		if had[ip] == "" {
+			why = text
+		}
+	}
+	if why == "" {
+		return nil
+	}
+	self := d.node.Self()
+	hints := d.hints.read(d.node.Reports())
+	connected := func(id string) bool { return hints[id].known && hints[id].age < aliveAge }
+	nodes := candidates(s, self.NodeID, hints, d.node.Suffrages(), connected, false)
+	return refuseSilence(s, nodes, d.ownerID(), self.NodeID, "to take this file ("+why+")", false)
+}
