@@ -31,6 +31,9 @@ type Standing struct {
 	// LeaseUntil is the end of this node's own lease, 0 for none. It is in the
 	// past once the lease has ended.
 	LeaseUntil time.Duration
+	// Obstacle says why this node leads and has had no lease for longer than that
+	// takes, or is "".
+	Obstacle string
 	// Heard is the time since a leader was last heard; for the leader itself, 0.
 	Heard time.Duration
 }
@@ -73,8 +76,14 @@ type Group struct {
 	detect   bool // notice a silent leader exactly one timeout after it was heard
 	// role, led, pace and unbound each hold a token after what they are named for: Raft
 	// has another role or leader, this node leads with a lease, heartbeats are to leave
-	// at another pace, voters are to be bound again.
-	role, led, pace, unbound chan struct{}
+	// at another pace, a lease has begun, voters are to be bound again.
+	role, led, pace, hear, unbound chan struct{}
+
+	order func(lost string) []string // that of groupParts
+	// gaveUp: leadership was given away because this node could not own, and it has not
+	// owned since. obstacle says why it leads and does not own, or is "".
+	gaveUp   atomic.Bool
+	obstacle atomic.Pointer[string]
 }
 
 type groupParts struct {
@@ -135,8 +144,8 @@ func newGroup(p groupParts) (*Group, error) {
 	g := &Group{
 		name: p.name, self: p.self, logs: p.logs, log: p.log.With("group", p.name), now: p.now, fence: f,
 		machine: newStateMachine(p.changed, p.log.With("group", p.name)), leaders: make(chan bool, 16), ended: make(chan struct{}), changed: p.changed, peers: p.peers,
-		retimed: p.retimed, reload: make(chan struct{}, 1),
-		role: make(chan struct{}, 1), led: make(chan struct{}, 1), pace: make(chan struct{}, 1), unbound: make(chan struct{}, 1),
+		retimed: p.retimed, order: p.order, reload: make(chan struct{}, 1),
+		role: make(chan struct{}, 1), led: make(chan struct{}, 1), pace: make(chan struct{}, 1), hear: make(chan struct{}, 1), unbound: make(chan struct{}, 1),
 	}
 	g.trans = newLeaseTransport(p.inner, f, func() time.Duration { promise, _ := f.timing(); return promise })
 	g.trans.diskFault, g.trans.termSaved = g.unable(p.diskFault), p.termSaved
@@ -240,6 +249,7 @@ func (g *Group) run(ctx context.Context) error {
 	var binder errgroup.Group
 	binder.Go(func() error { g.keepBinding(binding); return nil })
 	binder.Go(func() error { g.keepPace(binding); return nil })
+	binder.Go(func() error { g.keepHearing(binding); return nil })
 	if g.detect {
 		binder.Go(func() error { g.keepDetecting(binding); return nil })
 	}
@@ -308,6 +318,7 @@ func (g *Group) stepDown() {
 	if g.raft.State() == raft.Leader && g.raft.CurrentTerm() == term {
 		return
 	}
+	g.setObstacle("")
 	if term != 0 {
 		g.fence.revoke(term)
 		g.log.Info("no longer leader", "term", term)
@@ -326,15 +337,22 @@ func (g *Group) length() time.Duration {
 // which takes a write to the disks of a majority.
 func (g *Group) assume(ctx context.Context) {
 	term := g.raft.CurrentTerm()
-	// The term is read again after the state: else it could be another leader's, of
-	// a term before the one that this node has won meanwhile, and voters would take
-	// a heartbeat of it for that leader's.
-	if g.raft.State() != raft.Leader || g.raft.CurrentTerm() != term {
+	// Else it could be another leader's, of a term before the one that this node has
+	// won meanwhile, and voters would take a heartbeat of it for that leader's.
+	if !g.leads(term) {
 		return
 	}
 	g.confirm(term)
-	if !g.waitApplied(ctx, term) {
-		return
+	bounded, cancel := context.WithTimeout(ctx, g.assumeBound())
+	defer cancel()
+	if !g.waitApplied(bounded, term) {
+		if ctx.Err() != nil || !g.leads(term) {
+			return
+		}
+		g.giveUp(ctx, term, "its log is not applied to the end")
+		if !g.waitApplied(ctx, term) {
+			return
+		}
 	}
 	g.log.Info("leader", "term", term)
 	if s := g.machine.state.Load(); s.Founded() {
@@ -343,7 +361,20 @@ func (g *Group) assume(ctx context.Context) {
 	g.fence.lead(term)
 	signal(g.led)
 	signal(g.pace)
+	signal(g.hear)
+	signal(g.unbound) // if it was given away before
 	g.changed.notify()
+	if !g.awaitLease(bounded, term) {
+		if ctx.Err() != nil || !g.leads(term) {
+			return
+		}
+		g.giveUp(ctx, term, "no majority of the voters confirms that they follow it")
+		if !g.awaitLease(ctx, term) {
+			return
+		}
+	}
+	g.gaveUp.Store(false)
+	g.setObstacle("")
 }
 
 const (
@@ -360,7 +391,7 @@ func (g *Group) waitApplied(ctx context.Context, term uint64) bool {
 	began, said := g.now(), false
 	for {
 		done := g.appliedAll()
-		if ctx.Err() != nil || g.raft.State() != raft.Leader || g.raft.CurrentTerm() != term {
+		if ctx.Err() != nil || !g.leads(term) {
 			return false
 		}
 		if done {
@@ -459,6 +490,9 @@ func (g *Group) Standing() Standing {
 	term, until := g.fence.until()
 	_, leader := g.raft.LeaderWithID()
 	s := Standing{Group: g.name, Leading: term != 0, Term: term, LeaderID: string(leader), LeaseUntil: until}
+	if why := g.obstacle.Load(); why != nil {
+		s.Obstacle = *why
+	}
 	if !s.Leading {
 		s.Term = g.raft.CurrentTerm()
 		s.Heard = g.fence.lastHeard()

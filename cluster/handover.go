@@ -72,6 +72,12 @@ func (g *Group) released(r Release) {
 	g.release, g.releaseAt = r, g.now()
 	g.mu.Unlock()
 	g.fence.freed(r.Term, r.Seq)
+	// Who is not to stand lets the other one go ahead, and that one encourages nobody.
+	if r.To == g.self {
+		g.trans.ballot.advance(g.now(), g.trans.window())
+	} else {
+		g.trans.ballot.yield(g.now(), g.trans.window(), true)
+	}
 	if r.To == g.self && g.fence.bound(g.self) <= 0 && g.raft.CurrentTerm() == r.Term {
 		g.trans.receive(raft.RPC{
 			Command:  &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}},
@@ -200,7 +206,7 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	}
 	stop()
 	signal(g.unbound) // for those that do not answer now
-	g.rebind(context.WithoutCancel(ctx), release)
+	g.rebind(context.WithoutCancel(ctx), release, func(string) bool { return true })
 	return refuse(CodeTransfer, `see "raftvip status"; the owner stays`, "hand over to %s: %s", to, err)
 }
 
@@ -311,14 +317,14 @@ const rebindPause = 200 * time.Millisecond
 // rebind asks the voters that were freed to be bound again: after a hand-over
 // that has failed this leader has no lease before a majority is. It returns when
 // it has one, or when all have been asked; who is slow may still answer.
-func (g *Group) rebind(ctx context.Context, r Release) {
+func (g *Group) rebind(ctx context.Context, r Release, ask func(id string) bool) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	_, _, freed := g.fence.unbound()
 	var calls sync.WaitGroup
 	asked := make(chan struct{}, len(freed))
 	n := 0
 	for _, s := range g.raft.GetConfiguration().Configuration().Servers {
-		if string(s.ID) == g.self || !slices.Contains(freed, string(s.ID)) {
+		if string(s.ID) == g.self || !slices.Contains(freed, string(s.ID)) || !ask(string(s.ID)) {
 			continue
 		}
 		n++
@@ -343,7 +349,9 @@ func (g *Group) rebind(ctx context.Context, r Release) {
 }
 
 // keepBinding repeats rebind for voters that could not be reached, until the
-// leader has them all or is none any more.
+// leader has them all or is none any more. It asks those that have answered something
+// lately: whoever hears this leader is bound by being asked, and another that it does
+// not hear would be bound for nothing.
 func (g *Group) keepBinding(ctx context.Context) {
 	for {
 		select {
@@ -365,7 +373,8 @@ func (g *Group) keepBinding(ctx context.Context) {
 		}
 		signal(g.unbound) // to look again
 		if !under {
-			g.rebind(ctx, Release{Group: g.name, Term: term, Seq: seq, From: g.self})
+			since := g.now() - g.length()
+			g.rebind(ctx, Release{Group: g.name, Term: term, Seq: seq, From: g.self}, func(id string) bool { return g.trans.answeredSince(id, since) })
 		}
 	}
 }

@@ -33,6 +33,8 @@ package cluster
 //	consent in a term that is not written down TestNoConsentInATermThatIsNotWritten
 //	vote written ahead, forgotten by a crash   TestVoteWrittenAhead
 //	log lost beside an intact vote             TestExtentWhole, TestLostLogIsNoticed
+//	deaf leader goes on binding its voters     TestHearing, TestDeafOwnerGivesUp (no overlap, a gap)
+//	leader that can never own                  TestLeaderThatCannotOwnGivesUp, TestLeadAfterASnapshotThatEndsInARefusal (the same)
 //	lone voter needs nobody's vote             TestLoneVoterKeepsItsPromise
 //	vote counted without a promise             TestVoteIsEvidenceOnlyIfItSaysSo, TestVoterInAHandOverIsBound
 

@@ -128,6 +128,13 @@ func TestFailoverTakesOneHeartbeatTimeout(t *testing.T) {
 				}
 			}
 		}},
+		{"deaf", func(s *sim, h *simHost) { // it is heard, and hears nothing
+			for _, o := range s.hosts {
+				if o != h {
+					s.net.change(o.name, h.name, func(l *simLink) { l.healed = make(chan struct{}) })
+				}
+			}
+		}},
 	}
 	for _, fault := range faults {
 		for _, nodes := range []int{3, 5} {

@@ -161,7 +161,7 @@ func (s *sim) forgetful(*simHost) {
 // than one at a time would lose the cluster, which no lease can help.
 func (s *sim) wipe(h *simHost) {
 	s.mu.Lock()
-	stable := s.stable
+	stable := s.stable && len(s.want) == len(s.hosts) // of two voters none may be lost
 	s.mu.Unlock()
 	if h.proc == nil || !stable {
 		s.restart(h)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 )
@@ -17,6 +18,9 @@ import (
 // on in the simulation until its goroutines have ended.
 type memStore struct {
 	block func()
+	// unreadable: the beginning of the log cannot be read, which Raft seldom wants to
+	// know and a leader that is about to own always.
+	unreadable atomic.Bool
 
 	mu      sync.Mutex
 	logs    map[uint64]*raft.Log
@@ -37,16 +41,21 @@ func newMemStore() *memStore {
 func (s *memStore) clone() *memStore {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return &memStore{
+	c := &memStore{
 		block: func() {}, logs: maps.Clone(s.logs), low: s.low, high: s.high,
 		values: maps.Clone(s.values), numbers: maps.Clone(s.numbers),
 	}
+	c.unreadable.Store(s.unreadable.Load())
+	return c
 }
 
 // FirstIndex implements raft.LogStore.
 func (s *memStore) FirstIndex() (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.unreadable.Load() {
+		return 0, errors.New("unreadable")
+	}
 	return s.low, nil
 }
 

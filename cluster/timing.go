@@ -122,7 +122,7 @@ func (g *Group) keepPace(ctx context.Context) {
 		if term, until := g.fence.until(); term != 0 {
 			var beat bool
 			promise, length := g.fence.timing()
-			if beat, next = paceOf(g.now(), until, promise, length, time.Duration(g.unsteady.Load())); beat && g.raft.State() == raft.Leader && g.raft.CurrentTerm() == term {
+			if beat, next = paceOf(g.now(), until, promise, length, time.Duration(g.unsteady.Load())); beat && g.leads(term) {
 				g.confirm(term)
 			}
 		}

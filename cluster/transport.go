@@ -204,6 +204,14 @@ func (t *leaseTransport) awaitAnswer(id string) bool {
 	return false
 }
 
+// answeredSince tells whether a node has answered an append since an instant.
+func (t *leaseTransport) answeredSince(id string, since time.Duration) bool {
+	t.answersMu.Lock()
+	defer t.answersMu.Unlock()
+	at, ok := t.answered[id]
+	return ok && at > since
+}
+
 // matches returns the log index up to which a node has the log of the leader of term.
 func (t *leaseTransport) matches(term uint64, id string) uint64 {
 	t.answersMu.Lock()
