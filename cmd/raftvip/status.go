@@ -22,10 +22,10 @@ func statusCommand(g *globals) *cobra.Command {
 		Long: `Show the cluster, who owns the addresses, and why. The exit code is for monitoring,
 on any node: 0 if the owner answers for all addresses and nobody else does; 4 if this
 node knows no leader; 5 if nobody owns the addresses; 6 if this node cannot tell who
-does; 7 if an address is on a node that does not own it and not kept silent there; 8
-if the owner does not answer for one; 1 if two machines hold one node's identity, a
-node was put back to an older state, or states differ. The worst one that applies is
-given, in this order.`,
+does; 7 if an address is on a node that does not own it and not kept silent there, or
+another machine has claimed it within the last 30 s; 8 if the owner does not answer
+for one; 1 if two machines hold one node's identity, a node was put back to an older
+state, or states differ. The worst one that applies is given, in this order.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client, out := g.client(), cmd.OutOrStdout()
@@ -41,7 +41,7 @@ given, in this order.`,
 					return err
 				}
 				if !watch {
-					if code := exitOf(st); code != exitOK {
+					if code := exitOf(st, time.Now()); code != exitOK {
 						return quietError{code}
 					}
 					if len(st.Findings) > 0 {
@@ -62,8 +62,12 @@ given, in this order.`,
 	return c
 }
 
+// claimFresh is how long another machine's claim of an owned address counts for the
+// exit code; it is shown for longer. The clocks of the nodes are taken to agree.
+const claimFresh = 30 * time.Second
+
 // exitOf is the exit code of status.
-func exitOf(st api.Status) int {
+func exitOf(st api.Status, now time.Time) int {
 	if st.Standalone {
 		return exitOfStandalone(st.VRRP)
 	}
@@ -85,12 +89,19 @@ func exitOf(st api.Status) int {
 		return exitNobody
 	case unowned(true):
 		return exitUnknown
-	case has(api.TroubleStray):
+	case has(api.TroubleStray), claimed(st.Nodes, now):
 		return exitStray
 	case has(api.TroubleDown):
 		return exitDown
 	}
 	return exitOK
+}
+
+// claimed tells whether another machine has just claimed an address of the owner's.
+func claimed(nodes []api.Node, now time.Time) bool {
+	return slices.ContainsFunc(nodes, func(n api.Node) bool {
+		return slices.ContainsFunc(n.Claims, func(c api.Claim) bool { return now.Sub(c.Last) < claimFresh })
+	})
 }
 
 // exitOfStandalone is that of a node whose instances are all "vrrp only": another

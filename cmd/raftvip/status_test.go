@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/raftvip/raftvip/internal/api"
 )
@@ -14,6 +15,12 @@ func TestExitOfStatus(t *testing.T) {
 	down := api.Trouble{Node: "lb1", Kind: api.TroubleDown}
 	led := func(g api.Group) api.Status {
 		return api.Status{Cluster: api.Cluster{Leader: "lb1"}, Groups: []api.Group{g}}
+	}
+	now := time.Now()
+	claim := func(ago time.Duration) api.Status {
+		st := led(api.Group{Owner: "lb1", Addresses: addrs})
+		st.Nodes = []api.Node{{Name: "lb1", Claims: []api.Claim{{Last: now.Add(-ago)}}}}
+		return st
 	}
 	alone := func(v api.VirtualRouter) api.Status {
 		return api.Status{Standalone: true, VRRP: []api.VirtualRouter{v}}
@@ -31,13 +38,15 @@ func TestExitOfStatus(t *testing.T) {
 		{"not known", led(api.Group{Addresses: addrs, Unknown: true}), 6},
 		{"a standby answers", led(api.Group{Owner: "lb1", Addresses: addrs, Troubles: []api.Trouble{down, stray}}), 7},
 		{"an address is down", led(api.Group{Owner: "lb1", Addresses: addrs, Troubles: []api.Trouble{down}}), 8},
+		{"another machine claims it", claim(time.Second), 7},
+		{"another machine claimed it once", claim(time.Minute), 0},
 		{"there is nothing to own", led(api.Group{}), 0},
 		{"vrrp only, backup", alone(api.VirtualRouter{State: "backup", Addresses: absent}), 0},
 		{"vrrp only, master", alone(api.VirtualRouter{State: "master", Up: true, Addresses: addrs}), 0},
 		{"vrrp only, master, half of the addresses", alone(api.VirtualRouter{State: "master", Up: true, Addresses: absent}), 8},
 		{"vrrp only, fault", alone(api.VirtualRouter{State: "fault"}), 8},
 	} {
-		if got := exitOf(tt.st); got != tt.want {
+		if got := exitOf(tt.st, now); got != tt.want {
 			t.Errorf("%s: %d, want %d", tt.name, got, tt.want)
 		}
 	}
