@@ -23,6 +23,19 @@ func (k *Keeper) schedule(e *entry) Schedule {
 	return DefaultSchedule()
 }
 
+// echoes are the instants after a burst at which it is repeated, one announcement
+// each, as long as nothing has been heard on the link: a port that does not forward
+// yet swallows the burst, and forwards after 30 s at the latest by default.
+var echoes = [...]time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second, 32 * time.Second}
+
+// echoing sets when the next echo is due after i of them. It is called with mu held.
+func (k *Keeper) echoing(e *entry, i int) {
+	e.echo, e.echoAt = i, 0
+	if i < len(echoes) && k.cfg.Hearing != nil && !k.cfg.Hearing.Heard(e.at.link) {
+		e.echoAt = e.echoFrom + echoes[i]
+	}
+}
+
 // burst starts a burst for e, with a second one to follow if again is set. It is
 // called with mu held.
 func (k *Keeper) burst(e *entry, now time.Duration, again bool) {
@@ -31,6 +44,10 @@ func (k *Keeper) burst(e *entry, now time.Duration, again bool) {
 	e.secondAt, e.refreshAt = 0, 0
 	if again && s.Delay > 0 {
 		e.secondAt = now + s.Delay
+	}
+	if again {
+		e.echoFrom = now
+		k.echoing(e, 0)
 	}
 	if s.Refresh > 0 {
 		e.refreshAt = now + s.Refresh

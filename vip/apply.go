@@ -116,7 +116,7 @@ func (k *Keeper) removed(e *entry, p place, now time.Duration) {
 	}
 	if e.placed && e.at == p {
 		e.placed, e.lost = false, false
-		e.secondAt, e.refreshAt = 0, 0
+		e.secondAt, e.refreshAt, e.echoAt = 0, 0, 0
 	}
 	k.log.Debug("address removed", "vip", p.prefix, "link", e.want.Link)
 	// The next look sets the state; it follows at once.

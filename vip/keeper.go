@@ -58,6 +58,8 @@ type KeeperConfig struct {
 	// Journal is shared by all Keepers of a Host; nil means none. It is used only if
 	// the host does not keep marks.
 	Journal *Journal
+	// Hearing tells on which links announcements may be heard; nil means on all.
+	Hearing Hearer
 	// Lifetime is the lifetime of addresses on the kernel, in whole seconds; it is
 	// started anew each third of it while the gate is valid. 0 means forever.
 	Lifetime time.Duration
@@ -151,6 +153,9 @@ type entry struct {
 	deleteFailures int
 
 	secondAt      time.Duration // second burst, 0 for none
+	echoFrom      time.Duration // the burst that echoes repeat began
+	echo          int           // index of the next in echoes
+	echoAt        time.Duration // next echo, 0 for none
 	refreshAt     time.Duration // next refresh, 0 for none
 	announced     uint64
 	lastAnnounced time.Duration
@@ -194,7 +199,7 @@ func NewKeeper(cfg KeeperConfig) *Keeper {
 	if cfg.Host.Marks() {
 		cfg.Journal = nil
 	}
-	return &Keeper{
+	k := &Keeper{
 		cfg:     cfg,
 		now:     cfg.Now,
 		log:     cfg.Logger.With("group", cfg.Group),
@@ -206,6 +211,19 @@ func NewKeeper(cfg KeeperConfig) *Keeper {
 		changed: make(chan struct{}),
 		loop:    loopState{queue: newBurstQueue[*entry](), armed: map[netip.Addr]bool{}},
 	}
+	if cfg.Hearing != nil {
+		cfg.Hearing.Tell(k.heard)
+	}
+	return k
+}
+
+// heard notes that another machine was heard on a link for the first time since it runs:
+// what was announced before may have been swallowed.
+func (k *Keeper) heard(link int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.doubt[link] = true
+	k.wake()
 }
 
 // Set gives the Keeper a new wanted state, in place of the one before. It never

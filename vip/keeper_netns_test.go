@@ -128,7 +128,7 @@ func TestNetnsRemovedBySomeoneElse(t *testing.T) {
 	k.Set(vip.Wanted{Own: true, Term: 1, Addresses: v0("10.0.0.5/24", "fd00::5/64"), Schedule: quick})
 	l.eventually("there", func() bool { return l.has("v0", "10.0.0.5/32") && l.has("v0", "fd00::5/128") })
 	var worst time.Duration
-	for range 20 {
+	for range 8 { // ten of one address within a minute are a tug of war
 		time.Sleep(60 * time.Millisecond) // the pause between two re-adds
 		for _, p := range []string{"10.0.0.5/32", "fd00::5/128"} {
 			n := k.Status().Readded
@@ -145,11 +145,11 @@ func TestNetnsRemovedBySomeoneElse(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("40 deletions by someone else: back after at most %v", worst)
+	t.Logf("16 deletions by someone else: back after at most %v", worst)
 	if worst > 100*time.Millisecond {
 		t.Errorf("back after %v", worst)
 	}
-	l.eventually("announced again", func() bool { f, _ := s.announcements("10.0.0.5"); return len(f) == 21 })
+	l.eventually("announced again", func() bool { f, _ := s.announcements("10.0.0.5"); return len(f) >= 4 }) // the first three at once
 }
 
 func TestNetnsLinkDownAndUp(t *testing.T) {

@@ -261,6 +261,12 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 			s := k.schedule(e)
 			k.announceTimes(e, s.RefreshRepeat)
 			e.refreshAt = now + s.Refresh
+		case e.echoAt > 0 && now >= e.echoAt:
+			k.announceTimes(e, 1)
+			k.echoing(e, e.echo+1)
+		}
+		if e.echoAt > 0 {
+			next = min(next, e.echoAt)
 		}
 		if e.secondAt > 0 {
 			next = min(next, e.secondAt)

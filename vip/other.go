@@ -75,3 +75,5 @@ func (*ClaimListener) Run(ctx context.Context) error {
 
 // BridgePort knows no bridges.
 func BridgePort(int, net.HardwareAddr) string { return "" }
+
+func listenOnce(context.Context, Link, netip.Addr) error { return errNotLinux }

@@ -37,7 +37,7 @@ func (k *Keeper) observe(ev Event) {
 		next := newMirror(ev.Links)
 		if k.mirror != nil {
 			for _, i := range k.mirror.doubts(next) {
-				k.doubt[i] = true
+				k.running(i)
 			}
 		}
 		k.mirror = next
@@ -72,7 +72,7 @@ func (k *Keeper) observe(ev Event) {
 	}
 	changed, doubt := k.mirror.apply(ev)
 	if doubt {
-		k.doubt[ev.Link.Index] = true
+		k.running(ev.Link.Index)
 	}
 	if ev.Kind == AddressRemoved && k.adding {
 		k.overtaken = true
@@ -86,6 +86,15 @@ func (k *Keeper) observe(ev Event) {
 	}
 	if changed || doubt {
 		k.wake()
+	}
+}
+
+// running notes that a link has begun to run, or has another hardware address. It is
+// called with mu held.
+func (k *Keeper) running(link int) {
+	k.doubt[link] = true
+	if k.cfg.Hearing != nil {
+		k.cfg.Hearing.Forget(link)
 	}
 }
 

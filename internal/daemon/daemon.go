@@ -78,7 +78,11 @@ type Daemon struct {
 	// sites are where the cluster's addresses were placed, plainSites those of
 	// instances with "vrrp only".
 	sites, plainSites sites
-	drifted           drifted
+	// hearing listens where addresses are placed; asked are the links, by what asks for
+	// them: an instance with "vrrp only", or "" for the cluster.
+	hearing *vip.Hearing
+	asked   map[string]map[string]netip.Addr
+	drifted drifted
 	// baseContent is what this node's file and the cluster last agreed on.
 	baseContent content
 
@@ -169,6 +173,7 @@ func (d *Daemon) openKernel(guardKind string) error {
 		return err
 	}
 	d.sender = vip.NewAnnouncer()
+	d.hearing = vip.NewHearing(d.log)
 	kind, err := guard.ParseKind(guardKind)
 	if err != nil {
 		return err
@@ -316,6 +321,7 @@ func (d *Daemon) openOwner(gate *gates, sink *leaseSink) {
 			return errors.Join(errs...)
 		}
 	}
+	d.hearing.Tell(func(int) { d.look() })
 	d.openHybrid(keeper)
 	d.openPlain()
 	d.owner.turned = d.plain.wake
@@ -327,7 +333,7 @@ func (d *Daemon) openOwner(gate *gates, sink *leaseSink) {
 func (d *Daemon) newKeeper(gate *vip.Gate, number uint32) *vip.Keeper {
 	return vip.NewKeeper(vip.KeeperConfig{
 		Host: d.host, Announcer: d.sender, Guard: d.guard, Gate: gate, Group: number,
-		Logger: d.log, Journal: d.journal, Lifetime: d.guard.AddressLifetime(), Unguarded: d.notToSilence,
+		Logger: d.log, Journal: d.journal, Lifetime: d.guard.AddressLifetime(), Unguarded: d.notToSilence, Hearing: d.hearing,
 	})
 }
 
@@ -392,6 +398,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 		keepers.Go(part("addresses", func() error { return d.keeper.Run(keeperCtx) }))
 		keepers.Go(part("vrrp", func() error { return d.hybrid.run(keeperCtx) }))
 		keepers.Go(part("claims", func() error { return d.claims.run(keeperCtx) }))
+		keepers.Go(part("hearing", func() error { return d.hearing.Run(keeperCtx, d.host) }))
 		keepers.Go(part("interfaces", func() error { d.followLinks(keeperCtx); return nil }))
 		keepers.Go(part("guard", func() error { return d.guard.Run(keeperCtx) }))
 	}
@@ -517,6 +524,9 @@ func (d *Daemon) describe(h *hint) {
 	h.VRRP = d.hybrid.hints()
 	h.Fronts = d.placed.fronts
 	h.Claims, h.MACs = d.claims.hints(), macsOf(d.placed.on, d.links)
+	if d.hearing != nil {
+		h.Settling = d.hearing.Settling()
+	}
 }
 
 // driftLocked lists how the file differs from the cluster.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/internal/check"
+	"github.com/raftvip/raftvip/internal/doctor"
 	"github.com/raftvip/raftvip/internal/policy"
 )
 
@@ -36,6 +37,9 @@ type hint struct {
 	// Fronts are the hardware addresses of the interfaces that the addresses belong on:
 	// whoever answers with another one is not heard there.
 	Fronts []string `json:"fronts,omitempty"`
+	// Settling says on which of these interfaces nothing has been heard since they came
+	// up, or is empty.
+	Settling string `json:"settling,omitempty"`
 	// VRRP is what the node is in its hybrid instances, by name.
 	VRRP map[string]vrrpHint `json:"vrrp,omitempty"`
 	// What follows is for status only.
@@ -124,6 +128,7 @@ func candidates(s *cluster.State, self string, hints map[string]seenHint, suffra
 			Priority: h.Check.Priority, Lowered: h.Check.Lowered(), NoPreempt: h.Check.NoPreempt, Held: held, PreemptDelay: h.Check.PreemptDelay,
 			ReportAge: h.age,
 		}
+		p.Settling = doctor.Clean(h.Settling)
 		if h.Take != nil {
 			p.Take = *h.Take
 		}

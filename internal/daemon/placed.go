@@ -69,6 +69,7 @@ func (d *Daemon) addresses(s *cluster.State) (addrs []vip.Address, schedule vip.
 				d.log.Warn("address stays where it was", "reason", w)
 			}
 		}
+		d.listenOn("", now.addrs, now.vmacs)
 		d.mu.Lock()
 		d.placed = now
 		d.mu.Unlock()
@@ -118,6 +119,36 @@ func (p *placed) fill(places []placement, usual vip.Schedule) {
 		}
 		p.warnings = append(p.warnings, which+": "+why)
 	}
+}
+
+// listenOn has the interfaces of the addresses listened on. Nothing is sent from one
+// with a virtual MAC: that would take it from its master.
+func (d *Daemon) listenOn(who string, addrs []vip.Address, vmacs map[string]string) {
+	ask := make(map[string]netip.Addr)
+	for _, a := range addrs {
+		if _, ok := ask[a.Link]; !ok {
+			ask[a.Link] = a.Prefix.Addr()
+		}
+	}
+	for _, link := range vmacs {
+		if _, ok := ask[link]; ok {
+			ask[link] = netip.Addr{}
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.hearing == nil || maps.Equal(d.asked[who], ask) {
+		return
+	}
+	if d.asked == nil {
+		d.asked = make(map[string]map[string]netip.Addr)
+	}
+	d.asked[who] = ask
+	all := make(map[string]netip.Addr)
+	for _, each := range d.asked {
+		maps.Copy(all, each)
+	}
+	d.hearing.Follow(all)
 }
 
 // drifted is how the file differs from the cluster.

@@ -332,7 +332,7 @@ func (d *Daemon) openPlain() {
 		claimed: d.claimed, place: d.placePlain, woken: make(chan struct{}, 1), parts: make(map[string]*plainPart),
 		newKeeper: func(gate *vip.Gate) slotKeeper {
 			return vip.NewKeeper(vip.KeeperConfig{
-				Host: d.host, Announcer: d.sender, Gate: gate, Logger: d.log, Journal: d.journal, Lifetime: plainLifetime,
+				Host: d.host, Announcer: d.sender, Gate: gate, Logger: d.log, Journal: d.journal, Lifetime: plainLifetime, Hearing: d.hearing,
 			})
 		},
 		newSpeaker: func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (router, error) {
@@ -379,5 +379,6 @@ func (d *Daemon) placePlain(in cluster.Instance) (addrs []vip.Address, faults []
 		}
 		addrs = append(addrs, a)
 	}
+	d.listenOn(in.Name, addrs, vmacs)
 	return addrs, faults
 }

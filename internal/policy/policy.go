@@ -40,6 +40,9 @@ type Node struct {
 	// Faults are the reasons why it cannot own, such as
 	// "script chk_lb failed (exited with status 1)". Empty: no fault.
 	Faults []string
+	// Settling says why the node may not be reached by clients yet, such as a link that
+	// has just come up; it reads well after the node's name. Empty: no reason.
+	Settling string
 	// Take is how many of the group's addresses it has up, or could put up.
 	Take Take
 	// Degraded: some weighted check of it fails and lowers its priority. It does
@@ -111,7 +114,8 @@ func Eligible(n Node) (bool, string) {
 	return true, ""
 }
 
-// Rank returns the IDs of the eligible nodes, the best first: those that can put up
+// Rank returns the IDs of the eligible nodes, the best first: those that clients are
+// known to reach, of these those that can put up
 // most addresses, and of these the one with the highest priority. Among equal
 // priorities the owner (an ID, or "" if there is none) comes first, because
 // nothing moves to a node that is not better; after it the order of the IDs
@@ -135,6 +139,12 @@ func ranked(nodes []Node, owner string) []Node {
 		}
 	}
 	slices.SortFunc(out, func(a, b Node) int {
+		if unsettled := a.Settling != ""; unsettled != (b.Settling != "") {
+			if unsettled {
+				return 1
+			}
+			return -1
+		}
 		if c := cmp.Or(cmp.Compare(a.Take.Missing, b.Take.Missing), cmp.Compare(b.Priority, a.Priority)); c != 0 {
 			return c
 		}

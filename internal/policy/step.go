@@ -74,7 +74,11 @@ type Decision struct {
 //     failing owner longer than the other.) Neither does if nobody owns: they
 //     are about taking from an owner. Where an operator moved the group to its owner
 //     it is as if all others had nopreempt.
-//  6. Otherwise nothing moves. Equal is not better.
+//  6. A node that clients may not reach yet (Settling) takes nothing from an owner
+//     that may own, nor from a leader that clients reach, whatever checks and
+//     priorities say, and is the last to be chosen when somebody has to. The caller
+//     bounds that time.
+//  7. Otherwise nothing moves. Equal is not better.
 //
 // A node can only be handed to if it is [Eligible], and if its report was made
 // after this node became leader. The second condition prevents ping-pong: A's
@@ -120,7 +124,7 @@ func Step(s State, now time.Duration, owner string, owning bool, nodes []Node) (
 	} else if !self.Ready {
 		s.better = nil
 		d = notReady(self, now-s.since, owning, candidates)
-	} else if len(candidates) > 0 && candidates[0].Take.Missing < self.Take.Missing {
+	} else if len(candidates) > 0 && candidates[0].Take.Missing < self.Take.Missing && (candidates[0].Settling == "" || !owning) {
 		s.better = nil
 		d = leave(self.name()+" "+self.Take.asOf(owning), candidates)
 	} else {
@@ -180,7 +184,7 @@ func compare(s *State, now time.Duration, self Node, owning bool, candidates []N
 	better := make(map[string]time.Duration)
 	d := Decision{NextCheck: idleCheck}
 	waiting, unable := "", ""
-	for _, n := range candidates { // those that can put up most come first
+	for _, n := range candidates { // those that clients reach, of these those that can put up most, come first
 		if n.Priority <= self.Priority {
 			continue
 		}
@@ -200,6 +204,8 @@ func compare(s *State, now time.Duration, self Node, owning bool, candidates []N
 		}
 		held, left := "", n.PreemptDelay-(now-since)
 		switch {
+		case n.Settling != "" && (owning || self.Settling == ""):
+			held = n.Settling
 		case !owning || self.Degraded:
 		case n.Held:
 			held = fmt.Sprintf("an operator moved the addresses to %s: they stay until a check fails or the next move", self.name())

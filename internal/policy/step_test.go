@@ -31,6 +31,7 @@ func delayed(d time.Duration) func(*Node)  { return func(n *Node) { n.PreemptDel
 func drained(n *Node)      { n.Drained = true }
 func witness(n *Node)      { n.Witness = true }
 func degraded(n *Node)     { n.Degraded = true }
+func settling(n *Node)     { n.Settling = "has heard nobody yet on eth0" }
 func noPreempt(n *Node)    { n.NoPreempt = true }
 func held(n *Node)         { n.Held = true }
 func unready(n *Node)      { n.Ready = false }
@@ -175,6 +176,22 @@ func TestStep(t *testing.T) {
 			reason: "no eligible node is better than a with priority 1"},
 
 		// Who can be handed to.
+		{name: "not to one whose link has just come up", nodes: []Node{node("a", 101), node("b", 106, settling)},
+			reason: "b has priority 106, higher than 101 of a, but has heard nobody yet on eth0"},
+		{name: "nor from a failing owner", nodes: []Node{node("a", 101, degraded), node("b", 106, settling)},
+			reason: "b has priority 106, higher than 101 of a, but has heard nobody yet on eth0"},
+		{name: "nor before anybody owns", idle: true, nodes: []Node{node("a", 101), node("b", 106, settling)},
+			reason: "b has priority 106, higher than 101 of a, but has heard nobody yet on eth0"},
+		{name: "if both links have just come up and nobody owns, priorities decide", idle: true, nodes: []Node{node("a", 101, settling), node("b", 106, settling)},
+			transfer: "b", reason: "b has priority 106, higher than 101 of a"},
+		{name: "if both links have just come up, the owner stays", nodes: []Node{node("a", 101, settling), node("b", 106, settling)},
+			reason: "b has priority 106, higher than 101 of a, but has heard nobody yet on eth0"},
+		{name: "the next best need not settle", nodes: []Node{node("a", 101), node("b", 106, settling), node("c", 103)},
+			transfer: "c", reason: "c has priority 103, higher than 101 of a"},
+		{name: "fault: to one that is reached", nodes: []Node{node("a", 107, faulty(chk)), node("b", 106, settling), node("c", 100)},
+			transfer: "c", reason: "fault of a: " + chk + "; best eligible c with priority 100"},
+		{name: "fault, and nobody else: at once", nodes: []Node{node("a", 107, faulty(chk)), node("b", 106, settling)},
+			transfer: "b", reason: "fault of a: " + chk + "; best eligible b with priority 106"},
 		{name: "not to a faulty node", nodes: []Node{node("a", 101), node("b", 106, faulty("x"))}, reason: "no eligible node is better than a with priority 101"},
 		{name: "not to a drained node", nodes: []Node{node("a", 101), node("b", 106, drained)}, reason: "no eligible node is better than a with priority 101"},
 		{name: "not to a witness", nodes: []Node{node("a", 101), node("b", 106, witness)}, reason: "no eligible node is better than a with priority 101"},
