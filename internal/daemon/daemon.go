@@ -522,7 +522,6 @@ func (d *Daemon) describe(h *hint) {
 		h.Guard = string(d.guard.Kind())
 	}
 	h.VRRP = d.hybrid.hints()
-	h.Fronts = d.placed.fronts
 	h.Claims, h.MACs = d.claims.hints(), macsOf(d.placed.on, d.links)
 	if d.hearing != nil {
 		h.Settling = d.hearing.Settling()

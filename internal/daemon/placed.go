@@ -25,9 +25,6 @@ func same[T any](a, b []T) bool {
 	return len(a) == len(b) && unsafe.SliceData(a) == unsafe.SliceData(b)
 }
 
-// maxFronts bounds what a node tells the others of its interfaces.
-const maxFronts = 32
-
 // placed is where the group's addresses belong on this node.
 type placed struct {
 	instances []cluster.Instance
@@ -37,7 +34,6 @@ type placed struct {
 
 	addrs  []vip.Address
 	on     []string // interfaces that have some
-	fronts []string // their hardware addresses, at most maxFronts
 	faults []string
 	// warnings are about addresses that stay where they were, though it is not clear
 	// any more that they belong there.
@@ -105,11 +101,6 @@ func (p *placed) fill(places []placement, usual vip.Schedule) {
 		default:
 			p.addrs = append(p.addrs, a)
 			p.on = appendNew(p.on, a.Link)
-		}
-	}
-	for _, l := range p.links {
-		if slices.Contains(p.on, l.Name) && len(l.MAC) > 0 && len(p.fronts) < maxFronts {
-			p.fronts = append(p.fronts, l.MAC.String())
 		}
 	}
 	for _, why := range slices.Sorted(maps.Keys(unclear)) {
