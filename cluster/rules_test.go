@@ -36,6 +36,10 @@ package cluster
 //	deaf leader goes on binding its voters     TestHearing, TestDeafOwnerGivesUp (no overlap, a gap)
 //	leader that can never own                  TestLeaderThatCannotOwnGivesUp, TestLeadAfterASnapshotThatEndsInARefusal (the same)
 //	lone voter needs nobody's vote             TestLoneVoterKeepsItsPromise
+//	copy of the leader, helped at once         TestPromiseIsMadeToARun
+//	two hold an identity, or it forgot votes   TestBarredNodeTakesNoPart, TestHoldersAreToldApart, TestRolledBackNodeIsFound
+//	answer of another node at the address      TestAnswerOfAnotherNodeIsNoEvidence
+//	release by who does not lead               TestHostileMemberIsContained, lease.TestWhoMayFreeAVoter
 //	vote counted without a promise             TestVoteIsEvidenceOnlyIfItSaysSo, TestVoterInAHandOverIsBound
 
 import (
@@ -605,5 +609,50 @@ func TestLoneVoterKeepsItsPromise(t *testing.T) {
 	r.fence.tick()
 	if r.sink.until != r.now()+rigLength {
 		t.Errorf("lease until %v after the promise", r.sink.until)
+	}
+}
+
+// A copy of the leader's data directory is no leader that its voters follow.
+func TestPromiseIsMadeToARun(t *testing.T) {
+	r := newRig(t, 1).awake()
+	as := func(boot string, command any) raft.RPCResponse {
+		answers := make(chan raft.RPCResponse, 1)
+		r.net.consumer <- raft.RPC{Command: command, RespChan: answers, Reader: &speech{from: speaker{id: "b", boot: boot}}}
+		return <-answers
+	}
+	as("1111111111111111", entries(2, "b"))
+	if granted(as("2222222222222222", vote(3, "b"))) {
+		t.Error("voted for a copy of the leader while bound to the original")
+	}
+	if !granted(as("1111111111111111", vote(3, "b"))) {
+		t.Error("did not vote for the leader that it follows")
+	}
+	if id, _ := r.fence.promise.Holder(); nodeOf(id) != "b" {
+		t.Errorf("follows %q", id)
+	}
+}
+
+func TestBarredNodeTakesNoPart(t *testing.T) {
+	r := newRig(t, 1).awake().leads(2)
+	r.fence.bar("two hold its identity")
+	if _, until := r.fence.until(); until != 0 || r.sink.until != 0 {
+		t.Error("still has a lease")
+	}
+	if err := r.send(3); err != nil {
+		t.Fatal(err)
+	}
+	r.fence.lead(3)
+	if _, until := r.fence.until(); until != 0 || r.sink.until != 0 {
+		t.Error("has a lease again")
+	}
+	r.pass(10 * rigPromise)
+	if granted(r.ask(vote(4, "c"))) {
+		t.Error("voted")
+	}
+	if err := r.trans.RequestVote("b", "b", vote(5, "a"), &raft.RequestVoteResponse{}); !errors.Is(err, errPromised) {
+		t.Errorf("stood for election: %v", err)
+	}
+	if a := r.ask(entries(6, "c")); a.Error == nil {
+		t.Error("agreed to what a leader asked")
 	}
 }

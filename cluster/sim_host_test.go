@@ -187,6 +187,7 @@ func (h *simHost) waits(disk bool) chan struct{} {
 type simProc struct {
 	host    *simHost
 	id      string
+	boot    string // of the Run
 	address string
 	trans   *simTransport
 	group   *Group // nil if raw
@@ -206,6 +207,9 @@ type simProc struct {
 	deadline time.Duration
 }
 
+// speaker is who the process's connections are authenticated as.
+func (p *simProc) speaker() speaker { return speaker{id: p.id, boot: p.boot} }
+
 type simMove struct {
 	to    string
 	unset bool // the gate is left to Transfer's revocation
@@ -217,7 +221,7 @@ func (h *simHost) boot() *simProc {
 	h.t.Helper()
 	h.lives++
 	p := &simProc{
-		host: h, id: h.id, address: h.name + ":7355", dead: make(chan struct{}), ended: make(chan error, 1),
+		host: h, id: h.id, boot: fmt.Sprintf("%016x", h.lives), address: h.name + ":7355", dead: make(chan struct{}), ended: make(chan error, 1),
 		changed: newBroadcast(), wake: make(chan struct{}, 1), moves: make(chan simMove),
 	}
 	p.trans = &simTransport{proc: p, consumer: make(chan raft.RPC)}

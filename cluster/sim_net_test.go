@@ -203,9 +203,9 @@ func (t *simTransport) Close() error { return nil }
 
 // deliver gives a request to the process and waits for its answer, as
 // raft.NetworkTransport does: heartbeats go to their handler.
-func (t *simTransport) deliver(command any, reader io.Reader) (any, error) {
+func (t *simTransport) deliver(from speaker, command any, reader io.Reader) (any, error) {
 	answers := make(chan raft.RPCResponse, 1)
-	rpc := raft.RPC{Command: command, Reader: reader, RespChan: answers}
+	rpc := raft.RPC{Command: command, Reader: &speech{Reader: reader, from: from}, RespChan: answers}
 	t.mu.Lock()
 	heartbeat := t.heartbeat
 	t.mu.Unlock()
@@ -232,7 +232,7 @@ func (t *simTransport) deliver(command any, reader io.Reader) (any, error) {
 func request[Req, Resp any](t *simTransport, target raft.ServerAddress, req *Req, resp *Resp, data []byte) error {
 	sent := *req
 	v, err := t.proc.host.net.call(context.Background(), t.proc, string(target), func(to *simProc) (any, error) {
-		return to.trans.deliver(&sent, bytes.NewReader(data))
+		return to.trans.deliver(t.proc.speaker(), &sent, bytes.NewReader(data))
 	})
 	if err != nil {
 		return err
@@ -275,6 +275,9 @@ type simPeers struct{ proc *simProc }
 
 func (p simPeers) callPrepare(ctx context.Context, address string, r Release) error {
 	_, err := p.proc.host.net.call(ctx, p.proc, address, func(to *simProc) (any, error) {
+		if !to.group.fence.speaks(r.Term, p.proc.speaker().key()) {
+			return nil, refuse(CodeNotLeader, "", "this voter does not follow the sender")
+		}
 		return nil, to.group.prepare(r)
 	})
 	return err
@@ -282,6 +285,9 @@ func (p simPeers) callPrepare(ctx context.Context, address string, r Release) er
 
 func (p simPeers) callRelease(ctx context.Context, address string, r Release) error {
 	_, err := p.proc.host.net.call(ctx, p.proc, address, func(to *simProc) (any, error) {
+		if !to.group.fence.speaks(r.Term, p.proc.speaker().key()) {
+			return nil, refuse(CodeNotLeader, "", "this voter does not follow the sender")
+		}
 		to.group.released(r)
 		return nil, nil
 	})
@@ -290,7 +296,10 @@ func (p simPeers) callRelease(ctx context.Context, address string, r Release) er
 
 func (p simPeers) callRebind(ctx context.Context, address string, r Release) error {
 	_, err := p.proc.host.net.call(ctx, p.proc, address, func(to *simProc) (any, error) {
-		if !to.group.rebound(r, r.From) {
+		if !to.group.fence.speaks(r.Term, p.proc.speaker().key()) {
+			return nil, refuse(CodeNotLeader, "", "this voter does not follow the sender")
+		}
+		if !to.group.rebound(r, p.proc.speaker().key()) {
 			return nil, refuse(CodeNotLeader, "", "this voter has taken part in a later term")
 		}
 		return nil, nil

@@ -301,3 +301,27 @@ func TestPromiseLateRelease(t *testing.T) {
 		t.Error("bound in a released term")
 	}
 }
+
+// Only whom a voter follows, or was freed by, speaks for the leader of a term.
+func TestWhoMayFreeAVoter(t *testing.T) {
+	p := NewPromise(0, 100*ms, 4)
+	speaks := func(term uint64, who string, want bool) {
+		t.Helper()
+		if got := p.Speaks(term, who); got != want {
+			t.Errorf("%s in term %d speaks: %v", who, term, got)
+		}
+	}
+	speaks(4, "a", false)
+	speaks(4, "", false)
+	p.Heard(200*ms, 5, "a")
+	speaks(5, "a", true)
+	speaks(5, "b", false)
+	speaks(6, "a", false)
+	p.Release(5, 1)
+	speaks(5, "a", true) // to take it back
+	speaks(5, "b", false)
+	p.Heard(300*ms, 6, "b")
+	speaks(5, "a", true) // which frees nobody any more
+	speaks(6, "a", false)
+	speaks(6, "b", true)
+}

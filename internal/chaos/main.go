@@ -22,7 +22,7 @@ import (
 
 // matrix are the faults of the table.
 const matrix = "kill,freeze,starve,isolate,cut-out,cut-in,cut-peers,restart-voter,slow-transfer,kill-all," +
-	"transfer,drain,term,locked-transfer,locked-drain,locked-term"
+	"clone,transfer,drain,term,locked-transfer,locked-drain,locked-term"
 
 type options struct {
 	guards, faults string

@@ -60,6 +60,7 @@ func Faults() []Fault {
 		{Name: "restart-voter", Title: "owner cut off, a voter restarts", Moves: true, inject: restartVoter},
 		{Name: "slow-transfer", Title: "planned move, replies delayed", MayRefuse: true, inject: slowMove},
 		{Name: "kill-all", Title: "kill -9 of all, start all", inject: killAll},
+		{Name: "clone", Title: "copy of the owner's data dir is started", Moves: true, Ours: true, inject: clone},
 		{Name: "term", Title: "SIGTERM", Moves: true, Planned: true, inject: term},
 		{Name: "transfer", Title: "planned move", Moves: true, Planned: true, inject: move},
 		{Name: "drain", Title: "drain", Moves: true, Planned: true, Ours: true, inject: drain},
@@ -242,6 +243,14 @@ func demote(ctx context.Context, r *Rig, o *testnet.Host) (undo, error) {
 		return nil, errors.New("its priority cannot be changed")
 	}
 	return func(ctx context.Context) error { return s.Promote(ctx, o) }, s.Demote(ctx, o)
+}
+
+func clone(ctx context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	s, ok := r.System.(Cloner)
+	if !ok {
+		return nil, errors.New("it has no identity to copy")
+	}
+	return s.Clone(ctx, o)
 }
 
 func both(a, b undo) undo {

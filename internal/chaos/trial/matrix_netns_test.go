@@ -78,7 +78,7 @@ func TestFaults(t *testing.T) {
 			path, pins := setup(t)
 			t.Parallel()
 			r := open(t, Raftvip{Binary: path, Guard: guard, PinDir: pins}, Setup{})
-			faults, err := Find("kill", "freeze", "isolate", oneWay, "slow-transfer")
+			faults, err := Find("kill", "freeze", "isolate", oneWay, "slow-transfer", "clone")
 			if err != nil {
 				t.Fatal(err)
 			}

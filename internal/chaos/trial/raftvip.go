@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -238,6 +241,37 @@ func (s *raftvip) Undrain(ctx context.Context, h *testnet.Host) error { return s
 func (s *raftvip) drain(ctx context.Context, h *testnet.Host, on bool) error {
 	var out api.Done
 	return api.NewClient(s.node(h).Socket).Call(ctx, api.PathDrain, api.DrainRequest{Node: s.node(h).Name, Drained: on}, &out)
+}
+
+// Clone starts a copy of a node's data directory on a machine that is none of the
+// nodes. The node comes back when the copy is gone and the operator has said that it is
+// the one.
+func (s *raftvip) Clone(ctx context.Context, h *testnet.Host) (undo, error) {
+	n := s.node(h)
+	c := s.cluster.NewNode(s.rig.Lab.Client(0), n.Name)
+	c.Config, c.RunArgs, c.Env = n.Config, n.RunArgs, n.Env
+	err := errors.Join(os.RemoveAll(c.Dir), os.MkdirAll(c.Dir, 0o700))
+	if err == nil {
+		err = exec.CommandContext(ctx, "cp", "-a", n.DataDir, c.DataDir).Run()
+	}
+	if err == nil {
+		err = os.Remove(filepath.Join(c.DataDir, "machine.json")) // else it would not start
+	}
+	if err != nil {
+		return nil, fmt.Errorf("copy the data dir of %s: %w", n.Name, err)
+	}
+	return func(ctx context.Context) error {
+		if err := c.Kill(); err != nil {
+			return err
+		}
+		if _, err := n.Stop(); err != nil {
+			return err
+		}
+		if _, err := n.Must(ctx, "node", "move-here"); err != nil {
+			return err
+		}
+		return n.Start()
+	}, c.Start()
 }
 
 // Election is Raft's term: each election, and nothing else, makes a new one.

@@ -64,6 +64,10 @@ type (
 		Drain(ctx context.Context, h *testnet.Host) error
 		Undrain(ctx context.Context, h *testnet.Host) error
 	}
+	// A Cloner can run a copy of a node beside it.
+	Cloner interface {
+		Clone(ctx context.Context, h *testnet.Host) (undo, error)
+	}
 	// An Elector has elections. Election is the number of the latest one that the
 	// node knows of; Best is the node that should win one if this node cannot, nil
 	// if any may.
