@@ -211,3 +211,32 @@ func TestPortWithAddress(t *testing.T) {
 		p.checkSilent(t, since)
 	})
 }
+
+// A process that takes over from a dead one stays on a device that has one of its
+// addresses, although it would not want it otherwise.
+func TestAdoptPortWithAddress(t *testing.T) {
+	forKinds(t, func(t *testing.T, opts Options) {
+		w := newWire(t)
+		g, _ := own(t, w, opts, 0)
+		crash(t, g)
+		addDevice(t, w.node, "br0")
+		run(t, w.node, "ip", "link", "set", "eth0", "master", "br0")
+		g = open(t, w.node, opts)
+		check := func() {
+			t.Helper()
+			if err := g.Check(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		check()
+		if bad := g.Attached([]int{w.ifindex}); len(bad) > 0 {
+			t.Errorf("the guard has left a port with an address of the dead process: %v", bad)
+		}
+		delVIPs(t, w.node)
+		check()
+		check() // The first disarms what has gone.
+		if bad := g.Attached([]int{w.ifindex}); len(bad) == 0 {
+			t.Error("the guard stays on a port without an address")
+		}
+	})
+}

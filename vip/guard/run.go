@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -133,7 +134,11 @@ func (g *Guard) reconcile() error {
 	}
 	wanted := map[int]bool{}
 	var errs []error
-	for _, dev := range selectDevices(links, g.opts.Interfaces, !g.opts.NoLocal) {
+	devices, err := g.holding(links, selectDevices(links, g.opts.Interfaces, !g.opts.NoLocal))
+	if err != nil {
+		return err
+	}
+	for _, dev := range devices {
 		wanted[dev.index] = true
 		dev.group, dev.vmac = g.vmacs[dev.index]
 		c, err := g.backend.ensure(dev)
@@ -160,6 +165,35 @@ func (g *Guard) reconcile() error {
 	g.checked = g.opts.Now()
 	g.state.Unlock()
 	return errors.Join(errs...)
+}
+
+// holding adds to the wanted devices those that have an address that an earlier
+// process left armed: its guard may be on them, and stays as long. The caller holds
+// attaching.
+func (g *Guard) holding(links []netlink.Link, wanted []device) ([]device, error) {
+	inherited := g.inheritedNow()
+	if len(inherited) == 0 {
+		return wanted, nil
+	}
+	list, err := listAddresses(g.nl, nil)
+	if err != nil {
+		return nil, err
+	}
+	has := map[int]bool{}
+	for _, a := range list {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && slices.Contains(inherited, ip.Unmap()) {
+			has[a.LinkIndex] = true
+		}
+	}
+	for _, dev := range wanted {
+		delete(has, dev.index)
+	}
+	for _, l := range links {
+		if at := l.Attrs(); has[at.Index] && at.EncapType == "ether" {
+			wanted = append(wanted, device{index: at.Index, name: at.Name})
+		}
+	}
+	return wanted, nil
 }
 
 // leave detaches from a device that is not wanted any more, such as one that became
