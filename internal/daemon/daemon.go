@@ -523,6 +523,7 @@ func (d *Daemon) describe(h *hint) {
 	}
 	h.VRRP = d.hybrid.hints()
 	h.Claims, h.MACs = d.claims.hints(), macsOf(d.placed.on, d.links)
+	h.Fronts = frontsOf(d.placed.on, d.links)
 	if d.hearing != nil {
 		h.Settling = d.hearing.Settling()
 	}

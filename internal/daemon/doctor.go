@@ -184,6 +184,7 @@ func (d *Daemon) doctorFacts(ctx context.Context) (doctor.Facts, error) {
 	if err == nil && d.host != nil {
 		heard, _ := d.claims.now()
 		f.Troubles = append(claimTroubles(heard), addressTroubles(d.owner.keeper.Status(), d.owner.View().owning)...)
+		f.Troubles = append(f.Troubles, d.frontTroubles(ctx)...)
 	}
 	for _, i := range d.node.Findings() {
 		name := d.node.State().Nodes[i.Node].Name

@@ -166,10 +166,10 @@ func (d *Daemon) answersInFront(owner, observer string, ip netip.Addr, holders [
 		if id == d.node.Self().NodeID {
 			d.describe(&h)
 		}
-		if len(h.MACs) > 0 && len(h.MACs) < maxMACs && !slices.Contains(h.MACs, last) {
+		if len(h.Fronts) > 0 && len(h.Fronts) < maxMACs && !slices.Contains(h.Fronts, last) {
 			return cluster.Refuse(cluster.CodeNotReady, "name the right interface for it on "+owner+", with dev in the file there",
 				"%s sees %s answer for %s from %s, but it is on another interface there (%s), where this network hears no announcement",
-				observer, owner, ip, last, strings.Join(h.MACs, ", "))
+				observer, owner, ip, last, strings.Join(h.Fronts, ", "))
 		}
 	}
 	return nil

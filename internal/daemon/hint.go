@@ -34,6 +34,9 @@ type hint struct {
 	MACs   []string    `json:"macs,omitempty"`
 	// NotRemoved is how many addresses the node cannot take off its kernel.
 	NotRemoved int `json:"not_removed,omitempty"`
+	// Fronts are the hardware addresses of the interfaces that the addresses belong on:
+	// whoever answers with another one is not heard there.
+	Fronts []string `json:"fronts,omitempty"`
 	// Settling says on which of these interfaces nothing has been heard since they came
 	// up, or is empty.
 	Settling string `json:"settling,omitempty"`

@@ -142,4 +142,7 @@ func TestDrillAsksWhereTheClientsAre(t *testing.T) {
 			t.Errorf("drill: %v", r)
 		}
 	}
+	if r := get[Result](t)(c.Nodes[0].Run(t.Context(), "doctor")); r.Code == 0 || !strings.Contains(r.Stdout, "has it on another interface") {
+		t.Errorf("doctor: %v", r)
+	}
 }

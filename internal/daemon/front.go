@@ -1,0 +1,111 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/internal/doctor"
+	"github.com/raftvip/raftvip/vip"
+)
+
+const (
+	// maxAsked bounds the interfaces on which a doctor asks, askWithin the time.
+	maxAsked  = 4
+	askWithin = 2 * time.Second
+)
+
+// frontTroubles are what is wrong with where the addresses are placed here, and with
+// who answers for them on the networks of those interfaces: those of the clients.
+func (d *Daemon) frontTroubles(ctx context.Context) (out []doctor.Trouble) {
+	s := d.node.State()
+	places := d.place(s.Instances)
+	ask := make(map[string]netip.Addr)
+	for _, p := range places {
+		t := doctor.Trouble{Interface: p.link, Do: "name its interface with dev in the node's file"}
+		if t.Interface != "" && doctor.CheckInterfaceName(t.Interface) != nil {
+			t.Interface = ""
+		}
+		switch i, _, _ := s.AddressOf(p.address.Prefix.Addr()); {
+		case p.err != nil:
+			t.Serious, t.Seen = true, doctor.Clean(p.err.Error())
+		case p.warning != "":
+			t.Seen = doctor.Clean(fmt.Sprintf("%s: %s", p.address.Prefix.Addr(), p.warning))
+		default:
+			if _, asked := ask[p.link]; !asked && len(ask) < maxAsked && i.VRRP == "" {
+				ask[p.link] = p.address.Prefix.Addr() // a VRRP master may have the others
+			}
+			continue
+		}
+		if len(out) < maxTroubles/2 {
+			out = append(out, t)
+		}
+	}
+	owner, macs := d.ownerInFront(s)
+	if owner == "" {
+		return out
+	}
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	for link, ip := range ask {
+		all.Go(func() {
+			mac, found, err := vip.ProbeConflict(ctx, link, ip)
+			if err != nil {
+				return // the interface's own checks say more
+			}
+			if t, bad := judgeAnswer(owner, macs, link, ip, mac, found); bad {
+				mu.Lock()
+				defer mu.Unlock()
+				out = append(out, t)
+			}
+		})
+	}
+	all.Wait()
+	return out
+}
+
+// ownerInFront is another member that owns, and the hardware addresses at which it
+// announces; "" if there is none or it does not say.
+func (d *Daemon) ownerInFront(s *cluster.State) (name string, macs []string) {
+	leader := d.node.Group(cluster.DefaultGroup).Standing().LeaderID
+	h := d.hints.read(d.node.Reports())[leader]
+	if leader == d.node.Self().NodeID || !h.Owning || h.age > aliveAge || len(h.Fronts) == 0 || len(h.Fronts) >= maxMACs {
+		return "", nil
+	}
+	return s.Nodes[leader].Name, h.Fronts
+}
+
+// judgeAnswer says what is wrong with who answers for an address on a link.
+func judgeAnswer(owner string, macs []string, link string, ip netip.Addr, mac net.HardwareAddr, found bool) (t doctor.Trouble, bad bool) {
+	t.Interface = link
+	switch {
+	case !found:
+		t.Seen = doctor.Clean(fmt.Sprintf("nobody answers for %s here, though %s owns it", ip, owner))
+		t.Do = "see that the interface is on the network of " + doctor.Clean(owner) + "'s, and what stands between them"
+	case !slices.Contains(macs, mac.String()):
+		t.Serious = true
+		t.Seen = doctor.Clean(fmt.Sprintf("%s answers for %s here, but %s has it on another interface (%s), whose announcements are not heard here", mac, ip, owner, strings.Join(macs, ", ")))
+		t.Do = "name the right interface for it on " + doctor.Clean(owner) + ", with dev in the file there"
+	default:
+		return t, false
+	}
+	return t, true
+}
+
+// frontsOf are the hardware addresses of the interfaces that addresses belong on.
+func frontsOf(on []string, links []vip.Link) (macs []string) {
+	for _, l := range links {
+		if slices.Contains(on, l.Name) && len(l.MAC) == 6 && len(macs) < maxMACs {
+			macs = appendNew(macs, l.MAC.String())
+		}
+	}
+	return macs
+}
