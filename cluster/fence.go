@@ -35,6 +35,8 @@ type fence struct {
 	version uint64
 	// grew is when length last grew, and shortest the shortest that it was before.
 	grew, shortest time.Duration
+	// longUntil is the latest end of a lease by a length that is not counted on any more.
+	longUntil time.Duration
 	// newest is the newest term that this node has heard of or helped.
 	newest uint64
 	// voters are those of the latest configuration in the log; nil if this is not
@@ -78,6 +80,9 @@ func (f *fence) setTiming(version uint64, promise, length time.Duration) {
 	}
 	f.version = version
 	f.promise.SetLength(promise)
+	if length < f.length {
+		f.longUntil = max(f.longUntil, f.now()+f.length)
+	}
 	switch {
 	case length > f.length:
 		f.grew, f.shortest = f.now(), min(f.shortest, f.length)
@@ -88,6 +93,15 @@ func (f *fence) setTiming(version uint64, promise, length time.Duration) {
 		f.ledger.Shorten(length)
 	}
 	f.length = length
+}
+
+// shortened tells whether every lease that this node counted by a longer promise has
+// ended. Before that no voter may go over to the shorter one: it promises for that long
+// again when it is started again, having forgotten the one that runs.
+func (f *fence) shortened() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.now() >= f.longUntil
 }
 
 // timing returns the promise that this node makes and the lease that it counts on.

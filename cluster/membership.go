@@ -323,6 +323,9 @@ func (n *Node) settle(ctx context.Context, s *State, reports map[string]SeenRepo
 		}
 	}
 	n.group.setTiming(s.Version, s.Heartbeat)
+	if !n.group.fence.shortened() {
+		return nil // at a later round
+	}
 	return n.Apply(ctx, Command{Settle: &struct{}{}})
 }
 

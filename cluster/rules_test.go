@@ -22,6 +22,7 @@ package cluster
 //	changed heartbeat timeout                  TestChangeOfHeartbeat
 //	longer promise, heard before it was made   TestLongerPromiseCountsFromItsOwnEvidence, lease.TestLedgerLengths
 //	voters of before an installed snapshot     TestVotersOfAnInstalledSnapshot
+//	restarted voter promises the shorter one   TestShorterPromiseWaitsForLongerLeases, found by the model
 //	evidence taken before the log was applied  TestNewLeaderCountsByTheStateItLeadsWith
 //	older state puts a shorter promise back    TestTimingFollowsTheNewestState, TestStartKeepsThePromise
 //
@@ -391,6 +392,31 @@ func TestLongerPromiseCountsFromItsOwnEvidence(t *testing.T) {
 	}
 	if _, until := r.fence.until(); until != sent+1+10*rigLength {
 		t.Errorf("a request of after the change: lease until %v after it, want %v", until-sent, 10*rigLength)
+	}
+}
+
+// The owner is frozen with a lease by the longer promise. A voter that is restarted then
+// has forgotten that promise, and must not start with a shorter one.
+func TestShorterPromiseWaitsForLongerLeases(t *testing.T) {
+	r := newRig(t, 1).awake().leads(2)
+	r.fence.setTiming(1, 10*rigPromise, 10*rigLength)
+	r.pass(1)
+	if err := r.send(2); err != nil {
+		t.Fatal(err)
+	}
+	_, until := r.fence.until()
+	if until != r.now()+10*rigLength || !r.fence.shortened() {
+		t.Fatalf("lease for %v, shortened %v", until-r.now(), r.fence.shortened())
+	}
+	r.fence.setTiming(2, 10*rigPromise, rigLength)
+	for r.now() < until {
+		if r.fence.shortened() {
+			t.Fatalf("said to be over while a lease runs for %v", until-r.now())
+		}
+		r.pass(rigLength)
+	}
+	if !r.fence.shortened() {
+		t.Error("waits although no longer lease runs")
 	}
 }
 

@@ -510,6 +510,9 @@ func (s *sim) keepTiming() {
 		s.mu.Unlock()
 		if !slices.ContainsFunc(ids, func(id string) bool { return !s.knows(id, settle.version) }) {
 			leader.group.setTiming(st.Version, st.Heartbeat)
+			if !leader.group.fence.shortened() {
+				continue
+			}
 			apply(Command{Settle: &struct{}{}})
 		}
 	}

@@ -26,7 +26,7 @@ func (s *sim) retime(owner *simHost, d time.Duration) (gap time.Duration) {
 			}
 		}
 	}
-	look(fmt.Sprintf("heartbeat timeout %v everywhere", d), 10*time.Second, func() bool {
+	look(fmt.Sprintf("heartbeat timeout %v everywhere", d), 20*time.Second, func() bool {
 		for _, h := range s.hosts {
 			st := h.proc.group.machine.state.Load().Heartbeat
 			if st.Current != d || st.Previous != d || h.proc.raft.ReloadableConfig().HeartbeatTimeout != d {

@@ -81,6 +81,18 @@ run rebound NO_RELEASED_STAYS_FREE -DNO_RELEASED_STAYS_FREE
 run holds '  nothing overlaps' -DNO_RELEASED_STAYS_FREE -DONLY_EXCLUSIVE -DRESTARTS=0
 run holds 'NO_PROMISE_FREED: no fast move' -DNO_PROMISE_FREED -DREACH=3 -DRESTARTS=0
 
+# A promise that changes while all this goes on.
+up='-DCHANGE=1 -DRELEASES=0' down='-DCHANGE=2 -DRELEASES=0'
+run holds 'promise grows' $up
+run holds 'promise shrinks' $down
+run overlap NO_LENGTH_OF_SENDING $up -DNO_LENGTH_OF_SENDING
+run overlap NO_STATE_ON_DISK $up -DNO_STATE_ON_DISK
+run overlap 'NO_WAIT_FOR_ALL, grows' $up -DNO_WAIT_FOR_ALL
+run overlap 'NO_WAIT_FOR_ALL, shrinks' $down -DNO_WAIT_FOR_ALL
+run overlap NO_WAIT_FOR_LEASES $down -DNO_WAIT_FOR_LEASES
+run overlap NO_LENGTH_OF_NOW $down -DNO_LENGTH_OF_NOW
+run overlap NO_APPLIED_FIRST $down -DNO_APPLIED_FIRST
+
 if [ "${1:-}" = deep ]; then
 	run holds 'numbered nodes' -DNO_SYMMETRY -DRESTARTS=0
 	run holds 'promise of 3 ticks' -DP=3 -DRESTARTS=0

@@ -19,6 +19,30 @@
 #define DRIFT 1		/* ticks that a lease may last longer by a voter's clock */
 #define LEASE (L + DRIFT)
 
+/*
+ * With CHANGE the promise changes: it grows by a tick (CHANGE=1) or shrinks by one
+ * (CHANGE=2). The states of the cluster are numbered: 0 short, 1 from short to long, 2
+ * long, 3 from long to short, 4 short. Each node knows one of them, and learns of the
+ * later ones at any time. Voters promise the longer one, leaders count on the shorter.
+ */
+#ifdef CHANGE
+#if CHANGE == 1
+#define FIRST_STATE 0
+#define LAST_STATE 2
+#else
+#define FIRST_STATE 2
+#define LAST_STATE 4
+#endif
+#define PROMISE(j) (n[j].knows >= 1 && n[j].knows <= 3 -> P + 1 : P)
+#define LONG(i) (n[i].knows == 2)
+#define SENT_LONG(i, j) K(i, j).sentlong = LONG(i)
+#define LEASE_OF(i) (LONG(i) -> LEASE + 1 : LEASE)
+#else
+#define PROMISE(j) P
+#define SENT_LONG(i, j) skip
+#define LEASE_OF(i) LEASE
+#endif
+
 #ifndef TERMS
 #define TERMS 3
 #endif
@@ -56,11 +80,19 @@ typedef Node {
 	unsigned back : 1;	/* it is being taken back */
 	unsigned lease : 3;	/* ticks for which it answers */
 	unsigned left : 3;	/* ticks for which the kernel answers for a process that was killed */
+#ifdef CHANGE
+	unsigned knows : 3;	/* the newest state of the cluster that it has applied */
+	unsigned wait : 3;	/* ticks for which a lease by the longer promise may run */
+	unsigned need : 3;	/* the one that was committed when it was elected */
+#endif
 };
 
 typedef Link {			/* from one node to another */
 	unsigned a : 3;		/* an answer to AppendEntries of term led: the ticks it is good for */
 	unsigned b : 3;		/* the same for an answer to rebind */
+#ifdef CHANGE
+	unsigned sentlong : 1;	/* a was sent by a leader that counted on the longer promise */
+#endif
 	unsigned unbound : 1;	/* not counted before it has agreed to rebind */
 #ifdef SPLIT
 	unsigned h : 3;		/* the same before the answer leaves the voter */
@@ -76,6 +108,9 @@ Node n[3];
 Link l[9];
 unsigned restarts : 2;
 unsigned releases : 2;
+#ifdef CHANGE
+unsigned committed : 3;	/* the newest one that is committed */
+#endif
 
 #define K(i, j) l[3 * (i) + (j)]
 #define ANSWERS(i) (n[i].lease > 0 || n[i].left > 0)
@@ -219,7 +254,7 @@ inline heard(j, i, t) {
 		:: t > n[j].pterm -> n[j].taken = 0
 		:: else
 		fi;
-		n[j].pterm = t; n[j].holder = i; n[j].prom = P
+		n[j].pterm = t; n[j].holder = i; n[j].prom = PROMISE(j)
 	fi
 }
 
@@ -273,7 +308,7 @@ inline consent(i, j) { raft_term(j, n[i].led); no_candidate(j) }
 #define APPEND(i, j) :: d_step { n[i].led > 0 && n[i].led >= n[j].cur -> \
 	hear(i, j); \
 	consent(i, j); \
-	K(i, j).a = LEASE; \
+	K(i, j).a = LEASE_OF(i); SENT_LONG(i, j); \
 	tidy(j); ALIKE }
 #else	/* the three steps one by one */
 #define APPEND(i, j) \
@@ -302,7 +337,34 @@ inline consent(i, j) { raft_term(j, n[i].led); no_candidate(j) }
 #define COUNTS(i, j) !K(i, j).unbound
 #endif
 
-#define ACKNOWLEDGED(i, j) :: d_step { K(i, j).a > 0 && COUNTS(i, j) -> \
+#ifndef CHANGE
+#define USABLE(i) true
+#define GOOD(i, j) skip
+#else
+#ifdef NO_APPLIED_FIRST
+#define USABLE(i) true
+#else
+#define USABLE(i) (n[i].knows >= n[i].need)
+#endif
+/* Evidence counts with the length of when it was sent or of now, whichever is shorter. */
+#if defined(NO_LENGTH_OF_NOW)
+#define GOOD(i, j) skip
+#else
+#define GOOD(i, j) if \
+	:: !LONG(i) && K(i, j).sentlong -> K(i, j).a-- \
+	:: GROWS(i, j) -> K(i, j).a++ \
+	:: else \
+	fi
+#endif
+#ifdef NO_LENGTH_OF_SENDING
+#define GROWS(i, j) LONG(i) && !K(i, j).sentlong
+#else
+#define GROWS(i, j) false
+#endif
+#endif
+
+#define ACKNOWLEDGED(i, j) :: d_step { K(i, j).a > 0 && COUNTS(i, j) && USABLE(i) -> \
+	GOOD(i, j); \
 	renew(i, EVIDENCE(K(i, j).a)); \
 	K(i, j).a = 0; ALIKE }
 
@@ -350,17 +412,23 @@ inline consent(i, j) { raft_term(j, n[i].led); no_candidate(j) }
 #ifdef NO_VOTE_PROMISE
 #define VOTED(i, j) skip
 #else
-#define VOTED(i, j) n[j].taken = 0; n[j].pterm = n[i].cur; n[j].holder = i; n[j].prom = P
+#define VOTED(i, j) n[j].taken = 0; n[j].pterm = n[i].cur; n[j].holder = i; n[j].prom = PROMISE(j)
 #endif
 
 /* Promise.Voted, and what the vote says of it. */
 inline follow(i, j) {
 	if
 	:: n[j].newest == n[i].cur && n[i].cur > n[j].pterm && n[i].cur > n[j].freed && n[j].prom == 0 ->
-		VOTED(i, j); K(i, j).a = LEASE
+		VOTED(i, j); K(i, j).a = LEASE_OF(i); SENT_LONG(i, j)
 	:: else
 	fi
 }
+
+#ifdef CHANGE
+#define ELECTED(i) n[i].need = committed
+#else
+#define ELECTED(i) skip
+#endif
 
 /* Raft at j grants the vote and writes it; then fence.grants; then it leaves, and
    with it and its own i has a majority, or has had one already. In a planned move
@@ -383,7 +451,7 @@ inline follow(i, j) {
 			:: MAY_LEAVE(j, i) -> \
 				if \
 				:: n[i].led == n[i].cur \
-				:: else -> n[i].cand = 0; no_ledger(i); n[i].led = n[i].cur \
+				:: else -> n[i].cand = 0; no_ledger(i); n[i].led = n[i].cur; ELECTED(i) \
 				fi; \
 				FOLLOW(i, j) \
 			:: else \
@@ -485,9 +553,9 @@ inline call_release(i, j) {
 /* ---- restart with the disk ---- */
 
 #ifdef NO_PROMISE_AFTER_RESTART
-#define START_PROMISE 0
+#define START_PROMISE(i) 0
 #else
-#define START_PROMISE P
+#define START_PROMISE(i) PROMISE(i)
 #endif
 #ifdef NO_TERM_AFTER_RESTART
 #define START_TERM(i) 0
@@ -498,6 +566,13 @@ inline call_release(i, j) {
 #define LOSE_VOTE(i) n[i].vote = NOBODY
 #else
 #define LOSE_VOTE(i) skip
+#endif
+
+/* Which states a node has applied is on its disk before it says so. */
+#if defined(CHANGE) && defined(NO_STATE_ON_DISK)
+#define FORGET(i) n[i].knows = FIRST_STATE
+#else
+#define FORGET(i) skip
 #endif
 
 /* What i was about to say to j, and what was on connections to i. */
@@ -519,11 +594,42 @@ inline cut(i, j) {
 	raise(n[i].left, n[i].lease); n[i].lease = 0; \
 	no_ledger(i); no_candidate(i); \
 	cut(i, j); cut(i, k); \
-	LOSE_VOTE(i); \
+	LOSE_VOTE(i); FORGET(i); \
 	n[i].newest = n[i].cur; \
-	n[i].prom = START_PROMISE; n[i].holder = NOBODY; n[i].pterm = START_TERM(i); \
+	n[i].prom = START_PROMISE(i); n[i].holder = NOBODY; n[i].pterm = START_TERM(i); \
 	n[i].freed = 0; n[i].taken = 0; \
 	tidy(i); ALIKE }
+
+/* ---- a changed promise ---- */
+
+#ifdef CHANGE
+#ifdef NO_WAIT_FOR_ALL
+#define ALL_KNOW true
+#else
+#define ALL_KNOW (n[0].knows == committed && n[1].knows == committed && n[2].knows == committed)
+#endif
+
+#ifdef NO_WAIT_FOR_LEASES
+#define WAITED(i) true
+#else
+#define WAITED(i) (n[i].wait == 0)
+#endif
+
+/* A change is begun at any time. It is ended by the leader, when all nodes have said that
+   they know of it and its own leases of before have run out. */
+#define COMMIT :: d_step { committed < LAST_STATE && (committed == 0 || committed == 2) -> committed++ }
+#define SETTLE(i) :: d_step { (committed == 1 || committed == 3) && ALL_KNOW && WAITED(i) && \
+	n[i].led > 0 && n[i].led >= n[0].newest && n[i].led >= n[1].newest && n[i].led >= n[2].newest -> committed++ }
+#define LEARN(i) :: d_step { n[i].knows < committed -> n[i].knows++; \
+	if \
+	:: n[i].knows == 3 -> n[i].wait = LEASE + 1 \
+	:: else \
+	fi; ALIKE }
+#else
+#define COMMIT
+#define SETTLE(i)
+#define LEARN(i)
+#endif
 
 /* ---- time ---- */
 
@@ -550,6 +656,9 @@ inline tick_node(i) {
 	fi;
 #endif
 	less(n[i].lease); less(n[i].left);
+#ifdef CHANGE
+	less(n[i].wait);
+#endif
 	less(n[i].prom); tidy(i)
 }
 
@@ -577,6 +686,11 @@ active proctype all() {
 		n[0].cur = 1; n[1].cur = 1; n[2].cur = 1;
 		n[0].newest = 1; n[1].newest = 1; n[2].newest = 1;
 		n[0].holder = NOBODY; n[1].holder = NOBODY; n[2].holder = NOBODY;
+#ifdef CHANGE
+		committed = FIRST_STATE;
+		n[0].knows = committed; n[1].knows = committed; n[2].knows = committed;
+		n[0].need = committed;
+#endif
 		n[0].led = 1
 	}
 	do
@@ -591,6 +705,9 @@ active proctype all() {
 	TRIPLES(TAKE_BACK)
 	PAIRS(REBIND)
 	TRIPLES(RESTART)
+	COMMIT
+	NODES(SETTLE)
+	NODES(LEARN)
 	:: d_step {
 		tick_node(0); tick_node(1); tick_node(2);
 		tick_link(0, 1); tick_link(0, 2); tick_link(1, 0);

@@ -21,7 +21,7 @@ import (
 )
 
 // matrix are the faults of the table.
-const matrix = "kill,freeze,starve,isolate,cut-out,cut-in,cut-peers,restart-voter,slow-transfer,kill-all," +
+const matrix = "kill,freeze,starve,isolate,cut-out,cut-in,cut-peers,cut-peers-in,restart-voter,retime,slow-transfer,kill-all," +
 	"clone,transfer,drain,term,locked-transfer,locked-drain,locked-term"
 
 type options struct {

@@ -31,6 +31,9 @@ type Fault struct {
 	// Ours: only raftvip can do it, or has what it is about.
 	Ours bool
 
+	// Steady: clients notice nothing, but for a moment.
+	Steady bool
+
 	inject func(ctx context.Context, r *Rig, owner *testnet.Host) (undo, error)
 }
 
@@ -57,10 +60,12 @@ func Faults() []Fault {
 		{Name: "cut-out", Title: "owner to others cut", Moves: true, inject: cutOut},
 		{Name: "cut-in", Title: "others to owner cut", Moves: true, inject: cutIn},
 		{Name: "cut-peers", Title: "peer links cut, clients reach all", Moves: true, PeerNetwork: true, inject: cutPeers},
+		{Name: "cut-peers-in", Title: "peers to owner cut, clients reach all", Moves: true, PeerNetwork: true, inject: cutPeersIn},
 		{Name: "restart-voter", Title: "owner cut off, a voter restarts", Moves: true, inject: restartVoter},
 		{Name: "slow-transfer", Title: "planned move, replies delayed", MayRefuse: true, inject: slowMove},
 		{Name: "kill-all", Title: "kill -9 of all, start all", inject: killAll},
 		{Name: "clone", Title: "copy of the owner's data dir is started", Moves: true, Ours: true, inject: clone},
+		{Name: "retime", Title: "heartbeat_timeout up, down, back", Planned: true, Ours: true, Steady: true, inject: retime},
 		{Name: "term", Title: "SIGTERM", Moves: true, Planned: true, inject: term},
 		{Name: "transfer", Title: "planned move", Moves: true, Planned: true, inject: move},
 		{Name: "drain", Title: "drain", Moves: true, Planned: true, Ours: true, inject: drain},
@@ -145,6 +150,29 @@ func cutIn(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {
 
 func cutPeers(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {
 	return r.heal, r.Lab.Split([]*testnet.Host{o}, r.Others(o), testnet.Peer)
+}
+
+func cutPeersIn(_ context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	var errs []error
+	for _, h := range r.Others(o) {
+		errs = append(errs, r.Lab.Cut(h, o, testnet.Peer))
+	}
+	return r.heal, errors.Join(errs...)
+}
+
+// retime changes the heartbeat timeout in large steps while the owner answers.
+func retime(ctx context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	s, ok := r.System.(Retimer)
+	if !ok {
+		return nil, errors.New("its heartbeat timeout cannot be changed while it runs")
+	}
+	was := r.System.Detection()
+	for _, d := range []time.Duration{7 * was, was / 3, 10 * time.Second} {
+		if err := s.Retime(ctx, o, min(d, 10*time.Second)); err != nil {
+			return nil, err
+		}
+	}
+	return nil, s.Retime(ctx, o, was)
 }
 
 // restartVoter makes a voter forget that it has heard a leader while that one

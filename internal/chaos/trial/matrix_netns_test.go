@@ -97,6 +97,32 @@ func TestFaults(t *testing.T) {
 	}
 }
 
+// TestChangeOfHeartbeat changes the heartbeat timeout up and down under the prober: two
+// nodes never answer, and somebody always does. A cluster with the slow guard has changed
+// it once by itself when it has settled.
+func TestChangeOfHeartbeat(t *testing.T) {
+	for _, guard := range []string{"bpf-tcx", "lifetime"} {
+		t.Run(guard, func(t *testing.T) {
+			path, pins := setup(t)
+			t.Parallel()
+			r := open(t, Raftvip{Binary: path, Guard: guard, PinDir: pins}, Setup{})
+			faults, err := Find("retime")
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := r.Try(t.Context(), faults[0], time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%s -> %s, gap %v, machine stalled %v, took %v", res.From, res.To, res.Gap, res.Stall, res.Took)
+			if !res.OK() {
+				t.Errorf("%+v", res)
+			}
+			testnet.MustHoldP1(t, r.Prober)
+		})
+	}
+}
+
 // TestOffOverlaps shows that the tests above can fail: without a guard, a frozen
 // owner goes on answering, and the judge sees it.
 func TestOffOverlaps(t *testing.T) {

@@ -11,9 +11,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/e2e"
 	"github.com/raftvip/raftvip/internal/testnet"
+	"github.com/raftvip/raftvip/vip/guard"
 )
 
 // Raftvip is the real program.
@@ -231,6 +233,43 @@ func (s *raftvip) reload(ctx context.Context, h *testnet.Host, priority int) err
 	}
 	var out api.ReloadResult
 	return api.NewClient(s.node(h).Socket).Call(ctx, api.PathReload, api.ReloadRequest{}, &out)
+}
+
+// Retime is what `raftvip reload` proposes for a file with another heartbeat_timeout. It
+// returns when all nodes have it, or the longer one that a guard needs.
+func (s *raftvip) Retime(ctx context.Context, h *testnet.Host, d time.Duration) error {
+	if s.product.Ranked {
+		return errors.New("its file says more than the heartbeat timeout")
+	}
+	st, err := s.status(ctx, s.node(h))
+	if err != nil {
+		return err
+	}
+	leader := s.cluster.Node(st.Cluster.Leader)
+	if leader == nil {
+		return fmt.Errorf("no leader to propose it to")
+	}
+	var out api.Configured
+	in := api.ConfigureRequest{Configuration: cluster.Configuration{Heartbeat: d}}
+	if err := api.NewClient(leader.Socket).Call(ctx, api.PathConfig, in, &out); err != nil {
+		return err
+	}
+	want := d
+	if s.product.Guard == string(guard.Lifetime) {
+		want = max(d, s.detection)
+	}
+	return waitFor(ctx, time.Minute, "the heartbeat timeout to be settled", func() error {
+		for _, n := range s.cluster.Nodes {
+			st, err := s.status(ctx, n)
+			if err != nil {
+				return err
+			}
+			if got := seconds(st.Cluster.HeartbeatTimeout); (got - want).Abs() > time.Millisecond {
+				return fmt.Errorf("%s: heartbeat timeout %v, want %v", n.Name, got, want)
+			}
+		}
+		return nil
+	})
 }
 
 // Drain is `raftvip drain`, Undrain `raftvip undrain`.

@@ -59,6 +59,11 @@ type (
 		Demote(ctx context.Context, h *testnet.Host) error
 		Promote(ctx context.Context, h *testnet.Host) error
 	}
+	// A Retimer can change its heartbeat timeout while it runs. Retime asks the node, and
+	// returns when all nodes have it.
+	Retimer interface {
+		Retime(ctx context.Context, h *testnet.Host, heartbeat time.Duration) error
+	}
 	// A Drainer can tell a node to own nothing, and Undrain undoes it.
 	Drainer interface {
 		Drain(ctx context.Context, h *testnet.Host) error

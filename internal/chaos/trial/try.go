@@ -123,11 +123,17 @@ func (r *Rig) Try(ctx context.Context, f Fault, hold time.Duration) (res Result,
 		return res, err
 	}
 	r.judge(&res, from, healed, boottime.Now())
+	if f.Steady && r.System.Strict() && res.Gap > steadyGap+res.FaultStall {
+		res.problem(fmt.Errorf("nobody answered for %v, and nothing was broken", res.Gap))
+	}
 	if n := r.Prober.Stats().Dropped - dropped; n > 0 {
 		res.problem(fmt.Errorf("the observer lost %d packets, so it cannot judge", n))
 	}
 	return res, nil
 }
+
+// steadyGap is more than a client may miss where nothing changes: a probe or a few.
+const steadyGap = 20 * time.Millisecond
 
 func (r *Result) problem(err error) {
 	if r.Problem != "" {
