@@ -147,6 +147,17 @@ func TestReload(t *testing.T) {
 	fails(t, third, 1, []string{third.Config + ":3: unknown keyword \"priorty\"; did you mean priority?"}, "reload")
 	write(third, "")
 	fails(t, third, 1, []string{third.Config + ":1: there is no block in this file"}, "reload")
+	// Nor does one with which the last node that may own could own no more.
+	now := owner(t, c, nil)
+	for _, m := range c.Others(now) {
+		run(t, m, "drain", m.Name)
+	}
+	write(now, "global_defs {\n    dynamic_interfaces\n}\n"+strings.Replace(file(one), "interface eth0", "interface nosuch0", 1))
+	fails(t, now, 9, []string{"to take this file (", "nosuch0", "would silence all addresses: no other node may own"}, "reload")
+	owner(t, c, now)
+	for _, m := range c.Others(now) {
+		run(t, m, "undrain", m.Name)
+	}
 	// Nor does a file without the last address.
 	write(third, strings.Replace(file(""), "virtual_ipaddress {\n    }", "no_virtual_ipaddress", 1))
 	run(t, third, "vip", "del", "10.99.0.107")
