@@ -108,6 +108,7 @@ func TestNFTStalledWriterIsRefused(t *testing.T) {
 	if err := g.Arm(1, vips); err != nil {
 		t.Fatal(err)
 	}
+	b.stopWriter() // The test is the writer.
 	stall := ticketLife + 20*time.Millisecond
 	b.now = func() time.Duration {
 		d := boottime.Now()
