@@ -95,8 +95,8 @@ func (n *Node) keepIdentities(ctx context.Context) {
 		n.actOnFindings(said)
 		n.exchange(ctx)
 		var again <-chan time.Time
-		if tries > 0 {
-			tries--
+		if tries > 0 || n.backSince > 0 && !n.voided {
+			tries = max(tries-1, 0)
 			again = time.After(probeEvery)
 		}
 		select {
@@ -114,7 +114,7 @@ func (n *Node) keepIdentities(ctx context.Context) {
 // may not.
 func (n *Node) actOnFindings(said map[Finding]bool) {
 	self := n.opts.Identity.NodeID
-	findings := n.Findings()
+	findings, back := n.Findings(), false
 	for _, f := range findings {
 		if f.Kind != FindingDiverged {
 			if f.Node == self {
@@ -129,16 +129,38 @@ func (n *Node) actOnFindings(said map[Finding]bool) {
 		if !said[f] {
 			said[f] = true
 			n.log.Error("identity: "+f.Text, "member", n.nameOf(f.Node), "id", f.Node, "kind", f.Kind, "hint", f.Hint)
-			if f.Node == self && f.Kind == FindingBack {
-				if err := n.opts.DataDir.markVoid(f); err != nil {
-					n.log.Error("cannot write the data dir", "error", err)
-				}
-			}
 		}
+		if f.Node == self && f.Kind == FindingBack {
+			back = true
+			n.voidIfBack(f)
+		}
+	}
+	if !back {
+		n.backSince = 0
 	}
 	if len(findings) > 0 || len(said) > 0 {
 		n.changed.notify()
 	}
+}
+
+// backFor is how long a node has to be behind what it had acknowledged before its data
+// dir is given up. Of two holders one may look like that until the other has spoken.
+const backFor = 2 * time.Second
+
+// voidIfBack gives the data dir up for good when it has been found behind for a while.
+func (n *Node) voidIfBack(f Finding) {
+	now := n.group.now()
+	if n.backSince == 0 {
+		n.backSince = now
+	}
+	if now-n.backSince < backFor || n.voided {
+		return
+	}
+	if err := n.opts.DataDir.markVoid(f); err != nil {
+		n.log.Error("cannot write the data dir", "error", err)
+		return
+	}
+	n.voided = true
 }
 
 func (n *Node) nameOf(id string) string {

@@ -76,9 +76,13 @@ type Node struct {
 	votes  *voteStore
 	disk   *diskWatch
 	// holders knows who holds the members' identities, diverged whose state is another.
-	holders  *holders
-	diverged *divergence
-	changed  *broadcast
+	holders *holders
+	// backSince is when this node was found behind what it had acknowledged, 0 if it
+	// is not; voided: its data dir says so. Only keepIdentities uses them.
+	backSince time.Duration
+	voided    bool
+	diverged  *divergence
+	changed   *broadcast
 
 	running atomic.Bool
 	// existing: the log was not empty when the node was opened.

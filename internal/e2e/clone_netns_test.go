@@ -186,6 +186,10 @@ func TestRolledBackNode(t *testing.T) {
 	for _, n := range c.Nodes {
 		testnet.MustWait(t, 20*time.Second, n.Name+" says that the node went back", sees(n, cluster.FindingBack))
 	}
+	testnet.MustWait(t, 20*time.Second, "it is written down", func() error {
+		_, err := os.Stat(filepath.Join(back.DataDir, "void.json"))
+		return err
+	})
 	must(t, back.Kill())
 	must(t, back.Start())
 	ends(t, back, "older than what its node has acknowledged", "--replace")
