@@ -188,25 +188,32 @@ func (c *claims) follow(addrs []vip.Address) {
 	c.listener.Listen(list)
 }
 
-// heard takes in one claim. It is called by the listener's goroutines.
+// heard takes in one claim. It is called by the listener's goroutines. Nothing else is
+// asked while mu is held: those who are asked have locks of their own, and ask for the
+// hints beneath them.
 func (c *claims) heard(claim vip.Claim) {
 	if !c.serves(claim.Link, claim.Addr) {
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	now := boottime.Now()
 	link, own := ownClaim(claim, c.links(false))
-	if !own && now-c.asked >= time.Second {
-		c.asked = now // a link of ours may have a new hardware address
+	if !own && c.mayAsk(now) {
+		// A link of ours may have a new hardware address.
 		link, own = ownClaim(claim, c.links(true))
 	}
 	if own {
 		return
 	}
 	mac := claim.MAC.String()
-	member := c.member(mac)
-	seen, counts, tell := c.book.note(now, c.took(), time.Now(), claimant{claim.Addr, mac}, link, member)
+	by := claimant{claim.Addr, mac}
+	member, took := c.member(mac), c.took()
+	c.mu.Lock()
+	seen, counts, tell := c.book.note(now, took, time.Now(), by, link, member)
+	var count uint64
+	if counts {
+		count = seen.count
+	}
+	c.mu.Unlock()
 	if !counts {
 		return
 	}
@@ -214,15 +221,29 @@ func (c *claims) heard(claim vip.Claim) {
 	if !tell {
 		return
 	}
-	seen.port = c.port(claim.Link, claim.MAC)
-	if seen.count == 1 {
+	port := c.port(claim.Link, claim.MAC)
+	c.mu.Lock()
+	seen.port = port
+	if count == 1 {
 		c.hintAt = 0 // others are told at once
 	}
+	c.mu.Unlock()
 	if member != "" {
-		c.log.Error("A MEMBER CLAIMS AN ADDRESS THAT THIS NODE OWNS", "vip", claim.Addr, "member", member, "mac", mac, "link", link, "port", seen.port, "claims", seen.count)
+		c.log.Error("A MEMBER CLAIMS AN ADDRESS THAT THIS NODE OWNS", "vip", claim.Addr, "member", member, "mac", mac, "link", link, "port", port, "claims", count)
 	} else {
-		c.log.Warn("another machine claims an address that this node owns", "vip", claim.Addr, "mac", mac, "link", link, "port", seen.port, "claims", seen.count)
+		c.log.Warn("another machine claims an address that this node owns", "vip", claim.Addr, "mac", mac, "link", link, "port", port, "claims", count)
 	}
+}
+
+// mayAsk reports whether fresh links may be asked for at now, once a second.
+func (c *claims) mayAsk(now time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.asked > 0 && now-c.asked < time.Second {
+		return false
+	}
+	c.asked = now
+	return true
 }
 
 // ownClaim names the link that a claim came in on, and tells whether it is this

@@ -103,6 +103,7 @@ func TestForeignCopyKeepsGuard(t *testing.T) {
 	must(t, n.Start())
 	must(t, n.WaitServing(t.Context()))
 	must(t, n.Kill())
+	time.Sleep(time.Second) // it may have owned: the lease ends
 	silent("killed at once")
 	fails(t, n, 1, []string{"still on an interface"}, "cleanup")
 	silent("after the second cleanup")
