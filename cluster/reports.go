@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -294,10 +293,7 @@ func checkReport(r Report) error {
 	case len(r.StateHash) > 64 || len(r.Run.Boot) > 64:
 		return errors.New("a hash that is too long")
 	case r.Address != "":
-		if host, _, err := net.SplitHostPort(r.Address); err != nil || host == "" {
-			return fmt.Errorf("address %q: must be HOST:PORT", clip(r.Address))
-		}
-		return examineAddress(r.Address)
+		return CheckAddress(r.Address)
 	}
 	return nil
 }

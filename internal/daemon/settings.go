@@ -150,6 +150,16 @@ func ListenAddress(id cluster.Identity, c *config.Config) string {
 // this host: the one chosen before if it is still there, the one on the way to a
 // known peer, one in the subnet of a virtual address, the first.
 func AdvertiseAddress(id cluster.Identity, c *config.Config, peers []string, vips []netip.Addr) (string, error) {
+	address, err := chooseAdvertised(id, c, peers, vips)
+	if err == nil {
+		if err := cluster.CheckAddress(address); err != nil {
+			return "", fmt.Errorf("advertise: %w", err)
+		}
+	}
+	return address, err
+}
+
+func chooseAdvertised(id cluster.Identity, c *config.Config, peers []string, vips []netip.Addr) (string, error) {
 	listen := ListenAddress(id, c)
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
