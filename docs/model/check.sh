@@ -2,8 +2,8 @@
 # Checks the model of the lease rules: exclusive ownership holds with all of them,
 # and fails when any one of them is taken away. README.md explains the rest.
 #
-#   check.sh         what CI runs, under two minutes on one core
-#   check.sh deep    also larger bounds, about twenty minutes and 4 GB
+#   check.sh         what CI runs, some five minutes on one core
+#   check.sh deep    also larger bounds, about twenty-five minutes and 4 GB
 set -eu
 
 for tool in spin gcc; do
