@@ -84,7 +84,7 @@ run holds 'NO_PROMISE_FREED: no fast move' -DNO_PROMISE_FREED -DREACH=3 -DRESTAR
 # A promise that changes while all this goes on.
 up='-DCHANGE=1 -DRELEASES=0' down='-DCHANGE=2 -DRELEASES=0'
 run holds 'promise grows' $up
-run holds 'promise shrinks' $down
+run holds 'promise shrinks' $down -DTERMS=2
 run overlap NO_LENGTH_OF_SENDING $up -DNO_LENGTH_OF_SENDING
 run overlap NO_STATE_ON_DISK $up -DNO_STATE_ON_DISK
 run overlap 'NO_WAIT_FOR_ALL, grows' $up -DNO_WAIT_FOR_ALL
@@ -94,6 +94,7 @@ run overlap NO_LENGTH_OF_NOW $down -DNO_LENGTH_OF_NOW
 run overlap NO_APPLIED_FIRST $down -DNO_APPLIED_FIRST
 
 if [ "${1:-}" = deep ]; then
+	run holds 'promise shrinks, three terms' $down
 	run holds 'numbered nodes' -DNO_SYMMETRY -DRESTARTS=0
 	run holds 'promise of 3 ticks' -DP=3 -DRESTARTS=0
 	run holds 'two releases' -DRELEASES=2 -DRESTARTS=0
