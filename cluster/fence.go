@@ -132,10 +132,11 @@ func (f *fence) heard(term uint64, leader string) {
 	f.newest = term
 	f.heardAt = now
 	f.promise.Heard(now, term, leader)
-	if last := &f.leaders[0]; last.NodeID != leader || last.Term != term {
+	node := nodeOf(leader)
+	if last := &f.leaders[0]; last.NodeID != node || last.Term != term {
 		f.leaders[1] = *last
 	}
-	f.leaders[0] = HeardLeader{NodeID: leader, Term: term, At: now}
+	f.leaders[0] = HeardLeader{NodeID: node, Term: term, At: now}
 }
 
 // lastHeard is the time since a leader was last heard.
