@@ -15,7 +15,6 @@ import (
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/e2e"
 	"github.com/raftvip/raftvip/internal/testnet"
-	"github.com/raftvip/raftvip/vip/guard"
 )
 
 // Raftvip is the real program.
@@ -255,7 +254,7 @@ func (s *raftvip) Retime(ctx context.Context, h *testnet.Host, d time.Duration) 
 		return err
 	}
 	want := d
-	if s.product.Guard == string(guard.Lifetime) {
+	if s.product.Guard == "lifetime" {
 		want = max(d, s.detection)
 	}
 	return waitFor(ctx, time.Minute, "the heartbeat timeout to be settled", func() error {
