@@ -184,7 +184,11 @@ func (g *Group) giveUp(ctx context.Context, term uint64, obstacle string) {
 		g.log.Warn("leader, but cannot own; leadership was given away before and came back", "term", term, "reason", obstacle)
 		return
 	}
-	g.letGo(ctx, term, fmt.Sprintf("%s led and could not own: %s", g.self, obstacle))
+	name := g.self
+	if n, ok := g.machine.state.Load().Nodes[g.self]; ok {
+		name = n.Name
+	}
+	g.letGo(ctx, term, fmt.Sprintf("%s led and could not own: %s", name, obstacle))
 }
 
 func (g *Group) setObstacle(why string) {

@@ -582,7 +582,7 @@ func (d *Daemon) Reload(ctx context.Context, force bool) (api.ReloadResult, erro
 		return result, nil
 	}
 	s := d.node.State()
-	if path == "" || len(instancesOf(c)) == 0 || !s.Founded() {
+	if path == "" || !s.Founded() {
 		d.log.Info("reloaded", "file", path)
 		return result, nil
 	}
@@ -608,7 +608,11 @@ func (d *Daemon) propose(ctx context.Context, c *config.Config, force bool) ([]s
 			return nil, nil
 		}
 		if !force {
-			if err := refuseOlder(d.base(), s, file); err != nil {
+			judged := s
+			if len(instancesOf(c)) == 0 { // the file has no say in them
+				judged = &cluster.State{Heartbeat: s.Heartbeat}
+			}
+			if err := refuseOlder(d.base(), judged, file); err != nil {
 				return nil, err
 			}
 			in.Seen = clusterContent(s).hash()

@@ -36,6 +36,8 @@ func decide(in ownInputs) (ownership, string) {
 	switch {
 	case !in.founded:
 		return standby, "the cluster has not been founded yet"
+	case in.standing.Obstacle != "":
+		return standby, "this node was elected and cannot own: " + in.standing.Obstacle
 	case !in.standing.Leading && in.standing.LeaderID == "":
 		return standby, "this node does not lead any more, and knows no leader"
 	case !in.standing.Leading:

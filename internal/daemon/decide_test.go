@@ -28,6 +28,9 @@ func TestDecide(t *testing.T) {
 		{"leading is not owning: no evidence yet", with(func(in *ownInputs) { in.standing.LeaseUntil = 0 }), standby, "no majority has confirmed"},
 		{"lease ends at this instant", with(func(in *ownInputs) { in.standing.LeaseUntil = now }), standby, "lease has ended"},
 		{"lease without leadership", with(func(in *ownInputs) { in.standing.Leading, in.standing.LeaderID = false, "b" }), standby, "another node leads"},
+		{"elected without what it takes to own", with(func(in *ownInputs) {
+			in.standing = cluster.Standing{Term: 3, LeaderID: "a", Obstacle: "its log cannot be applied"}
+		}), standby, "elected and cannot own: its log cannot be applied"},
 		{"no leader", with(func(in *ownInputs) { in.standing.Leading = false }), standby, "knows no leader"},
 		{"policy: nobody may own", with(func(in *ownInputs) { in.decision = policy.Decision{Release: true, Reason: "fault"} }), standby, "fault"},
 		{"to be handed over", with(func(in *ownInputs) { in.handover = true }), standby, "best"},
