@@ -97,7 +97,7 @@ func (h *Hearing) Forget(link int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if l := h.links[link]; l != nil {
-		l.heard = false
+		l.heard, l.since = false, h.now()
 		h.wake()
 	}
 }
@@ -110,14 +110,19 @@ func (h *Hearing) Tell(f func(int)) {
 }
 
 // Settling says which of the links that are asked on have begun to run less than
-// Settle ago and are silent yet, or "".
+// Settle ago and are silent yet, or "". One that does not run counts: whoever asks may
+// have heard already that it has come up.
 func (h *Hearing) Settling() string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	var names []string
+	settled := map[string]bool{}
 	for _, l := range h.links {
-		if h.follows(l) && h.ask[l.Name].IsValid() && l.Running && !l.heard && h.now()-l.since < Settle {
-			names = append(names, l.Name)
+		settled[l.Name] = !h.follows(l) || l.Running && (l.heard || h.now()-l.since >= Settle)
+	}
+	var names []string
+	for name, ask := range h.ask {
+		if ask.IsValid() && !settled[name] {
+			names = append(names, name)
 		}
 	}
 	if len(names) == 0 {
