@@ -161,20 +161,11 @@ func (g *Group) Prepare(ctx context.Context, to string) error {
 // are freed, and one of them with that told to stand for election.
 // When the hand-over fails the promises are taken back, and the lease with them.
 func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) error {
-	g.mu.Lock()
-	if g.transfer || g.closing {
-		g.mu.Unlock()
+	end, ok := g.beginTransfer()
+	if !ok {
 		return refuse(CodeTransfer, "try again in a moment", "a hand-over is under way already")
 	}
-	g.transfer = true
-	g.transfers.Add(1)
-	g.mu.Unlock()
-	defer func() {
-		g.mu.Lock()
-		g.transfer = false
-		g.mu.Unlock()
-		g.transfers.Done()
-	}()
+	defer end()
 
 	term, target, others, err := g.takeover(ctx, to)
 	if err != nil {
@@ -208,6 +199,24 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	signal(g.unbound) // for those that do not answer now
 	g.rebind(context.WithoutCancel(ctx), release, func(string) bool { return true })
 	return refuse(CodeTransfer, `see "raftvip status"; the owner stays`, "hand over to %s: %s", to, err)
+}
+
+// beginTransfer notes that leadership is being given to somebody, which one at a time
+// may do, and not when the group closes (false). end says that it is over.
+func (g *Group) beginTransfer() (end func(), ok bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.transfer || g.closing {
+		return nil, false
+	}
+	g.transfer = true
+	g.transfers.Add(1)
+	return func() {
+		g.mu.Lock()
+		g.transfer = false
+		g.mu.Unlock()
+		g.transfers.Done()
+	}, true
 }
 
 // A handing is the part of a hand-over that begins when Raft asks for it. Raft may

@@ -110,19 +110,12 @@ func (g *Group) leads(term uint64) bool {
 // main loop may hang. It returns when the voters have been told, or could not be for as
 // long as a lease. If nobody is elected, those that answer again are bound again.
 func (g *Group) letGo(ctx context.Context, term uint64, reason string) {
-	g.mu.Lock()
-	if g.transfer || g.closing {
-		g.mu.Unlock()
+	end, ok := g.beginTransfer()
+	if !ok {
 		return
 	}
-	g.transfer = true
-	g.transfers.Add(1)
-	g.mu.Unlock()
 	defer func() {
-		g.mu.Lock()
-		g.transfer = false
-		g.mu.Unlock()
-		g.transfers.Done()
+		end()
 		signal(g.unbound)
 		g.changed.notify()
 	}()
