@@ -1,15 +1,12 @@
 package daemon
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/http"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -18,7 +15,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/raftvip/raftvip/cluster"
-	"github.com/raftvip/raftvip/cluster/lease"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/check"
@@ -30,10 +26,6 @@ import (
 
 // groupNumber is the guard's number of the one group there is.
 const groupNumber = 0
-
-// JournalFile is where, in the data directory, the addresses on the kernel are
-// noted if it keeps no mark of whose they are.
-const JournalFile = "addresses.json"
 
 // A Daemon is one running raftvip.
 type Daemon struct {
@@ -162,135 +154,12 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	return d, nil
 }
 
-// openKernel takes hold of the interfaces: the guard first, which takes over what
-// an earlier run left shut and keeps out a second daemon, then left-overs go.
-func (d *Daemon) openKernel(guardKind string) error {
-	if err := checkPrivileges(); err != nil {
-		return err
-	}
-	var err error
-	if d.host, err = vip.OpenHost(); err != nil {
-		return err
-	}
-	d.sender = vip.NewAnnouncer()
-	d.hearing = vip.NewHearing(d.log)
-	kind, err := guard.ParseKind(guardKind)
-	if err != nil {
-		return err
-	}
-	left, err := vip.Leftovers(d.host, d.journalPath())
-	if err != nil {
-		return err
-	}
-	options := guard.Options{Kind: kind, PinDir: d.config.Raft.GuardPinDir, Logger: d.log, Leftovers: ips(left)}
-	if err := d.awaitLeases(options); err != nil {
-		return fmt.Errorf("attach guard: %w", guardHint(err))
-	}
-	if d.guard, err = guard.Open(options); err != nil {
-		return fmt.Errorf("attach guard: %w", guardHint(err))
-	}
-	removed, err := vip.RemoveLeftovers(d.host, d.journalPath(), d.log)
-	for _, l := range removed {
-		d.log.Warn("removed an address that an earlier run left", "vip", l.Prefix.String(), "interface", l.Link)
-	}
-	if err != nil {
-		return fmt.Errorf("remove left-over addresses: %w", err)
-	}
-	return nil
-}
-
-func ips(left []vip.Leftover) []netip.Addr {
-	var out []netip.Addr
-	for _, l := range left {
-		out = append(out, l.Prefix.Addr())
-	}
-	return out
-}
-
-func guardHint(err error) error {
-	if errors.Is(err, guard.ErrInUse) {
-		return api.WithHint(err, "one daemon runs in each network namespace; stop the other one first")
-	}
-	return err
-}
-
-// awaitLeases lets the lease of a run that was killed end before its addresses are
-// silenced: no other node can own them earlier, so that clients would wait.
-func (d *Daemon) awaitLeases(options guard.Options) error {
-	if len(options.Leftovers) == 0 {
-		return nil
-	}
-	remains, err := guard.Seize(options)
-	if err != nil {
-		return err
-	}
-	defer remains.Close()
-	began := boottime.Now()
-	if err := remains.Await(context.Background(), LongestLease(d.config.Raft.DataDir)); err != nil {
-		return err
-	}
-	if waited := boottime.Now() - began; waited > time.Millisecond {
-		d.log.Info("waited for the lease of an earlier run to end", "took", waited)
-	}
-	return nil
-}
-
-// longestLease bounds a lease where the node's timing is not known.
-const longestLease = 10 * time.Second
-
-// LongestLease is the longest that the lease of a node that has just died can last:
-// no voter promises for longer than the heartbeat timeout.
-func LongestLease(dataDir string) time.Duration {
-	h, err := cluster.CachedHeartbeat(dataDir)
-	if promise := h.Promise(); err == nil && promise > 0 {
-		return min(promise, longestLease)
-	}
-	return longestLease
-}
-
-// fileAddresses are the virtual addresses in a file.
-func fileAddresses(c *config.Config) []netip.Addr {
-	var out []netip.Addr
-	for _, in := range c.Instances {
-		for _, a := range in.Addresses {
-			out = append(out, a.Prefix.Addr())
-		}
-	}
-	return out
-}
-
-func (d *Daemon) journalPath() string { return filepath.Join(d.data.Path(), JournalFile) }
-
-// vipGuard is the guard as the keeper and the gate use it; a witness has none.
-func (d *Daemon) vipGuard() vip.Guard {
-	if d.guard == nil {
-		return vip.NoGuard{}
-	}
-	return d.guard
-}
-
-// lateness is by how much a lease is shortened for the guard. Without a guard
-// nothing can make up for a dead daemon, and shortening would not help.
-func (d *Daemon) lateness() time.Duration {
-	if d.guard == nil || d.guard.Lateness() == guard.Unbounded {
-		return 0
-	}
-	return d.guard.Lateness()
-}
-
 // order ranks the nodes that may own, by their latest hints, for the election
 // after a leader was lost.
 func (d *Daemon) order(lost string) []string {
 	hints := d.hints.read(d.node.Reports())
 	connected := func(id string) bool { return id != lost }
 	return policy.Rank(candidates(d.node.State(), "", hints, d.node.Suffrages(), connected, false), "")
-}
-
-// minHeartbeat is the heartbeat timeout at which a lease, shortened by the guard's
-// lateness, still lasts for half of what it would without: renewals come each
-// fifth of the timeout or faster, so several may be lost.
-func minHeartbeat(lateness time.Duration) time.Duration {
-	return time.Duration(float64(lateness) / (lease.Margin / 2)).Round(time.Millisecond)
 }
 
 func (d *Daemon) openOwner(gate *gates, sink *leaseSink) {
@@ -335,23 +204,6 @@ func (d *Daemon) newKeeper(gate *vip.Gate, number uint32) *vip.Keeper {
 		Host: d.host, Announcer: d.sender, Guard: d.guard, Gate: gate, Group: number,
 		Logger: d.log, Journal: d.journal, Lifetime: d.guard.AddressLifetime(), Unguarded: d.notToSilence, Hearing: d.hearing,
 	})
-}
-
-// notToSilence says why an address that someone else has configured on the link must
-// not be put under the guard, or "".
-func (d *Daemon) notToSilence(link string, addr netip.Addr) string {
-	if kind := d.guard.Kind(); kind == guard.Lifetime || kind == guard.Off {
-		return fmt.Sprintf("guard %s cannot silence it", kind)
-	}
-	if why := d.unguarded(link); why != "" {
-		return why
-	}
-	for _, n := range d.node.State().Nodes {
-		if at, err := netip.ParseAddrPort(n.Address); err == nil && at.Addr().Unmap() == addr {
-			return fmt.Sprintf("it is the address of member %s, which must not fall silent", n.Name)
-		}
-	}
-	return ""
 }
 
 // Run works until ctx ends, then releases, hands over, and returns. ready is
@@ -462,20 +314,6 @@ func (d *Daemon) configuration() *config.Config {
 	return d.config
 }
 
-// unguarded says why this node must not own an address on an interface: where the
-// guard is not attached nothing would silence it. Only "guard off" permits that.
-func (d *Daemon) unguarded(link string) string {
-	for _, l := range d.currentLinks() {
-		if l.Name != link {
-			continue
-		}
-		if err := d.guard.Covers(l.Index); err != nil {
-			return fmt.Sprintf("interface %s is not guarded: %v", link, err)
-		}
-	}
-	return ""
-}
-
 func appendNew(list []string, text string) []string {
 	if text == "" || slices.Contains(list, text) {
 		return list
@@ -527,153 +365,6 @@ func (d *Daemon) describe(h *hint) {
 	if d.hearing != nil {
 		h.Settling = d.hearing.Settling()
 	}
-}
-
-// driftLocked lists how the file differs from the cluster.
-func (d *Daemon) driftLocked() []string {
-	if d.node == nil {
-		return nil
-	}
-	s := d.node.State()
-	if !s.Founded() || d.path == "" {
-		return nil
-	}
-	return d.drifted.lines(s, d.config, d.heartbeatOf(d.config))
-}
-
-// heartbeatOf is the heartbeat timeout that a file asks for, or 0 if it says nothing.
-func (d *Daemon) heartbeatOf(c *config.Config) time.Duration {
-	if c.Raft.HeartbeatPos.Line == 0 {
-		return 0
-	}
-	return c.Raft.HeartbeatTimeout
-}
-
-// Reload reads the file again. Errors change nothing. What only concerns this
-// node takes effect at once; the cluster-wide part is proposed to the leader.
-func (d *Daemon) Reload(ctx context.Context, force bool) (api.ReloadResult, error) {
-	d.reloading.Lock()
-	defer d.reloading.Unlock()
-	sdNotify(sd.SdNotifyReloading)
-	defer sdNotify(sd.SdNotifyReady)
-	c, path, err := d.settings.LoadConfig()
-	if err == nil && d.node == nil && !needsNoCluster(c) {
-		err = errNeedsCluster
-	}
-	if err == nil {
-		err = d.refuseUnfit(c, force)
-	}
-	if err != nil {
-		d.mu.Lock()
-		d.reload = err
-		d.mu.Unlock()
-		d.look()
-		d.log.Error("reload changed nothing", "file", path, "error", err)
-		return api.ReloadResult{File: path}, err
-	}
-	d.mu.Lock()
-	d.config, d.path, d.loadedAt, d.reload = c, path, time.Now(), nil
-	d.mu.Unlock()
-	d.checks.Reload(c)
-	d.look()
-	result := api.ReloadResult{File: path, Warnings: append(diagnosticTexts(c.Warnings), needStart(d.begun, c.Raft)...)}
-	if d.node == nil {
-		d.log.Info("reloaded", "file", path)
-		return result, nil
-	}
-	s := d.node.State()
-	if path == "" || !s.Founded() {
-		d.log.Info("reloaded", "file", path)
-		return result, nil
-	}
-	if result.Changes, err = d.propose(ctx, c, force); err != nil {
-		d.log.Error("reloaded, but the cluster did not take the cluster-wide part", "file", path, "error", err)
-		return api.ReloadResult{}, notTaken(err)
-	}
-	d.log.Info("reloaded", "file", path, "cluster_changes", len(result.Changes))
-	return result, nil
-}
-
-// proposals is how often a file is judged anew when the cluster changes meanwhile.
-const proposals = 10
-
-// propose has the cluster do what the file says, and returns what was changed.
-func (d *Daemon) propose(ctx context.Context, c *config.Config, force bool) ([]string, error) {
-	heartbeat := d.heartbeatOf(c)
-	file := contentOf(instancesOf(c), heartbeat)
-	in := api.ConfigureRequest{Configuration: cluster.Configuration{Heartbeat: heartbeat, Instances: instancesOf(c)}, Force: force}
-	for i := 1; ; i++ {
-		changed, s := d.node.Changed(), d.node.State()
-		if len(difference(s.Instances, instancesOf(c), s.Heartbeat.Configured, heartbeat)) == 0 {
-			return nil, nil
-		}
-		if !force {
-			judged := s
-			if len(instancesOf(c)) == 0 { // the file has no say in them
-				judged = &cluster.State{Heartbeat: s.Heartbeat}
-			}
-			if err := refuseOlder(d.base(), judged, file); err != nil {
-				return nil, err
-			}
-			in.Seen = clusterContent(s).hash()
-		}
-		done, err := askLeader(ctx, d, api.PathConfig, in, d.configure)
-		if err == nil {
-			agreed := maps.Clone(file)
-			if heartbeat == 0 {
-				agreed[heartbeatKey] = s.Heartbeat.Configured.String()
-			}
-			d.setBase(agreed)
-			if len(done.Changes) == 0 { // an older leader does not tell
-				want := proposal(s.Instances, instancesOf(c))
-				done.Changes = changes(contentOf(s.Instances, s.Heartbeat.Configured), contentOf(want, cmp.Or(heartbeat, s.Heartbeat.Configured)), nil)
-			}
-			return done.Changes, nil
-		}
-		if refused, ok := errors.AsType[*cluster.Refusal](err); !ok || refused.Code != cluster.CodeMoved || i == proposals {
-			return nil, err
-		}
-		select {
-		case <-changed: // the news have come here too
-		case <-time.After(200 * time.Millisecond):
-		case <-ctx.Done():
-			return nil, err
-		}
-	}
-}
-
-// notTaken says what a refused proposal means: the node's own part is in effect.
-func notTaken(err error) error {
-	r := cluster.Refusal{Code: "error", Message: err.Error(), Hint: api.HintOf(err)}
-	if refused, ok := errors.AsType[*cluster.Refusal](err); ok {
-		r = *refused
-	}
-	r.Message = "priorities and checks of the file are in effect, but the cluster did not take its addresses and timing: " + r.Message
-	return &r
-}
-
-// needStart lists the settings of the raft block that differ from those that this
-// daemon began with: a reload does not change them.
-func needStart(begun, now config.Raft) (lines []string) {
-	for _, s := range []struct{ name, begun, now string }{
-		{"listen", begun.Listen, now.Listen}, {"advertise", begun.Advertise, now.Advertise},
-		{"guard", begun.Guard, now.Guard}, {"guard_pin_dir", begun.GuardPinDir, now.GuardPinDir},
-		{"data_dir", begun.DataDir, now.DataDir}, {"socket", begun.Socket, now.Socket},
-		{"secret_file", begun.SecretFile, now.SecretFile},
-	} {
-		if s.begun != s.now {
-			lines = append(lines, fmt.Sprintf("%s: %q takes effect when the daemon is started again; now it is %q", s.name, s.now, s.begun))
-		}
-	}
-	return lines
-}
-
-func diagnosticTexts(diags []config.Diagnostic) []string {
-	var out []string
-	for _, w := range diags {
-		out = append(out, w.String())
-	}
-	return out
 }
 
 func dataDirHint(err error) error {

@@ -1,0 +1,116 @@
+package cluster
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"time"
+)
+
+// handleHello answers whoever holds the cluster secret.
+func (n *Node) handleHello(context.Context, struct{}) (any, error) {
+	id := n.opts.Identity
+	peers := slices.Clone(n.opts.Peers)
+	slices.Sort(peers)
+	return Hello{
+		NodeID: id.NodeID, Name: id.Name, ClusterID: id.ClusterID,
+		Founded: n.existing || n.State().Founded() || n.group.raft.LastIndex() > 0,
+		Peers:   peers, LeaderAddress: n.LeaderAddress(), Clock: time.Now(),
+	}, nil
+}
+
+// spokenFor returns the group that a message of a hand-over is about, and refuses one
+// whose sender is not the node that it speaks for, or does not lead by what this voter
+// has heard itself: it would free a voter from the promise that it gave to the leader.
+func (n *Node) spokenFor(ctx context.Context, r Release) (*Group, error) {
+	if peer := PeerFromContext(ctx); peer != r.From {
+		return nil, refuse(CodeBadRequest, "", "node %s spoke for node %s", peer, r.From)
+	}
+	g := n.Group(r.Group)
+	if g == nil {
+		return nil, refuse(CodeNotFound, "", "no group %s", r.Group)
+	}
+	if len(r.Reason) > maxReason || r.To != "" && !nodeID.MatchString(r.To) {
+		return nil, refuse(CodeBadRequest, "", "a hand-over to %q with a reason of %d bytes; allowed are %d", clip(r.To), len(r.Reason), maxReason)
+	}
+	if err := n.believed(ctx); err != nil {
+		return nil, err
+	}
+	if !g.fence.speaks(r.Term, speakerFrom(ctx).key()) {
+		return nil, refuse(CodeNotLeader, "", "this voter does not follow node %s in term %d", r.From, r.Term)
+	}
+	return g, nil
+}
+
+func (n *Node) handlePrepare(ctx context.Context, r Release) (any, error) {
+	g, err := n.spokenFor(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return nil, g.prepare(r)
+}
+
+func (n *Node) handleRelease(ctx context.Context, r Release) (any, error) {
+	g, err := n.spokenFor(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	g.released(r)
+	return nil, nil
+}
+
+func (n *Node) handleRebind(ctx context.Context, r Release) (any, error) {
+	g, err := n.spokenFor(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if !g.rebound(r, speakerFrom(ctx).key()) {
+		return nil, refuse(CodeNotLeader, "", "this voter has taken part in a later term, or cannot write this one down")
+	}
+	return nil, nil
+}
+
+// apiHandler answers members.
+func (n *Node) apiHandler() http.Handler {
+	mux := http.NewServeMux()
+	handle(mux, pathHello, n.handleHello)
+	handle(mux, pathJoin, n.handleJoin)
+	handle(mux, pathReport, n.handleReport)
+	handle(mux, pathPrepare, n.handlePrepare)
+	handle(mux, pathRelease, n.handleRelease)
+	handle(mux, pathRebind, n.handleRebind)
+	handle(mux, pathHolders, n.handleHolders)
+	if n.opts.Handler != nil {
+		mux.Handle("/", n.membersOnly(n.opts.Handler))
+	}
+	return n.tellRemoved(mux)
+}
+
+// tellRemoved answers nodes that were removed with just that.
+func (n *Node) tellRemoved(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if gone, ok := n.State().Removed[PeerFromContext(r.Context())]; ok {
+			answer(w, nil, removedRefusal(gone))
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// membersOnly keeps nodes that are not members from the operator's API.
+func (n *Node) membersOnly(h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, ok := n.State().Nodes[PeerFromContext(r.Context())]; !ok {
+			answer(w, nil, refuse(CodeNotMember, "", "this node is not a member"))
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
+}
+
+// joinHandler answers newcomers, who have shown nothing yet.
+func (n *Node) joinHandler() http.Handler {
+	mux := http.NewServeMux()
+	handleWithin(mux, pathJoin, maxJoinBody, n.handleNewcomer)
+	return mux
+}

@@ -1,0 +1,191 @@
+package vip
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// linksOf returns the links that the jobs are for, each once.
+func linksOf(jobs []*job) []int {
+	var links []int
+	for _, j := range jobs {
+		if !slices.Contains(links, j.target.link) {
+			links = append(links, j.target.link)
+		}
+	}
+	return links
+}
+
+// guarded returns the jobs whose link the guard is attached to. The others wait.
+func (k *Keeper) guarded(jobs []*job, bad map[int]error, now time.Duration) []*job {
+	if len(bad) == 0 {
+		return jobs
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	changed := false
+	out := slices.DeleteFunc(slices.Clone(jobs), func(j *job) bool {
+		why := bad[j.target.link]
+		if why != nil {
+			changed = j.e.unguarded(why, now) || changed
+		}
+		return why != nil
+	})
+	if changed {
+		k.notify()
+	}
+	return out
+}
+
+// unguarded puts an add off until the guard is attached to the link. It reports
+// whether the state is another one.
+func (e *entry) unguarded(why error, now time.Duration) bool {
+	e.backoff = min(max(2*e.backoff, minUnguarded), maxUnguarded)
+	e.retryAt = now + e.backoff
+	return e.setState(StateWaiting, "interface "+e.want.Link+" is not guarded: "+why.Error(), now)
+}
+
+// withdraw takes the addresses of jobs off links that the guard is not attached to.
+func (k *Keeper) withdraw(jobs []*job, bad map[int]error) {
+	var out []*job
+	k.mu.Lock()
+	for _, j := range jobs {
+		if bad[j.target.link] != nil && j.e.placed && j.e.at == j.target {
+			out = append(out, &job{e: j.e, step: step{remove: []place{j.target}}, target: j.target})
+		}
+	}
+	k.mu.Unlock()
+	if len(out) == 0 {
+		return
+	}
+	for link, why := range bad {
+		k.log.Error("guard lost while addresses were added; they are removed", "link", link, "reason", why)
+	}
+	slices.Reverse(out)
+	for k.removeAll(out, k.seq.Load()) { // until Set is not called meanwhile
+	}
+	now := k.now()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, j := range out {
+		if !j.e.placed {
+			j.e.unguarded(bad[j.target.link], now)
+		}
+	}
+	k.notify()
+}
+
+// arm installs the guard entries of the jobs and reports whether all are there.
+func (k *Keeper) arm(jobs []*job, now time.Duration) bool {
+	var addrs []netip.Addr
+	for _, j := range jobs {
+		if ip := j.e.ip(); !k.loop.armed[ip] {
+			addrs = append(addrs, ip)
+		}
+	}
+	if len(addrs) == 0 {
+		return true
+	}
+	err := k.cfg.Guard.Arm(k.cfg.Group, addrs)
+	// Also after an error: some may be there, and disarming is harmless.
+	for _, ip := range addrs {
+		k.loop.armed[ip] = err == nil
+	}
+	k.setErr("guard", err)
+	if err == nil {
+		return true
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, j := range jobs {
+		k.counters.AddFailures++
+		j.e.failed(fmt.Errorf("arm the guard: %w", err), now)
+		j.e.setState(StateFailed, "the guard refuses it: "+err.Error(), now)
+	}
+	k.notify()
+	return false
+}
+
+// guardForeign puts what someone else has configured under the guard and, where that
+// is to serve and the lease is valid, announces it.
+func (k *Keeper) guardForeign(jobs []*job, now time.Duration, valid bool) {
+	armed := k.arm(jobs, now)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, j := range jobs {
+		e := j.e
+		switch {
+		case !armed && !j.step.borrow:
+			e.setState(StateForeign, fmt.Sprintf("%s is configured on %s by someone else: THIS NODE ANSWERS FOR IT WITHOUT OWNING IT, as the guard refuses it (%v); remove it: %s",
+				e.foreign, e.want.Link, e.lastErr, view{foreign: e.foreign, linkName: e.want.Link}.deletion()), now)
+		case !armed:
+		case !j.step.borrow:
+			e.succeeded()
+			e.silent = true
+			k.log.Warn("someone else's copy of an address is kept silent", "vip", e.foreign, "link", e.want.Link)
+		case valid && k.cfg.Gate.Valid(k.now()):
+			e.succeeded()
+			e.borrowed, e.silent, e.at, e.lost = true, true, j.target, false
+			e.setState(StateBorrowed, "", now) // the next look says more
+			k.log.Warn("someone else's copy of an address serves", "vip", e.foreign, "link", e.want.Link)
+			k.burst(e, now, true)
+		}
+	}
+	k.notify()
+}
+
+// freeAfter is how long someone else's copy of an address stays in the guard after
+// the address was taken from the list of a node that does not own it: the owner may
+// not have heard of that yet.
+const freeAfter = 5 * time.Second
+
+// disarm removes the guard entries of addresses that are neither owned nor on
+// their link any more, by whoever's hand: while something answers, the guard stays.
+// What is someone else's alone and not in the list any more is the operator's own
+// again. It returns when to try again, or never.
+func (k *Keeper) disarm(now time.Duration) time.Duration {
+	if len(k.loop.armed) == 0 {
+		return never
+	}
+	if now < k.loop.armRetry {
+		return k.loop.armRetry
+	}
+	keep, next := map[netip.Addr]bool{}, never
+	k.mu.Lock()
+	for _, e := range k.entries {
+		l := k.mirror.link(e.want.Link)
+		there := l != nil && len(l.addrs[e.ip()]) > 0
+		if there && !e.listed && e.foreign.IsValid() && len(l.addrs[e.ip()]) == 1 {
+			free := e.unlistedAt + freeAfter
+			if there = !k.wanted.Own && now < free; there {
+				next = min(next, free)
+			}
+		}
+		if k.wanted.Own && e.listed || e.placed || e.state == StateRemoving && e.lastErr != nil || there {
+			keep[e.ip()] = true
+		}
+	}
+	k.mu.Unlock()
+	var addrs []netip.Addr
+	for ip := range k.loop.armed {
+		if !keep[ip] {
+			addrs = append(addrs, ip)
+		}
+	}
+	if len(addrs) == 0 {
+		return next
+	}
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	err := k.cfg.Guard.Disarm(k.cfg.Group, addrs)
+	k.setErr("guard", err)
+	if err != nil {
+		k.loop.armRetry = now + maxBackoff
+		return k.loop.armRetry
+	}
+	for _, ip := range addrs {
+		delete(k.loop.armed, ip)
+	}
+	return now // what was held by the guard alone is forgotten at the next look
+}
