@@ -92,7 +92,7 @@ func (g *Group) keepHearing(ctx context.Context) {
 		case ask && leads:
 			g.confirm(term)
 		case deaf && leads:
-			g.letGo(ctx, term, fmt.Sprintf("%s did not hear a majority of the voters any more", g.self))
+			g.letGo(ctx, term, g.selfName()+" did not hear a majority of the voters any more")
 		}
 		timer.Reset(next)
 	}
@@ -177,11 +177,15 @@ func (g *Group) giveUp(ctx context.Context, term uint64, obstacle string) {
 		g.log.Warn("leader, but cannot own; leadership was given away before and came back", "term", term, "reason", obstacle)
 		return
 	}
-	name := g.self
+	g.letGo(ctx, term, fmt.Sprintf("%s led and could not own: %s", g.selfName(), obstacle))
+}
+
+// selfName is what the operator calls this node, for reasons in the history.
+func (g *Group) selfName() string {
 	if n, ok := g.machine.state.Load().Nodes[g.self]; ok {
-		name = n.Name
+		return n.Name
 	}
-	g.letGo(ctx, term, fmt.Sprintf("%s led and could not own: %s", name, obstacle))
+	return g.self
 }
 
 func (g *Group) setObstacle(why string) {
