@@ -180,10 +180,25 @@ func (n *Node) authorize(proto, nodeID string) error {
 	}
 	// A removed node may connect to the node API, to be told that it was removed:
 	// a refused handshake has no words.
-	if s := n.State(); proto == pki.ProtoRaft && s.Founded() {
-		if _, ok := s.Nodes[nodeID]; !ok {
-			return refuse(CodeNotMember, "", "node %s is not a member", nodeID)
-		}
+	if proto != pki.ProtoRaft {
+		return nil
+	}
+	return mayLead(n.State(), nodeID, n.group.Standing())
+}
+
+// mayLead decides whether a node may connect to speak Raft. One that is not known here
+// may have joined and been elected while this node was away, and only it can tell this
+// node so: it is heard while no leader is (Raft thesis, 4.1: a server accepts requests
+// from a leader that is not part of its latest configuration).
+func mayLead(s *State, nodeID string, here Standing) error {
+	if _, ok := s.Nodes[nodeID]; ok || !s.Founded() {
+		return nil
+	}
+	if gone, ok := s.Removed[nodeID]; ok {
+		return removedRefusal(gone)
+	}
+	if here.Leading || here.LeaderID != "" {
+		return refuse(CodeNotMember, "", "node %s is not a member", nodeID)
 	}
 	return nil
 }

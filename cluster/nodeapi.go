@@ -100,11 +100,17 @@ func (n *Node) tellRemoved(h http.Handler) http.Handler {
 // membersOnly keeps nodes that are not members from the operator's API.
 func (n *Node) membersOnly(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, ok := n.State().Nodes[PeerFromContext(r.Context())]; !ok {
+		peer := PeerFromContext(r.Context())
+		switch _, ok := n.State().Nodes[peer]; {
+		case ok:
+			h.ServeHTTP(w, r)
+		case n.group.Standing().Leading:
 			answer(w, nil, refuse(CodeNotMember, "", "this node is not a member"))
-			return
+		default:
+			// Soon after a start the state is not the newest, or empty: only a leader
+			// knows who is no member.
+			answer(w, nil, refuse(CodeNotLeader, "try again in a moment", "%s does not know node %s, and does not lead", n.opts.Identity.Name, peer))
 		}
-		h.ServeHTTP(w, r)
 	})
 }
 

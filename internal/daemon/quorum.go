@@ -184,11 +184,23 @@ func (d *Daemon) reportLoss(ctx context.Context, s *cluster.State, l quorumLoss)
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	_, err := askLeader(ctx, d, api.PathLoss, api.LossRequest{At: l.at, For: l.until - l.since, Missing: l.missing}, d.noteLoss)
-	var refused *cluster.Refusal
 	if err != nil {
 		d.log.Debug("the loss of the quorum is not in the history", "error", err)
 	}
-	return err == nil || errors.As(err, &refused) && refused.Code != cluster.CodeNoLeader && refused.Code != cluster.CodeNotLeader
+	return err == nil || refusedForGood(err)
+}
+
+// refusedForGood tells whether an answer to a report of a loss will stay the same.
+func refusedForGood(err error) bool {
+	refused, ok := errors.AsType[*cluster.Refusal](err)
+	if !ok {
+		return false
+	}
+	switch refused.Code {
+	case cluster.CodeBadRequest, cluster.CodeNotFound, cluster.CodeNotMember, cluster.CodeRemoved:
+		return true
+	}
+	return false
 }
 
 // noteLoss writes down, once, that there was no quorum. A node that was cut off from
