@@ -197,6 +197,21 @@ func (v *identity) newest() (boot string) {
 	return boot
 }
 
+// only returns the boot of the run that is there now, or "" where it may be either of
+// several: one that is heard of late may come before one that is known.
+func (v *identity) only() (boot string) {
+	for _, r := range v.runs {
+		switch {
+		case v.past(r):
+		case boot != "":
+			return ""
+		default:
+			boot = r.Boot
+		}
+	}
+	return boot
+}
+
 // add notes a run that was not known.
 func (v *identity) add(run Run, now time.Duration) *holding {
 	if len(v.runs) >= maxRuns {
@@ -360,8 +375,10 @@ func (h *holders) learn(notes map[string]IdentityNote, member func(id string) bo
 	return others
 }
 
-// acknowledged notes how far a run of a node is known to have come, the newest one for
-// "". A later one that starts with less on its disk has lost some of it.
+// acknowledged notes how far a run of a node is known to have come. A later one that
+// starts with less on its disk has lost some of it. An empty boot stands for the run
+// that is there now: nothing is noted where that is not known, as a run that is taken
+// for a later one would have lost what it has acknowledged itself.
 func (h *holders) acknowledged(id, boot string, p Position) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -370,19 +387,19 @@ func (h *holders) acknowledged(id, boot string, p Position) {
 		return
 	}
 	if boot == "" {
-		boot = v.newest()
+		boot = v.only()
 	}
 	if r := v.find(boot); r != nil {
 		r.acked = r.acked.or(p)
 	}
 }
 
-// lost notes that the newest run of a node has less than it had acknowledged.
+// lost notes that the run of a node that is there now has less than it had acknowledged.
 func (h *holders) lost(id string) {
 	h.mu.Lock()
 	news := false
 	if v := h.ids[id]; v != nil {
-		if r := v.find(v.newest()); r != nil {
+		if r := v.find(v.only()); r != nil {
 			news = !r.back
 			r.back = true
 		}

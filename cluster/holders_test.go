@@ -3,14 +3,15 @@ package cluster
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
 
 // Peers meet the runs of one node, and tell one another. However the handshakes and
 // the notes follow one another, runs that follow one another are never taken for two
-// holders, and two that live at the same time are found once both have spoken after
-// the other was known.
+// holders nor to have lost what they acknowledged, and two that live at the same time are
+// found once both have spoken after the other was known.
 func TestHoldersAreToldApart(t *testing.T) {
 	for seed := range uint64(200) {
 		rng := rand.New(rand.NewPCG(seed, 7))
@@ -30,40 +31,66 @@ func TestHoldersAreToldApart(t *testing.T) {
 			a.learn(b.notes(), everyone)
 			b.learn(a.notes(), everyone)
 		}
-		// A handshake begins, and is complete after something else has happened.
+		// A handshake begins, and that it is complete is noticed after something else has
+		// happened: the process may be gone by then, and its successor known.
 		type handshake struct {
 			at    *holders
+			run   Run
 			begun time.Duration
 		}
 		live := []Run{{Boot: newBoot()}}
-		meet := func() {
-			h := handshake{peers[rng.IntN(3)], clock()}
-			run := live[rng.IntN(len(live))]
-			if rng.IntN(3) == 0 {
-				tell()
-			}
-			h.at.met("x", run, h.begun, "")
+		var pending []handshake
+		begin := func() {
+			pending = append(pending, handshake{peers[rng.IntN(3)], live[rng.IntN(len(live))], clock()})
 		}
-		for range 40 {
-			switch rng.IntN(4) {
+		connected := make(map[*holders]Run)
+		finish := func() {
+			if len(pending) > 0 {
+				i := rng.IntN(len(pending))
+				h := pending[i]
+				pending = slices.Delete(pending, i, i+1)
+				h.at.met("x", h.run, h.begun, "")
+				connected[h.at] = h.run
+			}
+		}
+		// Its log grows, and it says so to those that it is connected with.
+		disk := Position{1, 1}
+		answer := func() {
+			disk = Position{disk.Term + uint64(rng.IntN(2)), disk.Index + 1}
+			for _, at := range peers {
+				if connected[at] == live[0] {
+					at.acknowledged("x", "", disk)
+				}
+			}
+		}
+		for range 60 {
+			switch rng.IntN(7) {
 			case 0:
 				tell()
 			case 1:
-				if rng.IntN(4) == 0 {
-					live = []Run{{Boot: newBoot()}} // restarted
+				if rng.IntN(3) == 0 {
+					live = []Run{{Boot: newBoot(), Start: disk}} // restarted
 				}
+			case 2, 3:
+				begin()
+			case 4:
+				answer()
 			default:
-				meet()
+				finish()
 			}
 		}
 		for i, p := range peers {
 			for _, f := range p.findings() {
 				t.Fatalf("seed %d: peer %d: %+v of runs that follow one another", seed, i, f)
 			}
+			if f := p.barred("x", live[0].Boot); f != nil {
+				t.Fatalf("seed %d: peer %d: %+v of the run that lives", seed, i, f)
+			}
 		}
-		live = append(live, Run{Boot: newBoot()})
+		live = append(live, Run{Boot: newBoot(), Start: disk})
 		for range 200 {
-			meet()
+			begin()
+			finish()
 			tell()
 		}
 		for i, p := range peers {
@@ -75,7 +102,7 @@ func TestHoldersAreToldApart(t *testing.T) {
 			}
 		}
 		// The operator has decided: stopped all but one, and moved that one.
-		moved := Run{Boot: newBoot(), Claim: 1}
+		moved := Run{Boot: newBoot(), Claim: 1, Start: disk}
 		peers[0].met("x", moved, clock(), "")
 		peers[1].learn(peers[0].notes(), everyone)
 		for i, p := range peers[:2] {
@@ -142,6 +169,33 @@ func TestRolledBackNodeIsFound(t *testing.T) {
 		if f := self.barred("a", run.Boot); (f != nil) != tt.back {
 			t.Errorf("%s: at the node itself: %+v", tt.name, f)
 		}
+	}
+}
+
+// A run that is heard of late may have ended long ago: what the node says now is not of it.
+func TestAnswersAreOfTheRunThatGaveThem(t *testing.T) {
+	now := time.Hour
+	clock := func() time.Duration { now++; return now }
+	everyone := func(string) bool { return true }
+	peer := func() *holders { return newHolders("p", Run{Boot: newBoot()}, clock, func() {}) }
+	before := Run{Boot: newBoot(), Start: Position{6, 80}}
+	current := Run{Boot: newBoot(), Start: Position{7, 100}}
+	knows := peer()
+	knows.met("a", before, clock(), "")
+	h := peer()
+	h.met("a", current, clock(), "")
+	h.learn(knows.notes(), everyone)
+	h.acknowledged("a", "", Position{8, 120}) // an answer that was under way
+	h.lost("a")
+	h.met("a", current, clock(), "")
+	if f := h.barred("a", current.Boot); f != nil {
+		t.Errorf("it has all that it had: %+v", f)
+	}
+	// And what is known to be of the present one counts.
+	h.acknowledged("a", "", Position{8, 130})
+	h.met("a", Run{Boot: newBoot(), Start: Position{8, 129}}, clock(), "")
+	if f := h.barred("a", ""); f == nil || f.Kind != FindingBack {
+		t.Errorf("it has lost an entry: %+v", f)
 	}
 }
 
