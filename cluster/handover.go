@@ -30,7 +30,9 @@ type Release struct {
 type peerCaller interface {
 	callPrepare(ctx context.Context, address string, r Release) error
 	callRelease(ctx context.Context, address string, r Release) error
-	callRebind(ctx context.Context, address string, r Release) error
+	// callRebind is an error if another node answered than the one that was asked: what
+	// it says is evidence.
+	callRebind(ctx context.Context, id, address string, r Release) error
 }
 
 // prepare is the voter's side of Prepare.
@@ -339,7 +341,7 @@ func (g *Group) rebind(ctx context.Context, r Release, ask func(id string) bool)
 		n++
 		calls.Go(func() {
 			sent := g.now()
-			if err := g.peers.callRebind(ctx, string(s.Address), r); err != nil {
+			if err := g.peers.callRebind(ctx, string(s.ID), string(s.Address), r); err != nil {
 				g.log.Debug("cannot take a hand-over back", "voter", s.ID, "error", err)
 			} else {
 				g.fence.bind(r.Term, r.Seq, string(s.ID), sent)

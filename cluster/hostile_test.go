@@ -274,6 +274,39 @@ func TestExamine(t *testing.T) {
 	}
 }
 
+// Members may swap their addresses, and one of them be asked for the other.
+func TestOnlyTheNodeThatWasAskedAnswers(t *testing.T) {
+	all, _ := threeNodes(t)
+	eventually(t, "all have answered for themselves", func() bool {
+		leader := leading(all[:]...)
+		if leader == nil {
+			return false
+		}
+		g := leader.group
+		var others []*member
+		for _, m := range all {
+			if m != leader {
+				others = append(others, m)
+			}
+		}
+		r := Release{Group: DefaultGroup, Term: g.Standing().Term, From: leader.Self().NodeID}
+		for i, m := range others {
+			id, at := m.Self().NodeID, m.Advertise()
+			if g.peers.callRebind(context.Background(), id, at, r) != nil || g.trans.warm(raft.ServerID(id), raft.ServerAddress(at)) != nil {
+				return false // the leader has changed, or one does not know it yet
+			}
+			absent := others[1-i].Self().NodeID
+			if err := g.peers.callRebind(context.Background(), absent, at, r); err == nil {
+				t.Errorf("%s has promised for %s", id, absent)
+			}
+			if err := g.trans.warm(raft.ServerID(absent), raft.ServerAddress(at)); err == nil {
+				t.Errorf("%s has answered for %s on a Raft connection", id, absent)
+			}
+		}
+		return true
+	})
+}
+
 // An answer of another node than the one that was asked is nobody's: a host that was
 // installed anew under another name would acknowledge for the dead voter.
 func TestAnswerOfAnotherNodeIsNoEvidence(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"time"
 
 	"github.com/raftvip/raftvip/internal/pki"
@@ -216,8 +217,21 @@ func (c *peerClient) callRelease(ctx context.Context, address string, r Release)
 	return c.call(ctx, address, pathRelease, r, nil)
 }
 
-func (c *peerClient) callRebind(ctx context.Context, address string, r Release) error {
-	return c.call(ctx, address, pathRebind, r, nil)
+func (c *peerClient) callRebind(ctx context.Context, id, address string, r Release) error {
+	answered := ""
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
+		answered = ""
+		if t, ok := got.Conn.(*trackedConn); ok {
+			answered = t.peer
+		}
+	}})
+	if err := c.call(ctx, address, pathRebind, r, nil); err != nil {
+		return err
+	}
+	if answered != id {
+		return fmt.Errorf("%w: node %s was asked, node %q answered", errMessage, id, answered)
+	}
+	return nil
 }
 
 // answer writes a result or a refusal. The status is only for people with a

@@ -39,7 +39,7 @@ package cluster
 //	lone voter needs nobody's vote             TestLoneVoterKeepsItsPromise
 //	copy of the leader, helped at once         TestPromiseIsMadeToARun
 //	two hold an identity, or it forgot votes   TestBarredNodeTakesNoPart, TestHoldersAreToldApart, TestRolledBackNodeIsFound
-//	answer of another node at the address      TestAnswerOfAnotherNodeIsNoEvidence
+//	answer of another node at the address      TestAnswerOfAnotherNodeIsNoEvidence, TestOnlyTheNodeThatWasAskedAnswers
 //	release by who does not lead               TestHostileMemberIsContained, lease.TestWhoMayFreeAVoter
 //	vote counted without a promise             TestVoteIsEvidenceOnlyIfItSaysSo, TestVoterInAHandOverIsBound
 

@@ -294,7 +294,7 @@ func (p simPeers) callRelease(ctx context.Context, address string, r Release) er
 	return err
 }
 
-func (p simPeers) callRebind(ctx context.Context, address string, r Release) error {
+func (p simPeers) callRebind(ctx context.Context, _, address string, r Release) error {
 	_, err := p.proc.host.net.call(ctx, p.proc, address, func(to *simProc) (any, error) {
 		if !to.group.fence.speaks(r.Term, p.proc.speaker().key()) {
 			return nil, refuse(CodeNotLeader, "", "this voter does not follow the sender")
