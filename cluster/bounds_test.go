@@ -61,6 +61,10 @@ func TestStateIsBounded(t *testing.T) {
 		many[i].Prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i >> 12), byte(i >> 6 & 63), byte(i&63) + 1}), 24)
 	}
 	hour, odd := time.Hour, time.Nanosecond
+	instances := make([]Instance, MaxInstances+1)
+	for i := range instances {
+		instances[i].Name = fmt.Sprintf("v%d", i)
+	}
 	for name, c := range map[string]Command{
 		"one node more":        {Join: &JoinCommand{Node: NodeRecord{ID: "x-00000000", Name: "x", Address: "192.0.2.9:1"}, Trusted: true, Level: 2}},
 		"one token more":       {PutToken: &TokenRecord{ID: "more", Hash: "x", Expires: now.Add(time.Hour), Uses: 1}},
@@ -79,7 +83,7 @@ func TestStateIsBounded(t *testing.T) {
 		"invalid":              {AddVIP: &VIPCommand{Instance: "v", Group: DefaultGroup}},
 		"configured loopback":  {Configure: &Configuration{Instances: []Instance{{Name: "v", Addresses: []Address{{Prefix: netip.MustParsePrefix("::1/128")}}}}}},
 		"too many addresses":   {Configure: &Configuration{Instances: []Instance{{Name: "v", Addresses: many}}}},
-		"too many instances":   {Configure: &Configuration{Instances: make([]Instance, MaxInstances+1)}},
+		"too many instances":   {Configure: &Configuration{Instances: instances}},
 		"an instance of 1 MB":  {Configure: &Configuration{Instances: []Instance{{Name: long}}}},
 		"an instance's colour": {Configure: &Configuration{Instances: []Instance{{Name: "v\x1b[31m"}}}},
 		"no name":              {Configure: &Configuration{Instances: []Instance{{}}}},

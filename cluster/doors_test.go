@@ -368,8 +368,8 @@ func TestReplaceIsDecidedInTheLog(t *testing.T) {
 	expired := newToken(all[0], -time.Minute)
 	all[2].stop()
 	refusedWith(t, replace("lb3", expired), CodeExpiredToken)
-	for _, m := range all[:2] {
-		if _, ok := m.State().Nodes[old]; !ok {
+	for _, m := range all[:2] { // one of them may not have applied its log yet
+		if _, gone := m.State().Removed[old]; gone {
 			t.Fatal("an expired token has removed a member")
 		}
 	}
@@ -384,5 +384,32 @@ func TestReplaceIsDecidedInTheLog(t *testing.T) {
 		_, gone := all[0].State().Removed[old]
 		n, ok := all[1].State().NodeByName("lb3")
 		return gone && ok && n.ID != old
+	})
+}
+
+// After a restart of all a new leader has heard of nobody, and a member that is alive may
+// not be where it was.
+func TestLeaderListensBeforeItTakesAMemberForLost(t *testing.T) {
+	all, _ := threeNodes(t)
+	absent := all[2].Self().NodeID
+	for _, m := range all {
+		m.stop()
+	}
+	for i, m := range all[:2] {
+		again, err := openMember(t, m.dir, m.Advertise())
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[i] = again
+	}
+	eventually(t, "a leader takes the third one for lost", func() bool {
+		leader := leading(all[:2]...)
+		if leader == nil || leader.lost(context.Background(), leader.State().Nodes[absent]) != nil {
+			return false
+		}
+		if led := leader.ledFor(); led > 0 && led < reportFresh {
+			t.Errorf("after %v", led)
+		}
+		return true
 	})
 }
