@@ -20,16 +20,13 @@ func (g *Group) assume(ctx context.Context) {
 		return
 	}
 	g.confirm(term)
-	bounded, cancel := context.WithTimeout(ctx, g.assumeBound())
-	defer cancel()
-	if !g.waitApplied(bounded, term) {
-		if ctx.Err() != nil || !g.leads(term) {
-			return
-		}
-		g.giveUp(ctx, term, "its log is not applied to the end")
-		if !g.waitApplied(ctx, term) {
-			return
-		}
+	within := g.assumeBound()
+	began := g.now()
+	if !g.await(ctx, term, within, "its log is not applied to the end", g.waitApplied) {
+		return
+	}
+	if left := within - (g.now() - began); left > 0 {
+		within = left // both together
 	}
 	g.log.Info("leader", "term", term)
 	if s := g.machine.state.Load(); s.Founded() {
@@ -41,14 +38,8 @@ func (g *Group) assume(ctx context.Context) {
 	signal(g.hear)
 	signal(g.unbound) // if it was given away before
 	g.changed.notify()
-	if !g.awaitLease(bounded, term) {
-		if ctx.Err() != nil || !g.leads(term) {
-			return
-		}
-		g.giveUp(ctx, term, "no majority of the voters confirms that they follow it")
-		if !g.awaitLease(ctx, term) {
-			return
-		}
+	if !g.await(ctx, term, within, "no majority of the voters confirms that they follow it", g.awaitLease) {
+		return
 	}
 	g.gaveUp.Store(false)
 	g.setObstacle("")

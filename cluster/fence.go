@@ -51,6 +51,8 @@ type fence struct {
 	// leaders are the two leaders that were heard last, the newest first. Nothing is
 	// decided by them: they are for the history.
 	leaders [2]HeardLeader
+	// firstHeard is when the first of them was first heard in its term.
+	firstHeard time.Duration
 	// barred says why this node takes part in nothing any more, or is "".
 	barred string
 	// freedC is closed at the next release.
@@ -135,8 +137,17 @@ func (f *fence) heard(term uint64, leader string) {
 	node := nodeOf(leader)
 	if last := &f.leaders[0]; last.NodeID != node || last.Term != term {
 		f.leaders[1] = *last
+		f.firstHeard = now
 	}
 	f.leaders[0] = HeardLeader{NodeID: node, Term: term, At: now}
+}
+
+// followed is for how long the leader that was heard last has led, as far as this node
+// has heard it.
+func (f *fence) followed() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.leaders[0].At - f.firstHeard
 }
 
 // lastHeard is the time since a leader was last heard.

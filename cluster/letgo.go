@@ -23,6 +23,8 @@ const (
 	// something that may never come.
 	assumeWithin = 3
 	assumeMin    = 2 * time.Second
+	// giveUpAgain is how long one that leads after all has until it tries once more.
+	giveUpAgain = 5 * time.Minute
 )
 
 // A hearing decides whether a leader is deaf: what it sends may be heard and binds its
@@ -169,11 +171,30 @@ func (g *Group) successor(term uint64, others []raft.Server) raft.Server {
 	return best
 }
 
-// giveUp gives leadership away in a term in which this node cannot own: once, until it
-// has owned again, so that nodes that all cannot do not pass it round for ever.
-func (g *Group) giveUp(ctx context.Context, term uint64, obstacle string) {
+// await returns true when wait does, and false if the leadership ends first, or ctx. It
+// gives leadership away when that takes longer than within, and then each giveUpAgain.
+func (g *Group) await(ctx context.Context, term uint64, within time.Duration, obstacle string, wait func(ctx context.Context, term uint64) bool) bool {
+	for again := false; ; again, within = true, giveUpAgain {
+		bounded, cancel := context.WithTimeout(ctx, within)
+		done := wait(bounded, term)
+		cancel()
+		if done {
+			return true
+		}
+		if ctx.Err() != nil || !g.leads(term) {
+			return false
+		}
+		g.giveUp(ctx, term, obstacle, again)
+	}
+}
+
+// giveUp gives leadership away in a term in which this node cannot own. Nodes that all
+// cannot do not pass it round: one that has not owned since it gave up keeps it for a
+// long while (again), unless it is another matter now, as it has followed somebody for
+// longer than one that cannot own would have led.
+func (g *Group) giveUp(ctx context.Context, term uint64, obstacle string, again bool) {
 	g.setObstacle(obstacle)
-	if g.gaveUp.Swap(true) {
+	if g.gaveUp.Swap(true) && !again && g.fence.followed() < 2*g.assumeBound() {
 		g.log.Warn("leader, but cannot own; leadership was given away before and came back", "term", term, "reason", obstacle)
 		return
 	}

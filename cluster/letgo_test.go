@@ -106,3 +106,39 @@ func TestLeaderThatCannotOwnGivesUp(t *testing.T) {
 		}
 	})
 }
+
+// That it gave up once, long ago, is no reason to keep what it cannot use.
+func TestLeaderThatCannotOwnGivesUpAnotherTime(t *testing.T) {
+	directed(t, 3, func(s *sim, owner *simHost, others []*simHost) {
+		unable := others[0]
+		unable.store.unreadable.Store(true)
+		for range 3 {
+			s.within(5*time.Second, "the owner hands over to it", func() bool {
+				if now := s.owner(); now != nil && now != unable {
+					s.handOver(now, unable)
+				}
+				s.advance(100 * time.Millisecond)
+				return s.leader() == unable
+			})
+			s.within(assumeMin+time.Second, "another owns", func() bool { return s.owner() != nil && s.owner() != unable })
+			s.advance(3 * assumeMin)
+		}
+
+		// Nobody can. Then all but the one that leads can.
+		for _, h := range s.hosts {
+			h.store.unreadable.Store(true)
+		}
+		now := s.owner()
+		now.kill()
+		now.boot()
+		s.advance(20 * time.Second)
+		leader := s.leader()
+		if leader == nil || s.owner() != nil {
+			t.Fatal("nobody leads, or somebody owns whose log cannot be read")
+		}
+		for _, h := range s.hosts {
+			h.store.unreadable.Store(h == leader)
+		}
+		s.within(giveUpAgain, "another owns", func() bool { return s.owner() != nil && s.owner() != leader })
+	})
+}
