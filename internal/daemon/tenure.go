@@ -116,7 +116,9 @@ func (t takeover) account() account {
 			a.least = 0
 		}
 	}
-	planned := t.release.To == t.self && t.release.Term+1 == t.term
+	// A leader that has owned in this term before was handed nothing since.
+	again := known && t.before.id == t.self && t.before.term == t.term
+	planned := t.release.To == t.self && t.release.Term+1 == t.term && !again
 	lost := t.loss.missing != nil && known && t.loss.until > t.before.last
 	heard := t.heard[0]
 	switch {
@@ -131,6 +133,12 @@ func (t takeover) account() account {
 		// Said below.
 	case !recorded && t.before.id == "":
 		a.reason = "first owner of the cluster"
+	case again && recorded && last.To == "":
+		// It kept its lease: without one nobody writes down that it stopped.
+		a.reason = "owns again: nobody owned since it stopped"
+		if t.stopped != "" {
+			a.reason += " (" + t.stopped + ")"
+		}
 	case t.before.id == t.self && known && heard.Term <= t.before.term:
 		a.reason = "lease regained: nobody else took over since this node stopped owning"
 		if t.stopped != "" {

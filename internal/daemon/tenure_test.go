@@ -71,6 +71,14 @@ func TestAccount(t *testing.T) {
 		{"regained", with(members(moved(8, "", "lb1")), func(in *takeover) {
 			in.before, in.stopped = tenure{"id1", 8, up - 500*ms}, "the lease has ended"
 		}), "lb1", "lease regained: nobody else took over since this node stopped owning (the lease has ended)", 500 * ms, 500 * ms},
+		{"regained in the term that was handed over to it", with(members(moved(9, "lb2", "lb1")), func(in *takeover) {
+			in.before, in.heard, in.stopped = tenure{"id1", 9, up - 500*ms}, heard("id2", 8, 60*time.Second), "the lease has ended"
+			in.release, in.releasedAt = cluster.Release{Term: 8, From: "id2", To: "id1", Reason: "requested with raftvip transfer"}, up-60*time.Second
+		}), "lb1", "lease regained: nobody else took over since this node stopped owning (the lease has ended)", 500 * ms, 500 * ms},
+		{"undrained in the term that was handed over to it", with(members(moved(9, "lb2", "lb1"), moved(9, "lb1", "")), func(in *takeover) {
+			in.before, in.heard, in.stopped = tenure{"id1", 9, up - 3*time.Second}, heard("id2", 8, 60*time.Second), "lb1 is drained; no other node is eligible"
+			in.release, in.releasedAt = cluster.Release{Term: 8, From: "id2", To: "id1", Reason: "requested with raftvip transfer"}, up-60*time.Second
+		}), "", "owns again: nobody owned since it stopped (lb1 is drained; no other node is eligible)", 3 * time.Second, 3 * time.Second},
 		{"had owned, and another led in between: that is no regaining", with(members(moved(7, "", "lb1")), func(in *takeover) {
 			in.before, in.heard, in.stopped = tenure{"id1", 7, up - 5*time.Second}, heard("id2", 8, 330*ms), "x"
 		}), "lb1", "election: lb2, which led without owning, was not heard for 330ms", 5 * time.Second, 5 * time.Second},
