@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -95,12 +96,33 @@ func (l *loader) address(block string, line *keepalived.Node) (Address, bool) {
 			} else if _, err := netip.ParseAddr(beforeSlash(word)); err == nil {
 				l.errorf(line.Pos, "%s: second address %s on the line; write one address per line", block, shorten(word))
 				ok = false
+			} else if meant := nearestAddressWord(word); meant != "" {
+				// What follows it would be lost, and the address would go elsewhere.
+				l.errorf(line.Pos, "%s: unknown word %s; did you mean %s?", block, display(word), meant)
+				ok, i = false, i+1
 			} else {
 				l.warnf(line.Pos, "%s: unknown word %s; allowed after the address: dev, brd, scope, label", block, display(word))
 			}
 		}
 	}
 	return a, ok
+}
+
+// nearestAddressWord returns the word with an effect of which a word of an address line
+// is a misspelling, or "".
+func nearestAddressWord(word string) string {
+	var candidates []string
+	for w := range addressWords {
+		candidates = append(candidates, w)
+	}
+	effective := []string{"dev", "brd", "broadcast", "scope", "label"}
+	if lower := strings.ToLower(word); slices.Contains(effective, lower) {
+		return lower
+	}
+	if best := nearest(word, append(candidates, effective...)); slices.Contains(effective, best) {
+		return best
+	}
+	return ""
 }
 
 func beforeSlash(s string) string {

@@ -99,8 +99,14 @@ func suggestion(ctx context, keyword string, known map[string]statement) (text, 
 			return fmt.Sprintf("; did you mean %s?", k), k
 		}
 	}
+	// A keyword of another block is misplaced, not misspelt.
 	for _, other := range contexts {
 		if other != ctx && supported[other][keyword] {
+			return fmt.Sprintf("; it belongs in %s", other.where()), ""
+		}
+	}
+	for _, other := range contexts {
+		if _, ok := noEffectTable[other][keyword]; ok && other != ctx {
 			return fmt.Sprintf("; it belongs in %s", other.where()), ""
 		}
 	}
@@ -115,11 +121,6 @@ func suggestion(ctx context, keyword string, known map[string]statement) (text, 
 	}
 	if best := nearest(keyword, candidates); best != "" {
 		return fmt.Sprintf("; did you mean %s?", best), best
-	}
-	for _, other := range contexts {
-		if _, ok := noEffectTable[other][keyword]; ok && other != ctx {
-			return fmt.Sprintf("; it belongs in %s", other.where()), ""
-		}
 	}
 	return "", ""
 }
