@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -264,6 +266,13 @@ func (f tokenFlags) read(stdin io.Reader) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("read token: %w", err)
 	}
+	if len(bytes.TrimSpace(b)) == 0 {
+		name := f.file
+		if name == "-" {
+			name = "standard input"
+		}
+		return "", api.WithHint(fmt.Errorf("read token: %s is empty", name), `make one on a member with "raftvip token create"`)
+	}
 	return string(b), nil
 }
 
@@ -301,18 +310,22 @@ func join(cmd *cobra.Command, g *globals, n *nodeFlags, host string, from tokenF
 	if err != nil {
 		return api.WithHint(err, `copy the whole token as "raftvip init" or "raftvip token create" printed it`)
 	}
+	address := daemon.WithPort(host)
+	if err := cluster.CheckAddress(address); err != nil {
+		return usageError{fmt.Errorf("join: %w", err)}
+	}
 	data, c, err := n.prepare(g)
 	if err != nil {
 		return err
 	}
 	defer data.Close()
-	address := daemon.WithPort(host)
 	ctx, cancel := context.WithTimeout(cmd.Context(), 20*time.Second)
 	defer cancel()
 	fmt.Fprintf(cmd.ErrOrStderr(), "asking %s to admit %s ...\n", address, n.name)
 	err = cluster.Reach(ctx, address)
 	if err != nil {
-		return api.WithHint(err, "is the daemon running there, and does a firewall let TCP port "+daemon.DefaultPort+" through?")
+		_, port, _ := net.SplitHostPort(address)
+		return api.WithHint(err, "is the daemon running there, and does a firewall let TCP port "+port+" through?")
 	}
 	id := cluster.Identity{
 		NodeID: cluster.NewNodeID(n.name), Name: n.name, Advertise: n.advertise,

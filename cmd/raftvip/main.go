@@ -42,9 +42,12 @@ func main() { os.Exit(run(os.Args[1:])) }
 func run(args []string) int {
 	root := rootCommand()
 	root.SetArgs(args)
-	err := root.Execute()
+	cmd, err := root.ExecuteC()
 	if err == nil {
 		return exitOK
+	}
+	if usage := (usageError{}); cmd != root && errors.As(err, &usage) && api.HintOf(err) == "" {
+		err = api.WithHint(err, fmt.Sprintf("see %q", cmd.CommandPath()+" --help"))
 	}
 	report(err)
 	return exitCode(err)

@@ -299,6 +299,9 @@ func historyCommand(g *globals) *cobra.Command {
 		Short: "Show who owned the addresses, when and why",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if last < 0 {
+				return usageError{fmt.Errorf("--last %d: must not be negative; 0 shows all", last)}
+			}
 			var moves []api.Move
 			if err := g.client().Call(cmd.Context(), api.PathHistory, struct{}{}, &moves); err != nil {
 				return err
@@ -321,7 +324,7 @@ func historyCommand(g *globals) *cobra.Command {
 		},
 	}
 	g.jsonFlag(c)
-	c.Flags().IntVarP(&last, "last", "n", 0, "only the last `N`")
+	c.Flags().IntVarP(&last, "last", "n", 0, "only the last `N` (default all)")
 	return c
 }
 
