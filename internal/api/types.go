@@ -122,7 +122,8 @@ type Address struct {
 	Excluded bool         `json:"excluded,omitempty"`
 	// Link is where this node puts it, or would.
 	Link string `json:"link,omitempty"`
-	// State is this node's own: "present", "absent" or what is wrong.
+	// State is this node's own: "present", "absent", or "foreign" where it is there by
+	// someone else's hand and does not serve.
 	State     string `json:"state"`
 	Problem   string `json:"problem,omitempty"`
 	Announced uint64 `json:"announced"`

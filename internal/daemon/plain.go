@@ -311,8 +311,11 @@ func (p *plain) status(names map[netip.Addr]string) []api.VirtualRouter {
 // keptAddress is an address as its keeper sees it.
 func keptAddress(instance string, k vip.AddressStatus) api.Address {
 	out := api.Address{Prefix: k.Prefix, Instance: instance, Link: k.Link, State: "absent", Announced: k.Announced}
-	if k.Up() {
+	switch {
+	case k.Up():
 		out.State = "present"
+	case k.State == vip.StateForeign:
+		out.State = "foreign"
 	}
 	switch {
 	case k.Err != nil:
