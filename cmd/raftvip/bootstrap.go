@@ -180,7 +180,7 @@ func initCluster(cmd *cobra.Command, g *globals, n *nodeFlags, vips []string, fo
 	}
 	secret := pki.NewSecret()
 	if c.Raft.SecretFile != "" {
-		if secret, err = pki.ReadSecretFile(c.Raft.SecretFile); err != nil {
+		if secret, err = daemon.ReadSecretFile(c.Raft.SecretFile); err != nil {
 			return err
 		}
 	}

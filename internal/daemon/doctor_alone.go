@@ -33,7 +33,7 @@ func DoctorAlone(ctx context.Context, s Settings, daemon doctor.Finding) (doctor
 	default:
 		a.id = cluster.Identity{Name: c.Raft.NodeID, NodeID: c.Raft.NodeID, Witness: c.Raft.Witness}
 		if c.Raft.SecretFile != "" {
-			if a.secret, err = pki.ReadSecretFile(c.Raft.SecretFile); err != nil {
+			if a.secret, err = ReadSecretFile(c.Raft.SecretFile); err != nil {
 				return doctor.Report{}, err
 			}
 			a.trusted = true

@@ -91,6 +91,20 @@ func (s Settings) override(c *config.Config) *config.Config {
 	return c
 }
 
+// ReadSecretFile reads the secret_file of a configuration; its errors say what to do.
+func ReadSecretFile(path string) (pki.Secret, error) {
+	secret, err := pki.ReadSecretFile(path)
+	switch {
+	case err == nil:
+		return secret, nil
+	case errors.Is(err, pki.ErrOpenPermissions):
+		return secret, api.WithHint(err, "chmod 600 "+path)
+	case errors.Is(err, fs.ErrPermission):
+		return secret, err
+	}
+	return secret, api.WithHint(err, "copy the file of another node or, for the first one, make it with: (umask 077; od -An -N32 -tx1 /dev/urandom | tr -d ' \\n' > "+path+")")
+}
+
 // identity reads who this node is, or makes it somebody from the peers and
 // secret_file of its configuration.
 func identity(data *cluster.DataDir, c *config.Config) (cluster.Identity, pki.Secret, error) {
@@ -101,7 +115,7 @@ func identity(data *cluster.DataDir, c *config.Config) (cluster.Identity, pki.Se
 			return id, secret, err
 		}
 		if c.Raft.SecretFile != "" {
-			configured, err := pki.ReadSecretFile(c.Raft.SecretFile)
+			configured, err := ReadSecretFile(c.Raft.SecretFile)
 			if err != nil {
 				return id, secret, err
 			}
@@ -120,7 +134,7 @@ func identity(data *cluster.DataDir, c *config.Config) (cluster.Identity, pki.Se
 		return id, pki.Secret{}, api.WithHint(err,
 			`found a cluster with "raftvip init", enter one with "raftvip join HOST --token-file FILE", or give peers and secret_file in the raft block`)
 	}
-	secret, err := pki.ReadSecretFile(c.Raft.SecretFile)
+	secret, err := ReadSecretFile(c.Raft.SecretFile)
 	if err != nil {
 		return id, pki.Secret{}, err
 	}

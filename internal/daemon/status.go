@@ -249,7 +249,7 @@ func (d *Daemon) warnings(st api.Status) []string {
 			}
 		}
 		if len(n.Drift) > 0 {
-			add("%s: its file differs from the cluster (%d differences; raftvip status there)", n.Name, len(n.Drift))
+			add("%s: its file differs from the cluster (differences: %d; raftvip status there)", n.Name, len(n.Drift))
 		}
 		if off := time.Duration(n.ClockOffset * float64(time.Second)); off.Abs() > clockWarning {
 			add("%s: its clock is off by %s; ownership does not depend on it, but tokens and the history do", n.Name, off.Round(time.Second))
