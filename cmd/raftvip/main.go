@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -209,6 +210,10 @@ func wrapArgs(c *cobra.Command) {
 		c.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {
 				return usageError{fmt.Errorf("%s: %w", cmd.CommandPath(), err)}
+			}
+			// As of "$NODE" where that is not set; it must not mean "any node".
+			if slices.Contains(args, "") {
+				return usageError{fmt.Errorf("%s: an argument is empty", cmd.CommandPath())}
 			}
 			return nil
 		}

@@ -150,6 +150,9 @@ func printStatus(w io.Writer, st api.Status, asJSON bool) error {
 		printGroup(w, gr)
 	}
 	printVRRP(w, st.VRRP)
+	if len(st.Nodes) > 0 {
+		fmt.Fprintln(w)
+	}
 	printNodes(w, st.Nodes)
 	printGuard(w, st.Guard)
 	printConfig(w, st.Config)
@@ -208,7 +211,6 @@ func printNodes(w io.Writer, nodes []api.Node) {
 	if len(nodes) == 0 {
 		return
 	}
-	fmt.Fprintln(w)
 	var rows [][]string
 	for _, n := range nodes {
 		rows = append(rows, []string{n.Name, n.Address, n.Role, nodeState(n), dash(n.Arithmetic)})

@@ -73,6 +73,10 @@ func TestStatusText(t *testing.T) {
 	if got := out.String(); !strings.HasPrefix(got, "owner     not known here\nwhy       lb2 does not say\n") {
 		t.Errorf("got %q", got)
 	}
+	out.Reset()
+	if printNodes(&out, []api.Node{{Name: "lb1"}}); !strings.HasPrefix(out.String(), "NODE ") {
+		t.Errorf("node list begins with %q", out.String())
+	}
 	for _, tt := range []struct {
 		m    api.Move
 		want string
