@@ -23,6 +23,7 @@ import (
 // matrix are the faults of the table.
 const matrix = "kill,freeze,starve,isolate,cut-out,cut-in,cut-peers,cut-peers-in,restart-voter,slow-transfer,kill-all," +
 	"clone,transfer,drain,term,locked-transfer,locked-drain,locked-term," +
+	"join,remove,replace,remove-owner,leave,remove-killed,remove-frozen," +
 	"retime" // last: for as long as the longest timeout a failure takes that
 
 type options struct {

@@ -28,10 +28,12 @@ type Fault struct {
 	Planned bool
 	// Many: it needs a lab with many addresses.
 	Many bool
+	// Spare: it needs a lab with a machine that can become a node.
+	Spare bool
 	// Ours: only raftvip can do it, or has what it is about.
 	Ours bool
 
-	// Steady: clients notice nothing, but for a moment.
+	// Steady: clients notice nothing, but for a moment, also when it is healed.
 	Steady bool
 
 	inject func(ctx context.Context, r *Rig, owner *testnet.Host) (undo, error)
@@ -65,6 +67,13 @@ func Faults() []Fault {
 		{Name: "slow-transfer", Title: "planned move, replies delayed", MayRefuse: true, inject: slowMove},
 		{Name: "kill-all", Title: "kill -9 of all, start all", inject: killAll},
 		{Name: "clone", Title: "copy of the owner's data dir is started", Moves: true, Ours: true, inject: clone},
+		{Name: "join", Title: "a node joins, and is removed", Planned: true, Spare: true, Ours: true, Steady: true, inject: join},
+		{Name: "remove", Title: "a standby is removed, and joins again", Planned: true, Spare: true, Ours: true, Steady: true, inject: removeStandby},
+		{Name: "replace", Title: "a standby dies and is replaced", Spare: true, Ours: true, Steady: true, inject: replaceStandby},
+		{Name: "remove-owner", Title: "the owner is moved off, removed, joins again", Moves: true, Planned: true, Spare: true, Ours: true, inject: removeOwner},
+		{Name: "leave", Title: "the owner leaves, and joins again", Moves: true, Planned: true, Spare: true, Ours: true, inject: leave},
+		{Name: "remove-killed", Title: "kill -9, replaced by a new node", Moves: true, Spare: true, Ours: true, inject: outOf(kill)},
+		{Name: "remove-frozen", Title: "SIGSTOP, replaced by a new node, SIGCONT", Moves: true, Thaws: true, Spare: true, Ours: true, inject: outOf(freeze)},
 		{Name: "retime", Title: "heartbeat_timeout up, down, back", Planned: true, Ours: true, Steady: true, inject: retime},
 		{Name: "term", Title: "SIGTERM", Moves: true, Planned: true, inject: term},
 		{Name: "transfer", Title: "planned move", Moves: true, Planned: true, inject: move},
@@ -279,6 +288,73 @@ func clone(ctx context.Context, r *Rig, o *testnet.Host) (undo, error) {
 		return nil, errors.New("it has no identity to copy")
 	}
 	return s.Clone(ctx, o)
+}
+
+var errNoMembers = errors.New("its nodes cannot change while it runs")
+
+// join makes a node of the spare machine.
+func join(ctx context.Context, r *Rig, _ *testnet.Host) (undo, error) {
+	s, ok := r.System.(Enlister)
+	if !ok {
+		return nil, errNoMembers
+	}
+	return func(ctx context.Context) error { return s.Remove(ctx, r.Spare()) }, s.Join(ctx, r.Spare())
+}
+
+func removeStandby(ctx context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	return removeOwner(ctx, r, r.Others(o)[0])
+}
+
+// removeOwner removes a node, of which the owner's moves the addresses.
+func removeOwner(ctx context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	s, ok := r.System.(Enlister)
+	if !ok {
+		return nil, errNoMembers
+	}
+	return func(ctx context.Context) error { return s.Join(ctx, o) }, s.Remove(ctx, o)
+}
+
+func leave(ctx context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	s, ok := r.System.(Enlister)
+	if !ok {
+		return nil, errNoMembers
+	}
+	return func(ctx context.Context) error { return s.Join(ctx, o) }, s.Leave(ctx, o)
+}
+
+// replaceStandby takes a standby's data, and has it join as the one that it was.
+func replaceStandby(ctx context.Context, r *Rig, o *testnet.Host) (undo, error) {
+	s, ok := r.System.(Enlister)
+	if !ok {
+		return nil, errNoMembers
+	}
+	return nil, s.Replace(ctx, r.Others(o)[0])
+}
+
+// outOf stops the owner, removes it, and has the spare machine join in its place. When
+// the owner goes on, it is no member; at the end each has its own place again.
+func outOf(stop func(context.Context, *Rig, *testnet.Host) (undo, error)) func(context.Context, *Rig, *testnet.Host) (undo, error) {
+	return func(ctx context.Context, r *Rig, o *testnet.Host) (undo, error) {
+		s, ok := r.System.(Enlister)
+		if !ok {
+			return nil, errNoMembers
+		}
+		goOn, err := stop(ctx, r, o)
+		if err != nil {
+			return goOn, err
+		}
+		again := func(ctx context.Context) error {
+			// The time to answer, if it would.
+			if err := sleep(ctx, 2*r.System.Detection()); err != nil {
+				return err
+			}
+			return errors.Join(s.Join(ctx, o), s.Remove(ctx, r.Spare()))
+		}
+		if err := s.Remove(ctx, o); err != nil {
+			return both(goOn, again), err
+		}
+		return both(goOn, again), s.Join(ctx, r.Spare())
+	}
 }
 
 func both(a, b undo) undo {

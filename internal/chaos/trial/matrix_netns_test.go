@@ -123,6 +123,39 @@ func TestChangeOfHeartbeat(t *testing.T) {
 	}
 }
 
+// TestMembership changes who the nodes are under the prober: two never answer, and where
+// the owner stays there is no gap. The guards take turns, to keep this short.
+func TestMembership(t *testing.T) {
+	for guard, names := range map[string][]string{
+		"bpf-tcx": {"join", "remove-frozen"},
+		"nft":     {"replace", "leave", "remove-killed"},
+	} {
+		t.Run(guard, func(t *testing.T) {
+			path, pins := setup(t)
+			t.Parallel()
+			r := open(t, Raftvip{Binary: path, Guard: guard, PinDir: pins}, Setup{Spare: true})
+			faults, err := Find(names...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range faults {
+				res, err := r.Try(t.Context(), f, time.Second)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Logf("%s: %s -> %s -> %s, gap %v, after it %v, machine stalled %v, took %v", f.Name, res.From, res.During, res.To, res.Gap, res.HealGap, res.Stall, res.Took)
+				if !res.OK() {
+					t.Errorf("%s: %+v", f.Name, res)
+				}
+				if bound := 10*res.Detection + res.Stall; res.Gap > bound {
+					t.Errorf("%s: nobody answered for %v, more than %v", f.Name, res.Gap, bound)
+				}
+			}
+			testnet.MustHoldP1(t, r.Prober)
+		})
+	}
+}
+
 // TestOffOverlaps shows that the tests above can fail: without a guard, a frozen
 // owner goes on answering, and the judge sees it.
 func TestOffOverlaps(t *testing.T) {

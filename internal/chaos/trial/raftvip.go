@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -90,7 +91,7 @@ func (p Raftvip) config(r *Rig, h *testnet.Host, priority int) string {
 func (p Raftvip) priority(i int) int { return vrrpBase - 10*i }
 
 func (p Raftvip) deploy(ctx context.Context, r *Rig) (System, error) {
-	s := &raftvip{product: p, rig: r, cluster: e2e.New(r.Lab, p.Binary)}
+	s := &raftvip{product: p, rig: r, cluster: e2e.New(r.Lab, p.Binary), removed: map[*e2e.Node]bool{}}
 	for i, n := range s.cluster.Nodes {
 		n.RunArgs, n.Env = p.RunArgs, p.Env
 		if err := errors.Join(s.Mend(n.Host), s.write(n.Host, p.priority(i))); err != nil {
@@ -139,6 +140,7 @@ type raftvip struct {
 	rig       *Rig
 	cluster   *e2e.Cluster
 	detection time.Duration
+	removed   map[*e2e.Node]bool
 }
 
 func (s *raftvip) Strict() bool             { return true }
@@ -310,6 +312,134 @@ func (s *raftvip) Clone(ctx context.Context, h *testnet.Host) (undo, error) {
 		}
 		return n.Start()
 	}, c.Start()
+}
+
+// Join is `raftvip join` with a new token on a machine without data, and the daemon.
+func (s *raftvip) Join(ctx context.Context, h *testnet.Host) error { return s.join(ctx, h) }
+
+// Replace is `raftvip join --replace` after kill -9 and the loss of the disk.
+func (s *raftvip) Replace(ctx context.Context, h *testnet.Host) error {
+	return s.join(ctx, h, "--replace")
+}
+
+func (s *raftvip) join(ctx context.Context, h *testnet.Host, args ...string) error {
+	n := s.node(h)
+	if n == nil {
+		n = s.cluster.NewNode(h, h.Name())
+		n.RunArgs, n.Env = s.product.RunArgs, s.product.Env
+		s.cluster.Nodes = append(s.cluster.Nodes, n)
+		if err := s.write(h, demoted); err != nil {
+			return err
+		}
+	} else if n.Running() {
+		if err := n.Kill(); err != nil {
+			return err
+		}
+	}
+	if err := os.RemoveAll(n.DataDir); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, joinWithin)
+	defer cancel()
+	var token api.Token
+	err := s.ask(ctx, n, api.PathToken, api.TokenRequest{TTL: time.Hour, Uses: 1}, &token)
+	if err != nil {
+		return err
+	}
+	ticket, err := e2e.TicketFrom(token.Join)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(n.Join(ctx, ticket, args...), n.Start()); err != nil {
+		return err
+	}
+	delete(s.removed, n)
+	return s.counted(ctx, n, true)
+}
+
+// members are the nodes other than one that have not been removed.
+func (s *raftvip) members(but *e2e.Node) []*e2e.Node {
+	return slices.DeleteFunc(s.cluster.Others(but), func(n *e2e.Node) bool { return s.removed[n] })
+}
+
+// joinWithin bounds how long a change of the members may take, on a busy machine.
+const joinWithin = time.Minute
+
+// Leave is `raftvip leave` on the node.
+func (s *raftvip) Leave(ctx context.Context, h *testnet.Host) error {
+	n := s.node(h)
+	ctx, cancel := context.WithTimeout(ctx, joinWithin)
+	defer cancel()
+	if err := api.NewClient(n.Socket).Call(ctx, api.PathLeave, api.LeaveRequest{}, &api.Done{}); err != nil {
+		return err
+	}
+	return s.counted(ctx, n, false)
+}
+
+// Remove is `raftvip node remove`, asked of the other nodes until they have a leader.
+// Before a leader that can be asked, `raftvip transfer`: it is not removed.
+func (s *raftvip) Remove(ctx context.Context, h *testnet.Host) error {
+	n := s.node(h)
+	ctx, cancel := context.WithTimeout(ctx, joinWithin)
+	defer cancel()
+	if st, err := s.status(ctx, n); err == nil && st.Cluster.Leader == n.Name {
+		if err := s.transfer(ctx, h, ""); err != nil {
+			return err
+		}
+	}
+	if err := s.ask(ctx, n, api.PathRemove, api.NodeRequest{Node: n.Name}, &api.Done{}); err != nil {
+		return err
+	}
+	if err := s.counted(ctx, n, false); err != nil {
+		return err
+	}
+	s.removed[n] = true
+	if s.rig.index(h) < 0 { // a machine again that is no node
+		s.cluster.Nodes = s.cluster.Others(n)
+		return n.Kill()
+	}
+	return nil
+}
+
+// ask asks the members other than one until one of them does it.
+func (s *raftvip) ask(ctx context.Context, not *e2e.Node, path string, in, out any) error {
+	return testnet.WaitFor(ctx, "an answer to "+path, func() error {
+		var errs []error
+		for _, n := range s.members(not) {
+			// Who has not noticed yet that the leader is gone would wait for it for long.
+			short, cancel := context.WithTimeout(ctx, 2*time.Second)
+			err := api.NewClient(n.Socket).Call(short, path, in, out)
+			cancel()
+			if err == nil {
+				return nil
+			}
+			errs = append(errs, err)
+		}
+		_ = sleep(ctx, 25*time.Millisecond)
+		return errors.Join(errs...)
+	})
+}
+
+// counted waits until the other members say of a node that it is one, and votes, or that
+// it is none.
+func (s *raftvip) counted(ctx context.Context, of *e2e.Node, member bool) error {
+	return testnet.WaitFor(ctx, fmt.Sprintf("%s to be a member: %v", of.Name, member), func() error {
+		_ = sleep(ctx, 25*time.Millisecond)
+		for _, n := range s.members(of) {
+			st, err := s.status(ctx, n)
+			if err != nil {
+				return err
+			}
+			i := slices.IndexFunc(st.Nodes, func(o api.Node) bool { return o.Name == of.Name })
+			switch {
+			case i >= 0 != member:
+				return fmt.Errorf("%s: member is %v", n.Name, !member)
+			case member && (st.Nodes[i].Role != "voter" || !st.Nodes[i].Eligible):
+				return fmt.Errorf("%s: it is a %s, %s", n.Name, st.Nodes[i].Role, st.Nodes[i].Why)
+			}
+		}
+		return nil
+	})
 }
 
 // Election is Raft's term: each election, and nothing else, makes a new one.

@@ -73,6 +73,16 @@ type (
 	Cloner interface {
 		Clone(ctx context.Context, h *testnet.Host) (undo, error)
 	}
+	// An Enlister can get and lose nodes while it runs. Join makes a node of the host, with
+	// an empty disk, and returns when it counts; Replace does it under the identity that
+	// the host had, after it was killed. Remove returns when the node does not count any
+	// more; its daemon is left as it is. With Leave the node itself asks for it, and ends.
+	Enlister interface {
+		Join(ctx context.Context, h *testnet.Host) error
+		Replace(ctx context.Context, h *testnet.Host) error
+		Remove(ctx context.Context, h *testnet.Host) error
+		Leave(ctx context.Context, h *testnet.Host) error
+	}
 	// An Elector has elections. Election is the number of the latest one that the
 	// node knows of; Best is the node that should win one if this node cannot, nil
 	// if any may.
@@ -103,6 +113,9 @@ type Rig struct {
 // settled. Close ends everything, also after a failure of Open.
 func Open(ctx context.Context, p Product, s Setup) (_ *Rig, err error) {
 	o := testnet.Options{Nodes: p.Nodes(), PeerNetwork: s.PeerNetwork}
+	if s.Spare {
+		o.Clients = 2
+	}
 	if v4, v6 := s.counts(); v4+v6 > 2 {
 		o.Subnet4 = netip.MustParsePrefix("10.99.0.0/16")
 	}
@@ -147,6 +160,9 @@ func (r *Rig) Close() error {
 	r.Control.Stop()
 	return r.Lab.Close()
 }
+
+// Spare is the machine that can become a node, with [Setup.Spare].
+func (r *Rig) Spare() *testnet.Host { return r.Lab.Client(1) }
 
 // Peers is the network over which the nodes talk to each other.
 func (r *Rig) Peers() testnet.Network {

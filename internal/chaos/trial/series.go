@@ -11,7 +11,7 @@ import (
 // A Series is several trials of each of some faults on one product.
 type Series struct {
 	Product Product
-	Setup   Setup // but for what follows from the fault: PeerNetwork, many addresses
+	Setup   Setup // but for what follows from the fault: PeerNetwork, Spare, many addresses
 	Faults  []Fault
 	Trials  int
 	// Hold is how long a fault lasts at least; HoldThaws where the daemon wakes up
@@ -42,7 +42,7 @@ func (s Series) Run(ctx context.Context) ([]Result, error) {
 	for _, f := range faults {
 		for range s.Trials {
 			setup := s.Setup
-			setup.PeerNetwork = f.PeerNetwork
+			setup.PeerNetwork, setup.Spare = f.PeerNetwork, f.Spare
 			if f.Many && setup.V4+setup.V6 == 0 {
 				setup.V4 = manyAddresses
 			}
@@ -89,6 +89,8 @@ func setupOf(f Fault) int {
 		return 1
 	case f.Many:
 		return 2
+	case f.Spare:
+		return 3
 	}
 	return 0
 }

@@ -26,6 +26,8 @@ type Setup struct {
 	Instances bool
 	// Check gives each node a check script that fails when [System.Break] says so.
 	Check bool
+	// Spare gives the lab a machine that can become a node.
+	Spare bool
 	// Interval is how often prober and client ask; 0 is a millisecond.
 	Interval time.Duration
 }

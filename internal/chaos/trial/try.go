@@ -123,8 +123,8 @@ func (r *Rig) Try(ctx context.Context, f Fault, hold time.Duration) (res Result,
 		return res, err
 	}
 	r.judge(&res, from, healed, boottime.Now())
-	if f.Steady && r.System.Strict() && res.Gap > steadyGap+res.FaultStall {
-		res.problem(fmt.Errorf("nobody answered for %v, and nothing was broken", res.Gap))
+	if gap := max(res.Gap, res.HealGap); f.Steady && r.System.Strict() && gap > steadyGap+res.Stall {
+		res.problem(fmt.Errorf("nobody answered for %v, and nothing was broken", gap))
 	}
 	if n := r.Prober.Stats().Dropped - dropped; n > 0 {
 		res.problem(fmt.Errorf("the observer lost %d packets, so it cannot judge", n))
