@@ -84,6 +84,9 @@ type Node struct {
 	existing bool
 	// phase says in words what a node that is not yet a member waits for.
 	phase atomic.Pointer[string]
+	// waits are the reasons to wait that were logged: a peer that is down is in turn
+	// without an answer and without a route.
+	waits refusals
 
 	reports *reportTable
 	// remembered are the members' addresses of the last run.
@@ -318,7 +321,7 @@ func (n *Node) setPhase(format string, args ...any) {
 	if old != nil && *old == text || old == nil && text == "" {
 		return
 	}
-	if text != "" {
+	if text != "" && n.waits.news(text, time.Now()) {
 		n.log.Info("waiting", "reason", text)
 	}
 	n.changed.notify()
