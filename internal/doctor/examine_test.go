@@ -295,7 +295,7 @@ func TestExamineAlone(t *testing.T) {
 	if r = ExamineAlone(why, all[0], nil); r.Count(Fail) > 0 || r.Count(Warn) != 2 {
 		t.Errorf("%+v", r)
 	}
-	if !strings.Contains(r.Verdict, "cannot be told without the daemon") || r.Count(Fail) > 0 {
+	if !strings.Contains(r.Verdict, "cannot be told without a daemon that is in the cluster") || r.Count(Fail) > 0 {
 		t.Errorf("%+v", r)
 	}
 }

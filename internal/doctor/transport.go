@@ -288,9 +288,9 @@ func ExamineAlone(why Finding, self Member, peers []Member) Report {
 		names = append(names, p.Name)
 	}
 	r.Silent = names
-	r.Verdict = "which transport works cannot be told without the daemon: it asks the other members and probes with them"
+	r.Verdict = "which transport works cannot be told without a daemon that is in the cluster: it asks the other members and probes with them"
 	if len(peers) > 0 && !slices.ContainsFunc(e.findings, func(f Finding) bool { return f.Check == CheckTCP && f.Result != OK }) {
-		r.Verdict = "TCP (raftvip's own) works from here to " + strings.Join(names, ", ") + "; whether VRRP does cannot be told without the daemon"
+		r.Verdict = "TCP (raftvip's own) works from here to " + strings.Join(names, ", ") + "; whether VRRP does cannot be told without a daemon that is in the cluster"
 	}
 	return r
 }
