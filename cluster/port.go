@@ -309,8 +309,12 @@ func (p *port) dial(ctx context.Context, proto, address string) (net.Conn, error
 	return p.dialNode(ctx, proto, address, p.expect(address))
 }
 
-// dialNode opens a connection to a node, or to any if it is named "".
+// dialNode opens a connection to a node, or to any if it is named "". It gives up by
+// itself: net/http goes on with a dial whose request has ended, and one to a process that
+// stands still would never end.
 func (p *port) dialNode(ctx context.Context, proto, address, expect string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
 	dialer := tls.Dialer{Config: p.creds.Client(proto, expect), NetDialer: &net.Dialer{ControlContext: p.bind}}
 	begun := boottime.Now()
 	conn, err := dialer.DialContext(ctx, "tcp", address)
