@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/raftvip/raftvip/internal/machine"
+	"github.com/raftvip/raftvip/internal/pki"
 )
 
 // copyDir copies a data directory as an operator would, or a snapshot of its disk.
@@ -69,6 +70,32 @@ func TestCopyOfANodeIsFoundByAll(t *testing.T) {
 					others = append(others, m)
 				}
 			}
+			// Its peers do not rely on either to keep out of it.
+			for _, m := range others {
+				for _, h := range []*member{original, clone} {
+					run := h.holders.run.text()
+					if err := m.meet(pki.ProtoRaft, id, run, m.group.now(), ""); err == nil {
+						t.Errorf("%s speaks Raft with a holder", m.Self().Name)
+					}
+					if err := m.meet(pki.ProtoAPI, id, run, m.group.now(), ""); err != nil {
+						t.Errorf("%s does not compare identities with a holder: %v", m.Self().Name, err)
+					}
+				}
+				eventually(t, "no connection is left by which a holder may speak Raft", func() bool {
+					in := m.group.trans.networkTransport.(advertised).networkTransport.(*inbound)
+					in.mu.Lock()
+					defer in.mu.Unlock()
+					for _, from := range in.streams {
+						if from == id {
+							return false
+						}
+					}
+					return true
+				})
+				ctx := context.WithValue(context.WithValue(context.Background(), peerIDKey{}, id), peerBootKey{}, clone.holders.run.Boot)
+				_, err := m.handleRelease(ctx, Release{Group: DefaultGroup, Term: m.group.raft.CurrentTerm(), Seq: 1, From: id})
+				refusedWith(t, err, CodeIdentity)
+			}
 			eventually(t, "the two others go on", func() bool {
 				l := leading(others...)
 				return l != nil && l.Apply(context.Background(), Command{Drain: &DrainCommand{NodeID: id, Drained: true}}) == nil
@@ -104,6 +131,29 @@ func TestCopyOfANodeIsFoundByAll(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Members are asked what they know of a node's holders. One that is silent must not keep
+// this node from acting on what it knows itself.
+func TestSilentMemberDelaysNoBar(t *testing.T) {
+	var token pki.Token
+	m, _ := startFirst(t, &token)
+	eventually(t, "founded", func() bool { return m.State().Founded() })
+	m.stop() // its own loop
+	barred := func() bool {
+		m.group.fence.mu.Lock()
+		defer m.group.fence.mu.Unlock()
+		return m.group.fence.barred != ""
+	}
+	m.meanwhile(make(map[Finding]bool), func() {
+		m.holders.met(m.Self().NodeID, Run{Boot: newBoot()}, m.group.now(), "")
+		for end := time.Now().Add(20 * time.Second); !barred() && time.Now().Before(end); {
+			time.Sleep(time.Millisecond)
+		}
+		if !barred() {
+			t.Error("not barred while a member is waited for")
+		}
+	})
 }
 
 func TestOlderDataDirIsNotTrusted(t *testing.T) {

@@ -34,7 +34,7 @@ func (n *Node) openIdentity(creds *pki.Credentials, claim uint64) {
 		Term:  max(n.group.raft.CurrentTerm(), n.votes.mayHaveVotedIn()),
 		Index: n.group.raft.LastIndex(),
 	}}
-	n.holders = newHolders(n.opts.Identity.NodeID, run, n.group.now, func() { signal(n.identities) })
+	n.holders = newHolders(n.opts.Identity.NodeID, run, n.group.now, func() { signal(n.noticed); signal(n.identities) })
 	for id, p := range n.persisted.cache.Past {
 		if n.member(id) {
 			n.holders.remember(id, p)
@@ -93,7 +93,7 @@ func (n *Node) keepIdentities(ctx context.Context) {
 			n.log.Debug("cannot note this machine's interfaces", "error", err)
 		}
 		n.actOnFindings(said)
-		n.exchange(ctx)
+		n.meanwhile(said, func() { n.exchange(ctx) })
 		var again <-chan time.Time
 		if tries > 0 || n.backSince > 0 && !n.voided {
 			tries = max(tries-1, 0)
@@ -105,6 +105,21 @@ func (n *Node) keepIdentities(ctx context.Context) {
 		case <-again:
 		case <-tick.C:
 		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// meanwhile acts on what is found out while something else waits for members, of which
+// one may be silent.
+func (n *Node) meanwhile(said map[Finding]bool, wait func()) {
+	ended := make(chan struct{})
+	go func() { defer close(ended); wait() }()
+	for {
+		select {
+		case <-n.noticed:
+			n.actOnFindings(said)
+		case <-ended:
 			return
 		}
 	}

@@ -95,7 +95,9 @@ type Node struct {
 	guesses *limiter
 	// kick wakes the reporting loop, members the membership loop.
 	// identities holds a token when something is known of who holds which identity.
+	// noticed holds one when that may be a finding, so that it is acted on at once.
 	identities chan struct{}
+	noticed    chan struct{}
 	kick       chan struct{}
 	members    chan struct{}
 
@@ -148,7 +150,7 @@ func OpenNode(o Options) (*Node, error) {
 	}
 	n := &Node{
 		guesses: newLimiter(guessRate, guessBurst, allGuessRate, allGuessBurst, true),
-		opts:    o, log: o.Log, changed: newBroadcast(), reports: newReportTable(boottime.Now), identities: make(chan struct{}, 1), kick: make(chan struct{}, 1), members: make(chan struct{}, 1),
+		opts:    o, log: o.Log, changed: newBroadcast(), reports: newReportTable(boottime.Now), identities: make(chan struct{}, 1), noticed: make(chan struct{}, 1), kick: make(chan struct{}, 1), members: make(chan struct{}, 1),
 	}
 	creds := pki.NewCredentials(authority, o.Identity.NodeID, nil)
 	n.port = newPort(ln, creds, o.Log, n.authorize, n.expect, n.isMemberAt)

@@ -681,4 +681,20 @@ func TestBarredNodeTakesNoPart(t *testing.T) {
 	if a := r.ask(entries(6, "c")); a.Error == nil {
 		t.Error("agreed to what a leader asked")
 	}
+	// Each of the fence's answers by itself: one that was on its way through Raft when the
+	// node was barred has passed those before.
+	r.pass(10 * rigPromise)
+	leaves, _ := r.fence.grants(7, "c", false)
+	for what, yes := range map[string]bool{
+		"is free to help":         r.fence.bound("c") <= 0,
+		"lets a vote leave":       leaves,
+		"asks for votes":          r.fence.campaigns(8),
+		"lets consent leave":      r.fence.agrees(9),
+		"is bound again":          r.fence.rebind(9, 1, "c"),
+		"is free after a release": func() bool { r.fence.freed(9, 2); return r.fence.bound("c") <= 0 }(),
+	} {
+		if yes {
+			t.Errorf("barred, and %s", what)
+		}
+	}
 }
