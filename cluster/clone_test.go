@@ -81,17 +81,7 @@ func TestCopyOfANodeIsFoundByAll(t *testing.T) {
 						t.Errorf("%s does not compare identities with a holder: %v", m.Self().Name, err)
 					}
 				}
-				eventually(t, "no connection is left by which a holder may speak Raft", func() bool {
-					in := m.group.trans.networkTransport.(advertised).networkTransport.(*inbound)
-					in.mu.Lock()
-					defer in.mu.Unlock()
-					for _, from := range in.streams {
-						if from == id {
-							return false
-						}
-					}
-					return true
-				})
+				eventually(t, "no connection is left by which a holder may speak Raft", func() bool { return streamsFrom(m, id) == 0 })
 				ctx := context.WithValue(context.WithValue(context.Background(), peerIDKey{}, id), peerBootKey{}, clone.holders.run.Boot)
 				_, err := m.handleRelease(ctx, Release{Group: DefaultGroup, Term: m.group.raft.CurrentTerm(), Seq: 1, From: id})
 				refusedWith(t, err, CodeIdentity)
@@ -131,6 +121,29 @@ func TestCopyOfANodeIsFoundByAll(t *testing.T) {
 			}
 		})
 	}
+}
+
+// streamsFrom returns how many connections there are on which a node may speak Raft.
+func streamsFrom(m *member, id string) int {
+	in := m.group.trans.networkTransport.(advertised).networkTransport.(*inbound)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	count := 0
+	for _, from := range in.streams {
+		if from == id {
+			count++
+		}
+	}
+	return count
+}
+
+// A node may be found to have gone back while it is connected.
+func TestConnectionsOfABarredNodeAreCut(t *testing.T) {
+	all, _ := threeNodes(t)
+	m, other := all[0], all[1].Self().NodeID
+	eventually(t, "a connection", func() bool { return streamsFrom(m, other) > 0 })
+	m.holders.lost(other)
+	eventually(t, "it is cut", func() bool { return streamsFrom(m, other) == 0 })
 }
 
 // Members are asked what they know of a node's holders. One that is silent must not keep

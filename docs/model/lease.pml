@@ -368,6 +368,14 @@ inline consent(i, j) { raft_term(j, n[i].led); no_candidate(j) }
 	renew(i, EVIDENCE(K(i, j).a)); \
 	K(i, j).a = 0; ALIKE }
 
+/* Who is at the address of j and is not j, such as a host that was installed anew, has
+   promised nothing for it. */
+#ifdef NO_ASKED_ANSWERS
+#define STRANGER(i, j) :: d_step { n[i].led > 0 -> K(i, j).a = LEASE_OF(i); SENT_LONG(i, j); ALIKE }
+#else
+#define STRANGER(i, j)
+#endif
+
 /* ---- candidate i, voter j ---- */
 
 /* Raft stands whenever it likes: its timers, pre-votes and TimeoutNow matter for
@@ -695,6 +703,7 @@ active proctype all() {
 	}
 	do
 	PAIRS(APPEND)
+	PAIRS(STRANGER)
 	PAIRS(ACKNOWLEDGED)
 	NODES(STAND)
 	PAIRS(ASK)
