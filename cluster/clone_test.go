@@ -59,9 +59,10 @@ func TestCopyOfANodeIsFoundByAll(t *testing.T) {
 			for _, m := range []*member{original, clone} {
 				eventually(t, "a holder is barred and has no lease", func() bool {
 					s := m.Group(DefaultGroup).Standing()
+					bound := m.group.fence.bound("anyone") > 0 // its lock comes before the sink's
 					m.sink.mu.Lock()
 					defer m.sink.mu.Unlock()
-					return m.Barred() != nil && !s.Leading && m.sink.until == 0 && m.group.fence.bound("anyone") > 0
+					return m.Barred() != nil && !s.Leading && m.sink.until == 0 && bound
 				})
 			}
 			var others []*member
