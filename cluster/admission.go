@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"sync"
 	"time"
 )
@@ -29,19 +28,17 @@ func occupant(s *State, reports map[string]SeenReport, id, address string) (name
 func (n *Node) handleJoin(ctx context.Context, req JoinRequest) (any, error) {
 	trusted := PeerFromContext(ctx) != "" && req.TokenID == ""
 	if err := checkJoin(req); err != nil {
-		return nil, refuse(CodeBadRequest, "", "%s", err)
+		return nil, Refuse(CodeBadRequest, "", "%s", err)
 	}
 	if !trusted {
 		if err := n.checkToken(ctx, req); err != nil {
 			return nil, err
 		}
 		// What is asked for from here on takes time, and whoever asks may.
-		if conn := doorConn(ctx); conn != nil {
-			conn.at.leave()
-		}
+		leaveDoor(ctx)
 	}
 	if offset := time.Until(req.Clock); offset.Abs() > maxClockOffset {
-		return nil, refuse(CodeClock, "set both clocks by NTP, then join again",
+		return nil, Refuse(CodeClock, "set both clocks by NTP, then join again",
 			"the clock of %s is %s %s that of %s", req.Name, offset.Abs().Round(time.Second), aheadOf(offset), n.opts.Identity.Name)
 	}
 	if !n.group.Standing().Leading {
@@ -49,11 +46,11 @@ func (n *Node) handleJoin(ctx context.Context, req JoinRequest) (any, error) {
 	}
 	s := n.State()
 	if !s.Founded() {
-		return nil, refuse(CodeNotReady, "try again in a moment", "the cluster is just being founded")
+		return nil, Refuse(CodeNotReady, "try again in a moment", "the cluster is just being founded")
 	}
 	if ip, ok := addressIP(req.Address); ok {
 		if _, a, ok := s.AddressOf(ip); ok {
-			return nil, refuse(CodeAddressInUse, "name another one with --advertise",
+			return nil, Refuse(CodeAddressInUse, "name another one with --advertise",
 				"%s cannot be reached at %s: that is a virtual address of this cluster", req.Name, a.Prefix.Addr())
 		}
 	}
@@ -134,7 +131,7 @@ func (n *Node) checkToken(ctx context.Context, req JoinRequest) error {
 		case <-changed:
 		case <-wait.C:
 			if !n.State().Founded() {
-				return refuse(CodeNotReady, "try again in a moment", "%s does not have the cluster's state yet", n.opts.Identity.Name)
+				return Refuse(CodeNotReady, "try again in a moment", "%s does not have the cluster's state yet", n.opts.Identity.Name)
 			}
 			return wrongToken()
 		case <-ctx.Done():
@@ -144,19 +141,19 @@ func (n *Node) checkToken(ctx context.Context, req JoinRequest) error {
 }
 
 func wrongToken() *Refusal {
-	return refuse(CodeWrongToken, `make a new one on a member with "raftvip token create"`,
+	return Refuse(CodeWrongToken, `make a new one on a member with "raftvip token create"`,
 		"this cluster does not know the token: it is used up, revoked or wrong")
 }
 
 func noLeaderToJoin() *Refusal {
-	return refuse(CodeNoLeader, `see "raftvip status" on a member`, "the cluster has no leader now, so nobody can be admitted")
+	return Refuse(CodeNoLeader, `see "raftvip status" on a member`, "the cluster has no leader now, so nobody can be admitted")
 }
 
 // lost makes sure that a member is gone whose place somebody else asks for. That
 // nothing has been heard of it counts only after this leader has listened for a while:
 // after a restart of all nothing has been heard of anybody.
 func (n *Node) lost(ctx context.Context, old NodeRecord) error {
-	alive := refuse(CodeNameTaken, "choose another name with --name",
+	alive := Refuse(CodeNameTaken, "choose another name with --name",
 		"the name %s is taken by a member at %s, which is alive", old.Name, old.Address)
 	if old.ID == n.opts.Identity.NodeID {
 		return alive
@@ -184,7 +181,7 @@ func (n *Node) lost(ctx context.Context, old NodeRecord) error {
 		led := n.ledFor()
 		switch {
 		case led == 0:
-			return refuse(CodeNotLeader, "try again", "the leader has just changed")
+			return Refuse(CodeNotLeader, "try again", "the leader has just changed")
 		case asked && led >= reportFresh:
 			return nil
 		}
@@ -197,7 +194,7 @@ func (n *Node) lost(ctx context.Context, old NodeRecord) error {
 		case <-changed:
 		case <-time.After(reportFresh / 10):
 		case <-ctx.Done():
-			return refuse(CodeNotReady, "try again in a moment", "it is not known yet whether %s is alive", old.Name)
+			return Refuse(CodeNotReady, "try again in a moment", "it is not known yet whether %s is alive", old.Name)
 		}
 	}
 }
@@ -214,7 +211,7 @@ func (n *Node) forwardJoin(ctx context.Context, req JoinRequest) (any, error) {
 	if err := n.client.call(ctx, address, pathJoin, req, &got); err != nil {
 		var r *Refusal
 		if !errors.As(err, &r) {
-			r = refuse(CodeNoLeader, "try again in a moment", "the leader at %s does not answer: %s", address, reason(err))
+			r = Refuse(CodeNoLeader, "try again in a moment", "the leader at %s does not answer: %s", address, reason(err))
 		}
 		return nil, r
 	}
@@ -224,12 +221,10 @@ func (n *Node) forwardJoin(ctx context.Context, req JoinRequest) (any, error) {
 // handleNewcomer is handleJoin for somebody who has shown nothing yet: those that
 // fail are counted, told once in a while, and slowed down.
 func (n *Node) handleNewcomer(ctx context.Context, req JoinRequest) (any, error) {
-	now, source, from := time.Now(), netip.Prefix{}, ""
-	if conn := doorConn(ctx); conn != nil {
-		source, from = sourceOf(addrOf(conn.RemoteAddr())), hostOf(conn.RemoteAddr())
-	}
+	now := time.Now()
+	source, from := callerFrom(ctx)
 	if !n.guesses.allows(source, now) {
-		return nil, refuse(CodeTooMany, "wait a minute, then try again with the right token", "too many joins have failed")
+		return nil, Refuse(CodeTooMany, "wait a minute, then try again with the right token", "too many joins have failed")
 	}
 	out, err := n.handleJoin(ctx, req)
 	var r *Refusal

@@ -17,6 +17,9 @@ import (
 // Bounds of the replicated state. They hold in the state machine, from feature level 2
 // on, whatever a member proposes: what one can grow without end all have to keep.
 const (
+	// maxGroupName is the longest name of a group in bytes: one length byte precedes it
+	// on the wire.
+	maxGroupName = 255
 	// MaxNodes is far above what Raft is good for.
 	MaxNodes = 64
 	// MaxRemoved is how many removed nodes are told why they are refused; the oldest
@@ -64,7 +67,7 @@ func printable(text string, most int) string {
 // checkText refuses a name that is too long or does something to a terminal.
 func checkText(what, text string, most int) error {
 	if len(text) > most || printable(text, most) != text {
-		return refuse(CodeBadRequest, "", "%s %q: must be at most %d bytes of printable text", what, printable(text, 80), most)
+		return Refuse(CodeBadRequest, "", "%s %q: must be at most %d bytes of printable text", what, printable(text, 80), most)
 	}
 	return nil
 }
@@ -72,7 +75,7 @@ func checkText(what, text string, most int) error {
 // checkInstance tells whether an instance can be one.
 func checkInstance(in Instance) error {
 	if in.Name == "" {
-		return refuse(CodeBadRequest, "", "an instance has no name")
+		return Refuse(CodeBadRequest, "", "an instance has no name")
 	}
 	if err := checkText("instance", in.Name, MaxInstanceName); err != nil {
 		return err
@@ -81,13 +84,13 @@ func checkInstance(in Instance) error {
 		return err
 	}
 	if in.VRRP != "" && in.VRRP != "hybrid" {
-		return refuse(CodeBadRequest, "", "instance %s: unknown vrrp mode %q", in.Name, printable(in.VRRP, 80))
+		return Refuse(CodeBadRequest, "", "instance %s: unknown vrrp mode %q", in.Name, printable(in.VRRP, 80))
 	}
 	if in.VirtualRouterID < 0 || in.VirtualRouterID > 255 {
-		return refuse(CodeBadRequest, "", "instance %s: virtual_router_id %d: must be 0 to 255", in.Name, in.VirtualRouterID)
+		return Refuse(CodeBadRequest, "", "instance %s: virtual_router_id %d: must be 0 to 255", in.Name, in.VirtualRouterID)
 	}
 	if err := checkGARP(in.GARP); err != nil {
-		return refuse(CodeBadRequest, "", "instance %s: %s", in.Name, err)
+		return Refuse(CodeBadRequest, "", "instance %s: %s", in.Name, err)
 	}
 	for _, a := range in.Addresses {
 		if err := checkVIP(a); err != nil {
@@ -121,11 +124,11 @@ func checkVIP(a Address) error {
 		err = vipaddr.CheckInterface(a.Dev)
 	}
 	if err != nil {
-		return refuse(CodeBadRequest, "", "virtual address %s: %s", printable(a.Prefix.String(), 80), err)
+		return Refuse(CodeBadRequest, "", "virtual address %s: %s", printable(a.Prefix.String(), 80), err)
 	}
 	if a.Brd != "" && a.Brd != "+" && a.Brd != "-" {
 		if brd, err := netip.ParseAddr(a.Brd); err != nil || !brd.Is4() {
-			return refuse(CodeBadRequest, "", "virtual address %s: brd %q: must be an IPv4 address, + or -", a.Prefix, printable(a.Brd, 80))
+			return Refuse(CodeBadRequest, "", "virtual address %s: brd %q: must be an IPv4 address, + or -", a.Prefix, printable(a.Brd, 80))
 		}
 	}
 	for what, text := range map[string]string{"scope": a.Scope, "label": a.Label} {
@@ -139,7 +142,7 @@ func checkVIP(a Address) error {
 // checkInstances tells whether all instances together are within bounds.
 func checkInstances(all []Instance) error {
 	if len(all) > MaxInstances {
-		return refuse(CodeBadRequest, "", "%d instances: at most %d are allowed", len(all), MaxInstances)
+		return Refuse(CodeBadRequest, "", "%d instances: at most %d are allowed", len(all), MaxInstances)
 	}
 	addresses := 0
 	for _, in := range all {
@@ -149,14 +152,14 @@ func checkInstances(all []Instance) error {
 		addresses += len(in.Addresses)
 	}
 	if addresses > MaxAddresses {
-		return refuse(CodeBadRequest, "", "%d virtual addresses: at most %d are allowed", addresses, MaxAddresses)
+		return Refuse(CodeBadRequest, "", "%d virtual addresses: at most %d are allowed", addresses, MaxAddresses)
 	}
 	return nil
 }
 
 func checkHeartbeat(d time.Duration) error {
 	if d < MinHeartbeat || d > MaxHeartbeat {
-		return refuse(CodeBadRequest, "", "heartbeat_timeout %s: must be %s to %s", d, MinHeartbeat, MaxHeartbeat)
+		return Refuse(CodeBadRequest, "", "heartbeat_timeout %s: must be %s to %s", d, MinHeartbeat, MaxHeartbeat)
 	}
 	return nil
 }
@@ -164,13 +167,13 @@ func checkHeartbeat(d time.Duration) error {
 // checkToken tells whether a record can be that of a token.
 func (s *State) checkToken(t TokenRecord) error {
 	if t.ID == "" || len(t.ID) > maxTokenID || len(t.Hash) > maxProof || checkText("token", t.ID+t.Hash, maxTokenID+maxProof) != nil {
-		return refuse(CodeBadRequest, "", "token %q is none", printable(t.ID, 80))
+		return Refuse(CodeBadRequest, "", "token %q is none", printable(t.ID, 80))
 	}
 	if t.Uses < 1 || t.Uses > MaxTokenUses {
-		return refuse(CodeBadRequest, "", "token %s: must be good for 1 to %d nodes", t.ID, MaxTokenUses)
+		return Refuse(CodeBadRequest, "", "token %s: must be good for 1 to %d nodes", t.ID, MaxTokenUses)
 	}
 	if _, known := s.Tokens[t.ID]; !known && len(s.Tokens) >= MaxTokens {
-		return refuse(CodeBadRequest, `revoke some first, see "raftvip token list"`, "there are %d join tokens, and no more are allowed", len(s.Tokens))
+		return Refuse(CodeBadRequest, `revoke some first, see "raftvip token list"`, "there are %d join tokens, and no more are allowed", len(s.Tokens))
 	}
 	return nil
 }
@@ -187,3 +190,8 @@ func (s *State) forgetRemoved() {
 		delete(s.Removed, id)
 	}
 }
+
+const (
+	maxTokenID = 64
+	maxProof   = 128
+)

@@ -98,7 +98,7 @@ func TestStateIsBounded(t *testing.T) {
 			t.Errorf("%s: taken", name)
 			continue
 		}
-		if r := refusedWith(t, err, CodeBadRequest); len(r.Message) > 500 || strings.ContainsAny(r.Message, "\x1b\n") {
+		if r := refusedBy(t, err, CodeBadRequest); len(r.Message) > 500 || strings.ContainsAny(r.Message, "\x1b\n") {
 			t.Errorf("%s: message %.100q of %d bytes", name, r.Message, len(r.Message))
 		}
 		if strings.HasPrefix(name, "one ") {

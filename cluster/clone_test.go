@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/machine"
 	"github.com/raftvip/raftvip/internal/pki"
 )
@@ -59,10 +60,8 @@ func TestCopyOfANodeIsFoundByAll(t *testing.T) {
 			for _, m := range []*member{original, clone} {
 				eventually(t, "a holder is barred and has no lease", func() bool {
 					s := m.Group(DefaultGroup).Standing()
-					bound := m.group.fence.bound("anyone") > 0 // its lock comes before the sink's
-					m.sink.mu.Lock()
-					defer m.sink.mu.Unlock()
-					return m.Barred() != nil && !s.Leading && m.sink.until == 0 && bound
+					bound := m.group.Bound("anyone") > 0 // its lock comes before the sink's
+					return m.Barred() != nil && !s.Leading && m.sink.until.Load() == 0 && bound
 				})
 			}
 			var others []*member
@@ -75,16 +74,16 @@ func TestCopyOfANodeIsFoundByAll(t *testing.T) {
 			for _, m := range others {
 				for _, h := range []*member{original, clone} {
 					run := h.holders.run.text()
-					if err := m.meet(pki.ProtoRaft, id, run, m.group.now(), ""); err == nil {
+					if err := m.meet(pki.ProtoRaft, id, run, boottime.Now(), ""); err == nil {
 						t.Errorf("%s speaks Raft with a holder", m.Self().Name)
 					}
-					if err := m.meet(pki.ProtoAPI, id, run, m.group.now(), ""); err != nil {
+					if err := m.meet(pki.ProtoAPI, id, run, boottime.Now(), ""); err != nil {
 						t.Errorf("%s does not compare identities with a holder: %v", m.Self().Name, err)
 					}
 				}
-				eventually(t, "no connection is left by which a holder may speak Raft", func() bool { return streamsFrom(m, id) == 0 })
+				eventually(t, "no connection is left by which a holder may speak Raft", func() bool { return m.group.Streams(id) == 0 })
 				ctx := context.WithValue(context.WithValue(context.Background(), peerIDKey{}, id), peerBootKey{}, clone.holders.run.Boot)
-				_, err := m.handleRelease(ctx, Release{Group: DefaultGroup, Term: m.group.raft.CurrentTerm(), Seq: 1, From: id})
+				_, err := m.handleRelease(ctx, Release{Group: DefaultGroup, Term: m.group.Position().Term, Seq: 1, From: id})
 				refusedWith(t, err, CodeIdentity)
 			}
 			eventually(t, "the two others go on", func() bool {
@@ -124,27 +123,13 @@ func TestCopyOfANodeIsFoundByAll(t *testing.T) {
 	}
 }
 
-// streamsFrom returns how many connections there are on which a node may speak Raft.
-func streamsFrom(m *member, id string) int {
-	in := m.group.trans.networkTransport.(advertised).networkTransport.(*inbound)
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	count := 0
-	for _, from := range in.streams {
-		if from == id {
-			count++
-		}
-	}
-	return count
-}
-
 // A node may be found to have gone back while it is connected.
 func TestConnectionsOfABarredNodeAreCut(t *testing.T) {
 	all, _ := threeNodes(t)
 	m, other := all[0], all[1].Self().NodeID
-	eventually(t, "a connection", func() bool { return streamsFrom(m, other) > 0 })
+	eventually(t, "a connection", func() bool { return m.group.Streams(other) > 0 })
 	m.holders.lost(other)
-	eventually(t, "it is cut", func() bool { return streamsFrom(m, other) == 0 })
+	eventually(t, "it is cut", func() bool { return m.group.Streams(other) == 0 })
 }
 
 // Members are asked what they know of a node's holders. One that is silent must not keep
@@ -154,13 +139,9 @@ func TestSilentMemberDelaysNoBar(t *testing.T) {
 	m, _ := startFirst(t, &token)
 	eventually(t, "founded", func() bool { return m.State().Founded() })
 	m.stop() // its own loop
-	barred := func() bool {
-		m.group.fence.mu.Lock()
-		defer m.group.fence.mu.Unlock()
-		return m.group.fence.barred != ""
-	}
+	barred := func() bool { return m.group.Barred() != "" }
 	m.meanwhile(make(map[Finding]bool), func() {
-		m.holders.met(m.Self().NodeID, Run{Boot: newBoot()}, m.group.now(), "")
+		m.holders.met(m.Self().NodeID, Run{Boot: newBoot()}, boottime.Now(), "")
 		for end := time.Now().Add(20 * time.Second); !barred() && time.Now().Before(end); {
 			time.Sleep(time.Millisecond)
 		}
@@ -222,7 +203,7 @@ func TestOlderDataDirIsNotTrusted(t *testing.T) {
 	for _, m := range []*member{lost, leader} {
 		eventually(t, m.Self().Name+" knows that the node went back", func() bool { return kindOf(m, id) == FindingBack })
 	}
-	eventually(t, "it neither votes nor owns", func() bool { return lost.Barred() != nil && lost.group.fence.bound("anyone") > 0 })
+	eventually(t, "it neither votes nor owns", func() bool { return lost.Barred() != nil && lost.group.Bound("anyone") > 0 })
 	eventually(t, "it is written down", func() bool { _, err := os.Stat(filepath.Join(old, voidFile)); return err == nil })
 	lost.stop()
 	if _, err := openMember(t, old, back.Advertise()); !errors.Is(err, ErrRolledBack) {

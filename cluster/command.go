@@ -90,7 +90,7 @@ func (s *State) apply(c Command, index uint64) (*State, error) {
 	n := s.clone()
 	n.Version = index
 	if !s.Founded() && c.Found == nil {
-		return nil, refuse(CodeNotReady, "", "the cluster has not been founded yet")
+		return nil, Refuse(CodeNotReady, "", "the cluster has not been founded yet")
 	}
 	var err error
 	switch {
@@ -128,7 +128,7 @@ func (s *State) apply(c Command, index uint64) (*State, error) {
 		}
 	case c.DropToken != nil:
 		if _, ok := n.Tokens[*c.DropToken]; !ok {
-			return nil, refuse(CodeNotFound, `see "raftvip token list"`, "no token %s", *c.DropToken)
+			return nil, Refuse(CodeNotFound, `see "raftvip token list"`, "no token %s", *c.DropToken)
 		}
 		delete(n.Tokens, *c.DropToken)
 	case c.Move != nil:
@@ -138,7 +138,7 @@ func (s *State) apply(c Command, index uint64) (*State, error) {
 	case c.Raise != nil:
 		err = n.raise(*c.Raise)
 	default:
-		err = refuse(CodeBadRequest, "", "empty command in the log")
+		err = Refuse(CodeBadRequest, "", "empty command in the log")
 	}
 	if err != nil {
 		return nil, err
@@ -148,7 +148,7 @@ func (s *State) apply(c Command, index uint64) (*State, error) {
 
 func (s *State) found(f Founding, at time.Time) error {
 	if s.Founded() {
-		return refuse(CodeAlreadyExists, "", "cluster %s exists already", s.ClusterID)
+		return Refuse(CodeAlreadyExists, "", "cluster %s exists already", s.ClusterID)
 	}
 	s.ClusterID = f.ClusterID
 	s.Level, s.Format = f.Level, formatOf(f.Level)
@@ -184,10 +184,10 @@ func (s *State) join(j JoinCommand, at time.Time) error {
 		t, ok := s.Tokens[j.TokenID]
 		switch {
 		case !ok || t.Uses <= 0:
-			return refuse(CodeWrongToken, `make a new one on a member with "raftvip token create"`,
+			return Refuse(CodeWrongToken, `make a new one on a member with "raftvip token create"`,
 				"this cluster does not know the token: it is used up, revoked or wrong")
 		case at.After(t.Expires):
-			return refuse(CodeExpiredToken, `make a new one on a member with "raftvip token create"`,
+			return Refuse(CodeExpiredToken, `make a new one on a member with "raftvip token create"`,
 				"the token expired %s ago", at.Sub(t.Expires).Round(time.Second))
 		}
 		t.Uses--
@@ -199,7 +199,7 @@ func (s *State) join(j JoinCommand, at time.Time) error {
 	}
 	if old, ok := s.Nodes[j.Replace]; ok {
 		if old.Name != j.Node.Name || old.ID == j.Node.ID {
-			return refuse(CodeBadRequest, "", "%s cannot take the place of %s", j.Node.Name, old.Name)
+			return Refuse(CodeBadRequest, "", "%s cannot take the place of %s", j.Node.Name, old.Name)
 		}
 		if err := s.removeNode(old.ID, at); err != nil {
 			return err
@@ -208,7 +208,7 @@ func (s *State) join(j JoinCommand, at time.Time) error {
 	for _, other := range s.Nodes {
 		// It would acknowledge for the node that was there.
 		if s.Level >= 2 && other.ID != j.Node.ID && other.Address == j.Node.Address {
-			return refuse(CodeAddressInUse, fmt.Sprintf(`if %s is gone: raftvip node remove %s; if this is it, join under its name with --replace`, other.Name, other.Name),
+			return Refuse(CodeAddressInUse, fmt.Sprintf(`if %s is gone: raftvip node remove %s; if this is it, join under its name with --replace`, other.Name, other.Name),
 				"the address %s is that of member %s", other.Address, other.Name)
 		}
 	}
@@ -226,18 +226,18 @@ func (s *State) putNode(n NodeRecord) error {
 	}
 	if s.bounded() {
 		if err := checkNode(n); err != nil {
-			return refuse(CodeBadRequest, "", "%s", err)
+			return Refuse(CodeBadRequest, "", "%s", err)
 		}
 		if _, known := s.Nodes[n.ID]; !known && len(s.Nodes) >= MaxNodes {
-			return refuse(CodeBadRequest, "", "the cluster has %d nodes, and no more are allowed", len(s.Nodes))
+			return Refuse(CodeBadRequest, "", "the cluster has %d nodes, and no more are allowed", len(s.Nodes))
 		}
 	}
 	for _, other := range s.Nodes {
 		if s.bounded() && other.ID != n.ID && (other.ID == n.Name || other.Name == n.ID) {
-			return refuse(CodeNameTaken, "choose another name with --name", "%s is the identity of one node and the name of another", n.Name)
+			return Refuse(CodeNameTaken, "choose another name with --name", "%s is the identity of one node and the name of another", n.Name)
 		}
 		if other.ID != n.ID && other.Name == n.Name {
-			return refuse(CodeNameTaken,
+			return Refuse(CodeNameTaken,
 				fmt.Sprintf(`choose another name with --name; if %s has lost its data dir, join with --replace`, n.Name),
 				"the name %s is taken by a member at %s", n.Name, other.Address)
 		}
@@ -250,7 +250,7 @@ func (s *State) putNode(n NodeRecord) error {
 func (s *State) removeNode(id string, at time.Time) error {
 	n, ok := s.Nodes[id]
 	if !ok {
-		return refuse(CodeNotFound, `see "raftvip node list"`, "no node %s", id)
+		return Refuse(CodeNotFound, `see "raftvip node list"`, "no node %s", id)
 	}
 	delete(s.Nodes, id)
 	s.Removed[id] = RemovedNode{Name: n.Name, At: at}
@@ -263,7 +263,7 @@ func (s *State) removeNode(id string, at time.Time) error {
 func (s *State) drain(d DrainCommand) error {
 	n, ok := s.Nodes[d.NodeID]
 	if !ok {
-		return refuse(CodeNotFound, `see "raftvip node list"`, "no node %s", d.NodeID)
+		return Refuse(CodeNotFound, `see "raftvip node list"`, "no node %s", d.NodeID)
 	}
 	n.Drained = d.Drained
 	s.Nodes[d.NodeID] = n
@@ -285,15 +285,15 @@ func (s *State) configure(c Configuration) error {
 	names := make(map[string]bool)
 	for _, in := range c.Instances {
 		if names[in.Name] {
-			return refuse(CodeBadRequest, "", "instance %s appears twice", in.Name)
+			return Refuse(CodeBadRequest, "", "instance %s appears twice", in.Name)
 		}
 		names[in.Name] = true
 		for _, a := range in.Addresses {
 			if !a.Prefix.IsValid() {
-				return refuse(CodeBadRequest, "", "instance %s has an invalid address", in.Name)
+				return Refuse(CodeBadRequest, "", "instance %s has an invalid address", in.Name)
 			}
 			if other, ok := seen[a.Prefix.Addr()]; ok {
-				return refuse(CodeAddressInUse, `see "raftvip vip list"`, "address %s is in instance %s and in %s", a.Prefix.Addr(), other, in.Name)
+				return Refuse(CodeAddressInUse, `see "raftvip vip list"`, "address %s is in instance %s and in %s", a.Prefix.Addr(), other, in.Name)
 			}
 			seen[a.Prefix.Addr()] = in.Name
 		}
@@ -309,10 +309,10 @@ func (s *State) configure(c Configuration) error {
 // voter may still use, and a second change must not forget it.
 func (s *State) setHeartbeat(d time.Duration) error {
 	if s.Heartbeat.Previous != s.Heartbeat.Current {
-		return refuse(CodeNotReady, "try again when all nodes run", "an earlier change of heartbeat_timeout has not reached every node yet")
+		return Refuse(CodeNotReady, "try again when all nodes run", "an earlier change of heartbeat_timeout has not reached every node yet")
 	}
 	if d <= 0 {
-		return refuse(CodeBadRequest, "", "heartbeat_timeout %s: must be over 0", d)
+		return Refuse(CodeBadRequest, "", "heartbeat_timeout %s: must be over 0", d)
 	}
 	if s.bounded() {
 		if err := checkHeartbeat(d); err != nil {
@@ -331,10 +331,10 @@ func (s *State) addVIP(v VIPCommand) error {
 		}
 	}
 	if !v.Address.Prefix.IsValid() {
-		return refuse(CodeBadRequest, "", "invalid address")
+		return Refuse(CodeBadRequest, "", "invalid address")
 	}
 	if in, a, ok := s.AddressOf(v.Address.Prefix.Addr()); ok {
-		return refuse(CodeAddressInUse, `see "raftvip vip list"`, "address %s is already in instance %s", a.Prefix, in.Name)
+		return Refuse(CodeAddressInUse, `see "raftvip vip list"`, "address %s is already in instance %s", a.Prefix, in.Name)
 	}
 	s.ownInstances()
 	for i := range s.Instances {
@@ -358,7 +358,7 @@ func (s *State) delVIP(ip netip.Addr) error {
 			}
 		}
 	}
-	return refuse(CodeNotFound, `see "raftvip vip list"`, "no virtual address %s", ip)
+	return Refuse(CodeNotFound, `see "raftvip vip list"`, "no virtual address %s", ip)
 }
 
 func (s *State) move(m Move, at time.Time) {
@@ -388,7 +388,7 @@ func (s *State) note(c NoteCommand) error {
 			return nil
 		}
 	}
-	return refuse(CodeNotFound, "", "no move of group %s to %s", c.Group, c.To)
+	return Refuse(CodeNotFound, "", "no move of group %s to %s", c.Group, c.To)
 }
 
 // dropExpired forgets tokens that nobody can use any more.

@@ -12,9 +12,9 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/hashicorp/raft"
+	"github.com/raftvip/raftvip/internal/testlog"
 
-	"github.com/raftvip/raftvip/internal/pki"
+	"github.com/hashicorp/raft"
 )
 
 // A fullStore is a log on a disk that may be full.
@@ -34,7 +34,7 @@ func TestLogFault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var full atomic.Bool
 		changes, tests := 0, 0
-		d := newDiskWatch("/data", testLog(t, "a"), func() { changes++ }, func() error {
+		d := newDiskWatch("/data", testlog.New(t, "a"), func() { changes++ }, func() error {
 			tests++
 			if full.Load() {
 				return syscall.ENOSPC
@@ -44,7 +44,7 @@ func TestLogFault(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go d.run(ctx)
-		log := &watchedStore{fullStore{newMemStore(), &full}, d}
+		log := &watchedStore{fullStore{raft.NewInmemStore(), &full}, d}
 		write := func() error { return log.StoreLog(&raft.Log{Index: 1}) }
 		if err := write(); err != nil || d.Fault() != "" {
 			t.Fatalf("%v, fault %q", err, d.Fault())
@@ -83,7 +83,7 @@ func TestLogFault(t *testing.T) {
 // A write that fails while the test succeeds is news that the test does not have.
 func TestLogFaultDuringATest(t *testing.T) {
 	var d *diskWatch
-	d = newDiskWatch("/data", testLog(t, "a"), func() {}, func() error {
+	d = newDiskWatch("/data", testlog.New(t, "a"), func() {}, func() error {
 		d.note("log", syscall.EIO, true)
 		return nil
 	})
@@ -97,8 +97,8 @@ func TestLogFaultDuringATest(t *testing.T) {
 // A node that has missed an entry may lead again, but not own before it has it.
 func TestLogFaultUntilCaughtUp(t *testing.T) {
 	changes := 0
-	d := newDiskWatch("/data", testLog(t, "a"), func() { changes++ }, func() error { return nil })
-	log := &watchedStore{newMemStore(), d}
+	d := newDiskWatch("/data", testlog.New(t, "a"), func() { changes++ }, func() error { return nil })
+	log := &watchedStore{raft.NewInmemStore(), d}
 	d.note("log", syscall.ENOSPC, true)
 	if d.broken() == "" {
 		t.Error("it may stand for election")
@@ -127,7 +127,7 @@ func TestVoteFault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := newDiskWatch("/data", testLog(t, "a"), func() {}, s.rewrite)
+	d := newDiskWatch("/data", testlog.New(t, "a"), func() {}, s.rewrite)
 	s.failed = func(err error) { d.note("vote", err, false) }
 	if err := s.SetUint64([]byte(keyCurrentTerm), 3); err != nil {
 		t.Fatal(err)
@@ -142,92 +142,4 @@ func TestVoteFault(t *testing.T) {
 	if d.try(); !strings.HasPrefix(d.Fault(), "cannot write the vote in /data: ") {
 		t.Errorf("fault %q", d.Fault())
 	}
-}
-
-func TestFaultyNodeDoesNotStand(t *testing.T) {
-	r := newRig(t, 1).awake()
-	fault := "cannot write the log in /data: no space left on device"
-	r.trans.diskFault = func() string { return fault }
-	ask := func() error {
-		return r.trans.RequestPreVote("b", "b", &raft.RequestPreVoteRequest{RPCHeader: from("a"), Term: 2}, &raft.RequestPreVoteResponse{})
-	}
-	if err := ask(); !errors.Is(err, errDisk) || !strings.Contains(err.Error(), fault) || len(r.net.sent) != 0 {
-		t.Errorf("%v, sent %v", err, r.net.sent)
-	}
-	fault = ""
-	if err := ask(); err != nil || len(r.net.sent) != 1 {
-		t.Errorf("%v, sent %v", err, r.net.sent)
-	}
-}
-
-// The whole node: its test writes where Raft does, and leaves nothing.
-func TestDiskTest(t *testing.T) {
-	var token pki.Token
-	m, _ := startFirst(t, &token)
-	eventually(t, "a leader", func() bool { return leading(m) != nil })
-	before, _ := m.votes.GetUint64([]byte(keyCurrentTerm))
-	if err := m.testDisk(); err != nil {
-		t.Error(err)
-	}
-	if after, _ := m.votes.GetUint64([]byte(keyCurrentTerm)); after != before {
-		t.Errorf("term %d, was %d", after, before)
-	}
-	if left, _ := filepath.Glob(filepath.Join(m.opts.DataDir.groupDir(DefaultGroup), "*.new")); len(left) > 0 {
-		t.Errorf("left: %v", left)
-	}
-	m.disk.note("vote", syscall.ENOSPC, false)
-	if m.LogFault() == "" {
-		t.Error("no fault")
-	}
-	eventually(t, "the fault to end", func() bool { return m.LogFault() == "" })
-}
-
-// A leader whose disk hangs keeps its lease as long as voters answer: a heartbeat
-// writes nothing. Cut off as well, its lease ends by the evidence alone, as Raft
-// cannot step down before its disk goes on.
-func TestOwnersDiskHangs(t *testing.T) {
-	directed(t, 3, func(s *sim, owner *simHost, others []*simHost) {
-		p := owner.proc
-		term := p.raft.CurrentTerm()
-		deadline := func() time.Duration { p.mu.Lock(); defer p.mu.Unlock(); return p.deadline }
-		owner.hangDisk()
-		p.raft.Apply([]byte("{}"), time.Second)
-		for range 50 {
-			before := deadline()
-			s.advance(s.hb / 2)
-			if !owner.answers() || deadline() <= before {
-				t.Fatal("the lease is not renewed while the disk hangs")
-			}
-		}
-		for _, o := range others {
-			s.net.change(owner.name, o.name, func(l *simLink) { l.cut(false) })
-			s.net.change(o.name, owner.name, func(l *simLink) { l.cut(false) })
-		}
-		s.advance(2 * time.Millisecond) // what was under way arrives
-		last := deadline()
-		moved := func() bool { return deadline() > last }
-		s.within(2*s.hb, "the lease ends", func() bool { return !owner.answers() })
-		s.within(20*s.hb, "another owns", func() bool { return s.owner() != nil })
-		if p.raft.State() != raft.Leader || p.raft.CurrentTerm() != term {
-			t.Fatal("Raft has stepped down while its disk hangs: this test shows nothing")
-		}
-		if moved() {
-			t.Error("the lease was renewed without evidence")
-		}
-		// It thinks that it leads, and is heard again, and asks for its lease.
-		s.net.healAll()
-		for range 50 {
-			s.advance(s.hb / 5)
-			p.group.RefreshLease()
-			if moved() || owner.answers() {
-				t.Fatal("the old term's lease came back")
-			}
-		}
-		owner.freeDisk()
-		s.within(20*s.hb, "it steps down", func() bool { return p.raft.CurrentTerm() > term })
-		s.advance(5 * s.hb)
-		if s.owner() == nil {
-			t.Error("nobody owns")
-		}
-	})
 }

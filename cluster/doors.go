@@ -229,8 +229,20 @@ func (l *limiter) spend(source netip.Prefix, now time.Time) {
 
 type connKey struct{}
 
-// doorConn returns the connection that a newcomer's request came by, or nil.
-func doorConn(ctx context.Context) *trackedConn {
-	c, _ := ctx.Value(connKey{}).(*trackedConn)
-	return c
+// leaveDoor gives the place of the newcomer's connection that a request came by to
+// another one: whoever was asked who may, may take time.
+func leaveDoor(ctx context.Context) {
+	if c, ok := ctx.Value(connKey{}).(*trackedConn); ok {
+		c.at.leave()
+	}
+}
+
+// callerFrom returns where the newcomer's connection that a request came by is from: the
+// source that it is counted under, and the host.
+func callerFrom(ctx context.Context) (source netip.Prefix, host string) {
+	c, ok := ctx.Value(connKey{}).(*trackedConn)
+	if !ok {
+		return netip.Prefix{}, ""
+	}
+	return sourceOf(addrOf(c.RemoteAddr())), hostOf(c.RemoteAddr())
 }

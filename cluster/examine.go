@@ -9,9 +9,6 @@ import (
 )
 
 const (
-	// maxTerm is the newest term and the last index that a member may speak of: there
-	// must be another one after it.
-	maxTerm = 1 << 60
 	// termReach is how far a term may be ahead of the newest one known here. Terms
 	// grow by elections: that many take half a year at one each second.
 	termReach = 1 << 24

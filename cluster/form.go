@@ -73,9 +73,7 @@ func (n *Node) formOnce(ctx context.Context) (done bool, why error) {
 		return false, plan.why
 	}
 	n.log.Info("founding the cluster", "peers", strings.Join(peers, " "))
-	err := n.group.raft.BootstrapCluster(raft.Configuration{Servers: []raft.Server{{
-		Suffrage: raft.Voter, ID: raft.ServerID(n.opts.Identity.NodeID), Address: raft.ServerAddress(n.opts.Advertise),
-	}}}).Error()
+	err := n.group.Bootstrap(n.opts.Advertise)
 	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
 		return false, fmt.Errorf("cannot found the cluster: %w", err)
 	}

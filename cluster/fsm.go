@@ -133,14 +133,14 @@ func readState(r io.Reader) (*State, error) {
 	_ = json.Unmarshal(data, &head) // an error is found again below
 	switch {
 	case head.Format > StateFormat:
-		return nil, &NewerError{"the replicated state", fmt.Sprintf("it has format %d, this version knows up to %d", head.Format, StateFormat)}
+		return nil, &NewerError{What: "the replicated state", Why: fmt.Sprintf("it has format %d, this version knows up to %d", head.Format, StateFormat)}
 	case head.Level > FeatureLevel:
-		return nil, &NewerError{"the replicated state", fmt.Sprintf("it needs feature level %d, this version knows up to %d", head.Level, FeatureLevel)}
+		return nil, &NewerError{What: "the replicated state", Why: fmt.Sprintf("it needs feature level %d, this version knows up to %d", head.Level, FeatureLevel)}
 	}
 	s := newState()
 	if err := decodeStrictly(data, s); err != nil {
 		if json.Valid(data) {
-			return nil, &NewerError{"the replicated state", unknown(err)}
+			return nil, &NewerError{What: "the replicated state", Why: unknown(err)}
 		}
 		return nil, err
 	}

@@ -16,10 +16,6 @@ import (
 	"github.com/raftvip/raftvip/cluster/lease"
 )
 
-// DefaultGroup is the group that holds the replicated state and, unless told
-// otherwise, owns every instance.
-const DefaultGroup = "default"
-
 // A Standing is what one node knows of one group at one moment.
 type Standing struct {
 	Group string
@@ -51,7 +47,7 @@ type Group struct {
 	logs    raft.LogStore
 	leaders chan bool
 	changed *broadcast
-	peers   peerCaller
+	peers   PeerCaller
 	// reserve writes a vote ahead; nil for a store that cannot.
 	reserve func(term uint64, candidate []byte) error
 
@@ -97,7 +93,7 @@ type groupParts struct {
 	logs       raft.LogStore
 	stable     raft.StableStore
 	snapshots  raft.SnapshotStore
-	peers      peerCaller
+	peers      PeerCaller
 	changed    *broadcast
 	raftLog    *slog.Logger
 	// order returns the nodes that may own, best first, without a lost leader; nil
@@ -346,6 +342,61 @@ func (g *Group) Standing() Standing {
 	return s
 }
 
+// State returns the newest replicated state that is applied here. It is not changed.
+func (g *Group) State() *State { return g.machine.state.Load() }
+
+// States are the hashes of the newest states, for a comparison among members.
+func (g *Group) States() *divergence { return g.machine.kept }
+
+// Stopped says why this node does not follow the log any more, or is nil.
+func (g *Group) Stopped() error { return g.machine.stopped() }
+
+// Leader returns the leader that this node knows of, and where it is, or "".
+func (g *Group) Leader() (nodeID, address string) {
+	at, id := g.raft.LeaderWithID()
+	return string(id), string(at)
+}
+
+// Position returns how far this node has come: its newest term, and its log's last index.
+func (g *Group) Position() Position {
+	return Position{Term: g.raft.CurrentTerm(), Index: g.raft.LastIndex()}
+}
+
+// Watch has it noted how far other nodes are known to have come.
+func (g *Group) Watch(h *holders) { g.trans.acked.Store(&h) }
+
+// Speaks tells whether this node follows a process in a term, by what it has heard.
+func (g *Group) Speaks(term uint64, process string) bool { return g.fence.speaks(term, process) }
+
+// Bound returns for how long this voter's promises keep it from voting for a node.
+func (g *Group) Bound(nodeID string) time.Duration { return g.fence.bound(nodeID) }
+
+// Barred says why this node takes part in nothing any more, or is "".
+func (g *Group) Barred() string {
+	g.fence.mu.Lock()
+	defer g.fence.mu.Unlock()
+	return g.fence.barred
+}
+
+// Streams returns how many connections there are on which a node may speak Raft.
+func (g *Group) Streams(nodeID string) int {
+	inner, ok := g.trans.networkTransport.(interface{ streamsFrom(string) int })
+	if !ok {
+		return 0
+	}
+	return inner.streamsFrom(nodeID)
+}
+
+// Unfit says why this node does not stand for election, or is "".
+func (g *Group) Unfit() string { return g.trans.diskFault() }
+
+// Raft returns the group's Raft, whose leadership grants nothing.
+func (g *Group) Raft() *raft.Raft { return g.raft }
+
+// Shortened tells whether no lease runs any more that is longer than the present
+// timing grants.
+func (g *Group) Shortened() bool { return g.fence.shortened() }
+
 // RefreshLease tells the sink the present end of the lease: of use to an owner
 // that has just opened its gate and would else wait for the next acknowledgement.
 func (g *Group) RefreshLease() { g.fence.tick() }
@@ -399,7 +450,7 @@ func (g *Group) apply(ctx context.Context, c Command) error {
 		return err
 	}
 	if len(b) > maxCommand {
-		return refuse(CodeBadRequest, "", "the change takes %d bytes in the cluster's log, allowed are %d", len(b), maxCommand)
+		return Refuse(CodeBadRequest, "", "the change takes %d bytes in the cluster's log, allowed are %d", len(b), maxCommand)
 	}
 	timeout := 5 * time.Second
 	if d, ok := ctx.Deadline(); ok {
@@ -411,15 +462,15 @@ func (g *Group) apply(ctx context.Context, c Command) error {
 	select {
 	case err = <-done:
 	case <-ctx.Done():
-		return refuse(CodeNoLeader, "see \"raftvip status\" for the nodes that are not reachable",
+		return Refuse(CodeNoLeader, "see \"raftvip status\" for the nodes that are not reachable",
 			"the cluster did not confirm the change in time: no majority of the voters answers")
 	}
 	switch {
 	case errors.Is(err, raft.ErrLeadershipLost):
-		return refuse(CodeUncertain, "look whether it took effect before you repeat it",
+		return Refuse(CodeUncertain, "look whether it took effect before you repeat it",
 			"the leader changed while the change was being written: it may or may not have taken effect")
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress):
-		return refuse(CodeNotLeader, "try again", "the leader has just changed")
+		return Refuse(CodeNotLeader, "try again", "the leader has just changed")
 	case err != nil:
 		return fmt.Errorf("commit to the cluster's log: %w", err)
 	}

@@ -26,13 +26,13 @@ type Release struct {
 	Manual bool `json:"manual,omitempty"`
 }
 
-// peerCaller sends the lease messages to another voter.
-type peerCaller interface {
-	callPrepare(ctx context.Context, address string, r Release) error
-	callRelease(ctx context.Context, address string, r Release) error
-	// callRebind is an error if another node answered than the one that was asked: what
+// PeerCaller sends the lease messages to another voter.
+type PeerCaller interface {
+	CallPrepare(ctx context.Context, address string, r Release) error
+	CallRelease(ctx context.Context, address string, r Release) error
+	// CallRebind is an error if another node answered than the one that was asked: what
 	// it says is evidence.
-	callRebind(ctx context.Context, id, address string, r Release) error
+	CallRebind(ctx context.Context, id, address string, r Release) error
 }
 
 // prepare is the voter's side of Prepare.
@@ -43,11 +43,11 @@ func (g *Group) prepare(r Release) error {
 	servers := g.raft.GetConfiguration().Configuration().Servers
 	i := slices.IndexFunc(servers, func(s raft.Server) bool { return string(s.ID) == r.To })
 	if i < 0 {
-		return refuse(CodeNotFound, "", "node %s is not a member here yet", r.To)
+		return Refuse(CodeNotFound, "", "node %s is not a member here yet", r.To)
 	}
 	written := make(chan error, 1)
 	if !g.background(func() { written <- g.reserve(r.Term+1, g.trans.EncodePeer(servers[i].ID, servers[i].Address)) }) {
-		return refuse(CodeNotReady, "", "this node is stopping")
+		return Refuse(CodeNotReady, "", "this node is stopping")
 	}
 	select {
 	case err := <-written:
@@ -98,7 +98,7 @@ func (g *Group) rebound(r Release, from string) bool {
 func (g *Group) takeover(ctx context.Context, to string) (term uint64, target raft.Server, others []raft.Server, err error) {
 	term, _ = g.fence.until()
 	if term == 0 {
-		return 0, target, nil, refuse(CodeNotLeader, "", "this node does not lead group %s", g.name)
+		return 0, target, nil, Refuse(CodeNotLeader, "", "this node does not lead group %s", g.name)
 	}
 	for _, s := range g.raft.GetConfiguration().Configuration().Servers {
 		if s.Suffrage != raft.Voter || string(s.ID) == g.self {
@@ -110,13 +110,13 @@ func (g *Group) takeover(ctx context.Context, to string) (term uint64, target ra
 		}
 	}
 	if target.ID == "" {
-		return 0, target, nil, refuse(CodeTransfer, `see "raftvip node list"`, "node %s is not another voter of group %s", to, g.name)
+		return 0, target, nil, Refuse(CodeTransfer, `see "raftvip node list"`, "node %s is not another voter of group %s", to, g.name)
 	}
 	if ago, ok := g.fence.contact(to); !ok || ago > g.length() {
-		return 0, target, nil, refuse(CodeTransfer, `see "raftvip status"`, "node %s does not answer", to)
+		return 0, target, nil, Refuse(CodeTransfer, `see "raftvip status"`, "node %s does not answer", to)
 	}
 	if !g.caughtUp(ctx, term, to) {
-		return 0, target, nil, refuse(CodeTransfer, `see "raftvip status"`, "node %s does not have the newest state yet", to)
+		return 0, target, nil, Refuse(CodeTransfer, `see "raftvip status"`, "node %s does not have the newest state yet", to)
 	}
 	return term, target, others, nil
 }
@@ -130,7 +130,7 @@ func (g *Group) Prepare(ctx context.Context, to string) error {
 	g.mu.Lock()
 	if g.closing {
 		g.mu.Unlock()
-		return refuse(CodeNotLeader, "", "this node is stopping")
+		return Refuse(CodeNotLeader, "", "this node is stopping")
 	}
 	g.transfers.Add(1)
 	g.mu.Unlock()
@@ -149,10 +149,10 @@ func (g *Group) Prepare(ctx context.Context, to string) error {
 		if s.ID == target.ID {
 			g.tellCommitted(term, s)
 		}
-		return g.peers.callPrepare(ctx, string(s.Address), release)
+		return g.peers.CallPrepare(ctx, string(s.Address), release)
 	}
 	if _, err := g.call(ctx, others, to, tell); err != nil {
-		return refuse(CodeTransfer, `see "raftvip status"; the owner stays`, "prepare the hand-over to %s: %s", to, err)
+		return Refuse(CodeTransfer, `see "raftvip status"; the owner stays`, "prepare the hand-over to %s: %s", to, err)
 	}
 	return nil
 }
@@ -165,7 +165,7 @@ func (g *Group) Prepare(ctx context.Context, to string) error {
 func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) error {
 	end, ok := g.beginTransfer()
 	if !ok {
-		return refuse(CodeTransfer, "try again in a moment", "a hand-over is under way already")
+		return Refuse(CodeTransfer, "try again in a moment", "a hand-over is under way already")
 	}
 	defer end()
 
@@ -183,7 +183,7 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	defer cancel()
 	h := &handing{to: target.ID, free: func() (stop func(), err error) {
 		return g.call(freeing, others, to, func(ctx context.Context, s raft.Server) error {
-			return g.peers.callRelease(ctx, string(s.Address), release)
+			return g.peers.CallRelease(ctx, string(s.Address), release)
 		})
 	}}
 	g.trans.handing.Store(h)
@@ -200,7 +200,7 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	stop()
 	signal(g.unbound) // for those that do not answer now
 	g.rebind(context.WithoutCancel(ctx), release, func(string) bool { return true })
-	return refuse(CodeTransfer, `see "raftvip status"; the owner stays`, "hand over to %s: %s", to, err)
+	return Refuse(CodeTransfer, `see "raftvip status"; the owner stays`, "hand over to %s: %s", to, err)
 }
 
 // beginTransfer notes that leadership is being given to somebody, which one at a time
@@ -341,7 +341,7 @@ func (g *Group) rebind(ctx context.Context, r Release, ask func(id string) bool)
 		n++
 		calls.Go(func() {
 			sent := g.now()
-			if err := g.peers.callRebind(ctx, string(s.ID), string(s.Address), r); err != nil {
+			if err := g.peers.CallRebind(ctx, string(s.ID), string(s.Address), r); err != nil {
 				g.log.Debug("cannot take a hand-over back", "voter", s.ID, "error", err)
 			} else {
 				g.fence.bind(r.Term, r.Seq, string(s.ID), sent)

@@ -1,100 +1,13 @@
 package cluster
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 )
-
-// A Run is one process that holds a node's identity. It is in the certificate that
-// the process has made for itself, so that every connection shows it.
-type Run struct {
-	// Boot is random: no other process has it, unless it is a copy of this one's memory.
-	Boot string `json:"boot"`
-	// Claim counts how often an operator has said that the identity lives on another
-	// machine now. Whoever has a lower one than is known is not the node any more.
-	Claim uint64 `json:"claim,omitempty"`
-	// Start is what the process found on its disk.
-	Start Position `json:"start"`
-}
-
-// A Position is how far a node has come: the newest term that it may have voted in,
-// and the end of its log.
-type Position struct {
-	Term  uint64 `json:"term,omitempty"`
-	Index uint64 `json:"index,omitempty"`
-}
-
-// behind tells whether a node at p lacks some of what was acknowledged up to q.
-func (p Position) behind(q Position) bool { return p.Term < q.Term || p.Index < q.Index }
-
-func (p Position) sane() bool { return p.Term <= maxTerm && p.Index <= maxTerm }
-
-func (p Position) or(q Position) Position {
-	return Position{max(p.Term, q.Term), max(p.Index, q.Index)}
-}
-
-func newBoot() string {
-	var b [8]byte
-	rand.Read(b[:])
-	return hex.EncodeToString(b[:])
-}
-
-var bootText = regexp.MustCompile(`^[0-9a-f]{16}$`)
-
-// text is a run as the certificate has it; parseRun reads it. A program from before
-// there were runs has none, and is not told apart from others of its name.
-func (r Run) text() string {
-	return fmt.Sprintf("%s.%d.%d.%d", r.Boot, r.Claim, r.Start.Term, r.Start.Index)
-}
-
-func parseRun(text string) (Run, bool) {
-	parts := strings.Split(text, ".")
-	if len(parts) != 4 || !bootText.MatchString(parts[0]) {
-		return Run{}, false
-	}
-	var n [3]uint64
-	for i := range n {
-		v, err := strconv.ParseUint(parts[i+1], 10, 64)
-		if err != nil || v > maxTerm {
-			return Run{}, false
-		}
-		n[i] = v
-	}
-	return Run{Boot: parts[0], Claim: n[0], Start: Position{n[1], n[2]}}, true
-}
-
-// What can be wrong with who holds an identity.
-type FindingKind string
-
-// Kinds of findings.
-const (
-	// FindingTwo: two processes hold the identity at the same time.
-	FindingTwo FindingKind = "two_holders"
-	// FindingMoved: the identity was moved to another machine, and this is the old one.
-	FindingMoved FindingKind = "moved"
-	// FindingBack: the node has less on its disk than it had acknowledged.
-	FindingBack FindingKind = "rolled_back"
-	// FindingDiverged: the node's replicated state differs from another's at the same version.
-	FindingDiverged FindingKind = "diverged"
-)
-
-// A Finding is something wrong with a node that only its peers can see. The first three
-// keep it from voting and owning.
-type Finding struct {
-	Node string      `json:"node"` // node ID
-	Kind FindingKind `json:"kind"`
-	// Text says it for people, Hint what to do.
-	Text string `json:"text"`
-	Hint string `json:"hint"`
-}
 
 // A HolderNote is what nodes tell one another of one run of an identity.
 type HolderNote struct {
@@ -117,8 +30,8 @@ type IdentityNote struct {
 const (
 	// maxRuns bounds what is remembered, and told, of one identity.
 	maxRuns = 8
-	// maxIdentities bounds the identities in a message.
-	maxIdentities = 2 * maxServers
+	// maxIdentities bounds the identities in a message: twice as many as Raft can have servers.
+	maxIdentities = 256
 )
 
 // holders knows which processes hold the members' identities. That there are two is
@@ -410,12 +323,6 @@ func (h *holders) lost(id string) {
 	}
 }
 
-// A Past is how far one run of a node had come, as others remember it on disk.
-type Past struct {
-	Run
-	Acknowledged Position `json:"acknowledged"`
-}
-
 // remember takes over what was known of a node before this process started.
 func (h *holders) remember(id string, p Past) {
 	h.mu.Lock()
@@ -570,11 +477,10 @@ func (h *holders) unsettled() map[string][]string {
 }
 
 // keepOnly forgets nodes that are no members.
-func (h *holders) keepOnly(nodes map[string]NodeRecord) {
+func (h *holders) keepOnly(member func(id string) bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	maps.DeleteFunc(h.ids, func(id string, _ *identity) bool {
-		_, ok := nodes[id]
-		return !ok && id != h.self
+		return id != h.self && !member(id)
 	})
 }

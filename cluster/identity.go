@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/pki"
 )
 
@@ -30,11 +31,9 @@ type HoldersNote struct {
 // openIdentity begins to watch who holds the members' identities, this node's own among
 // them. It is called when the log is open and before the port answers.
 func (n *Node) openIdentity(creds *pki.Credentials, claim uint64) {
-	run := Run{Boot: newBoot(), Claim: claim, Start: Position{
-		Term:  max(n.group.raft.CurrentTerm(), n.votes.mayHaveVotedIn()),
-		Index: n.group.raft.LastIndex(),
-	}}
-	n.holders = newHolders(n.opts.Identity.NodeID, run, n.group.now, func() { signal(n.noticed); signal(n.identities) })
+	run := Run{Boot: newBoot(), Claim: claim, Start: n.group.Position()}
+	run.Start.Term = max(run.Start.Term, n.votes.mayHaveVotedIn())
+	n.holders = newHolders(n.opts.Identity.NodeID, run, boottime.Now, func() { signal(n.noticed); signal(n.identities) })
 	for id, p := range n.persisted.cache.Past {
 		if n.member(id) {
 			n.holders.remember(id, p)
@@ -42,8 +41,8 @@ func (n *Node) openIdentity(creds *pki.Credentials, claim uint64) {
 	}
 	creds.SetRun(run.text())
 	n.port.meet = n.meet
-	n.group.trans.acked.Store(&n.holders)
-	n.diverged = n.group.machine.kept
+	n.group.Watch(n.holders)
+	n.diverged = n.group.States()
 	n.diverged.self = n.opts.Identity.NodeID
 }
 
@@ -164,7 +163,7 @@ const backFor = 2 * time.Second
 
 // voidIfBack gives the data dir up for good when it has been found behind for a while.
 func (n *Node) voidIfBack(f Finding) {
-	now := n.group.now()
+	now := boottime.Now()
 	if n.backSince == 0 {
 		n.backSince = now
 	}
@@ -248,7 +247,7 @@ func (n *Node) learn(got HoldersNote) {
 
 func (n *Node) handleHolders(ctx context.Context, in HoldersNote) (any, error) {
 	if !n.member(PeerFromContext(ctx)) {
-		return nil, refuse(CodeNotMember, "", "this node is not a member")
+		return nil, Refuse(CodeNotMember, "", "this node is not a member")
 	}
 	n.learn(in)
 	return HoldersNote{n.holders.notes()}, nil
@@ -258,7 +257,7 @@ func (n *Node) handleHolders(ctx context.Context, in HoldersNote) (any, error) {
 func (n *Node) believed(ctx context.Context) error {
 	id := PeerFromContext(ctx)
 	if f := n.holders.barred(id, bootFromContext(ctx)); f != nil {
-		return refuse(CodeIdentity, f.Hint, "node %s does not take part: %s", n.nameOf(id), f.Text)
+		return Refuse(CodeIdentity, f.Hint, "node %s does not take part: %s", n.nameOf(id), f.Text)
 	}
 	return nil
 }

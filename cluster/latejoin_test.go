@@ -20,7 +20,7 @@ func TestLeaderThatJoinedInOnesAbsence(t *testing.T) {
 		}
 		err := leader.Apply(context.Background(), Command{PutNode: new(leader.State().Nodes[leader.Self().NodeID])})
 		t.Logf("applied: %v", err)
-		return absent.group.raft.Snapshot().Error() == nil
+		return absent.group.Raft().Snapshot().Error() == nil
 	})
 	address := absent.Advertise()
 	absent.stop()

@@ -140,7 +140,7 @@ func (g *Group) letGo(ctx context.Context, term uint64, reason string) {
 	var calls sync.WaitGroup
 	for _, s := range others {
 		calls.Go(func() {
-			if err := g.peers.callRelease(ctx, string(s.Address), release); err != nil {
+			if err := g.peers.CallRelease(ctx, string(s.Address), release); err != nil {
 				g.log.Debug("cannot tell that leadership is given away", "voter", s.ID, "error", err)
 			}
 		})

@@ -65,7 +65,7 @@ func decodeCommand(data []byte, index uint64) (Command, error) {
 	var c Command
 	what := fmt.Sprintf("log entry %d", index)
 	if !json.Valid(data) {
-		return Command{}, refuse(CodeBadRequest, "", "%s is no command", what)
+		return Command{}, Refuse(CodeBadRequest, "", "%s is no command", what)
 	}
 	// The level first: it explains a field that is not known.
 	var needs struct {
@@ -73,10 +73,10 @@ func decodeCommand(data []byte, index uint64) (Command, error) {
 	}
 	_ = json.Unmarshal(data, &needs) // an error is found again below
 	if needs.Level > FeatureLevel {
-		return Command{}, &NewerError{what, fmt.Sprintf("it needs feature level %d, this version knows up to %d", needs.Level, FeatureLevel)}
+		return Command{}, &NewerError{What: what, Why: fmt.Sprintf("it needs feature level %d, this version knows up to %d", needs.Level, FeatureLevel)}
 	}
 	if err := decodeStrictly(data, &c); err != nil {
-		return Command{}, &NewerError{what, unknown(err)}
+		return Command{}, &NewerError{What: what, Why: unknown(err)}
 	}
 	return c, nil
 }
@@ -179,7 +179,7 @@ func encodeCommand(c Command, level int) ([]byte, error) {
 	}
 	needs, field := levelOf(reflect.ValueOf(c))
 	if needs > level && c.Found == nil {
-		return nil, refuse(CodeOlderMember, `"raftvip status" names the nodes that run an older version; upgrade or remove them`,
+		return nil, Refuse(CodeOlderMember, `"raftvip status" names the nodes that run an older version; upgrade or remove them`,
 			"not every member can do this yet: %s needs feature level %d, and the cluster works at %d", field, needs, level)
 	}
 	if needs > 1 {
@@ -205,7 +205,7 @@ func (s *State) FeatureLevel() int { return max(s.Level, 1) }
 
 func (s *State) raise(r RaiseCommand) error {
 	if r.Level <= s.FeatureLevel() {
-		return refuse(CodeBadRequest, "", "feature level %d: the cluster works at %d already", r.Level, s.FeatureLevel())
+		return Refuse(CodeBadRequest, "", "feature level %d: the cluster works at %d already", r.Level, s.FeatureLevel())
 	}
 	known := make(map[string]bool)
 	for _, id := range r.Nodes {
@@ -213,27 +213,9 @@ func (s *State) raise(r RaiseCommand) error {
 	}
 	for id, n := range s.Nodes {
 		if !known[id] {
-			return refuse(CodeNotReady, "", "feature level %d: %s has not said that it understands it", r.Level, n.Name)
+			return Refuse(CodeNotReady, "", "feature level %d: %s has not said that it understands it", r.Level, n.Name)
 		}
 	}
 	s.Level, s.Format = r.Level, formatOf(r.Level)
 	return nil
-}
-
-// commonLevel returns the lowest level of all members, and their IDs, if each of them
-// has said of late what it understands; else 0.
-func commonLevel(s *State, self string, reports map[string]SeenReport) (level int, ids []string) {
-	level = FeatureLevel
-	for id := range s.Nodes {
-		ids = append(ids, id)
-		if id == self {
-			continue
-		}
-		r, ok := reports[id]
-		if !ok || r.Age >= reportFresh {
-			return 0, nil
-		}
-		level = min(level, max(r.Level, 1))
-	}
-	return level, ids
 }

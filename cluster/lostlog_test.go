@@ -14,34 +14,6 @@ import (
 	"github.com/raftvip/raftvip/internal/pki"
 )
 
-func TestExtentWhole(t *testing.T) {
-	for _, c := range []struct {
-		name    string
-		have    extent
-		hasLog  bool
-		applied uint64
-		why     string // "" is whole
-	}{
-		{"a new node", extent{}, false, 0, ""},
-		{"a log", extent{first: 1, last: 9, lastTerm: 2}, true, 9, ""},
-		{"a log and more than was noted", extent{first: 1, last: 12, lastTerm: 2}, true, 9, ""},
-		{"a log after a snapshot", extent{first: 8, last: 12, lastTerm: 2, snapshot: 7}, true, 9, ""},
-		{"and some of what is in it", extent{first: 3, last: 12, lastTerm: 2, snapshot: 7}, true, 9, ""},
-		{"a snapshot alone", extent{lastTerm: 2, snapshot: 7}, true, 7, ""},
-		{"a snapshot that is newer than the log", extent{first: 1, last: 3, lastTerm: 2, snapshot: 7}, true, 7, ""},
-		{"empty", extent{}, true, 0, "is empty"},
-		{"shorter than it was", extent{first: 1, last: 8, lastTerm: 2}, true, 9, "ends at entry 8, and this node had applied entry 9"},
-		{"older snapshot", extent{lastTerm: 2, snapshot: 8}, true, 9, "ends at entry 8, and this node had applied entry 9"},
-		{"no snapshot", extent{first: 8, last: 12, lastTerm: 2}, true, 9, "begins at entry 8, and the snapshot"},
-		{"too old a snapshot", extent{first: 8, last: 12, lastTerm: 2, snapshot: 6}, true, 9, "begins at entry 8, and the snapshot"},
-	} {
-		err := c.have.whole(c.hasLog, c.applied)
-		if c.why == "" && err != nil || c.why != "" && (!errors.Is(err, ErrLogLost) || !strings.Contains(err.Error(), c.why)) {
-			t.Errorf("%s: %v, want %q", c.name, err, c.why)
-		}
-	}
-}
-
 // Whatever of a log is gone, the node does not go on under its old identity.
 func TestLostLogIsNoticed(t *testing.T) {
 	var token pki.Token
@@ -52,7 +24,7 @@ func TestLostLogIsNoticed(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := lb1.group.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+	if err := lb1.group.Raft().Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		t.Logf("no snapshot: %v", err)
 	}
 	lb1.stop()
@@ -99,24 +71,28 @@ func TestLostLogIsNoticed(t *testing.T) {
 	if err := os.Rename(snaps+".away", snaps); err != nil {
 		t.Fatal(err)
 	}
-	data := DataDir{path: lb1.dir}
-	cache, err := data.Cache()
-	if err != nil {
-		t.Fatal(err)
+	applied := func(add int) {
+		t.Helper()
+		data, err := OpenDataDir(lb1.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer data.Close()
+		cache, err := data.Cache()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cache.Version == 0 {
+			t.Error("the version of the state is not written down")
+		}
+		cache.Version = uint64(int(cache.Version) + add)
+		if err := data.WriteCache(cache); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if cache.Version == 0 {
-		t.Error("the version of the state is not written down")
-	}
-	was := cache.Version
-	cache.Version += 1000
-	if err := data.WriteCache(cache); err != nil {
-		t.Fatal(err)
-	}
+	applied(1000)
 	refused("an older log", "had applied entry")
-	cache.Version = was
-	if err := data.WriteCache(cache); err != nil {
-		t.Fatal(err)
-	}
+	applied(-1000)
 	again, err := openMember(t, lb1.dir, freeAddress(t))
 	if err != nil {
 		t.Fatalf("with its own log: %v", err)
@@ -143,24 +119,18 @@ func TestVoterThatCannotWriteItsTerm(t *testing.T) {
 			other = m
 		}
 	}
-	readOnly, err := os.Open(filepath.Join(voter.dir, raftDir, DefaultGroup, "vote"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	swap := func(f *os.File) (old *os.File) {
-		voter.votes.mu.Lock()
-		defer voter.votes.mu.Unlock()
-		old, voter.votes.file = voter.votes.file, f
-		return old
-	}
-	file := swap(readOnly)
+	voter.votes.Close() // no write succeeds from here on
 	leader.stop()
 	eventually(t, "the fault is noticed", func() bool { return voter.disk.Fault() != "" })
 	time.Sleep(time.Second)
 	if l := leading(voter, other); l != nil {
 		t.Errorf("%s leads, with a vote that is on no disk", l.Self().Name)
 	}
-	swap(file)
-	readOnly.Close()
+	dir, address := voter.dir, voter.Advertise()
+	voter.stop()
+	voter, err := openMember(t, dir, address)
+	if err != nil {
+		t.Fatal(err)
+	}
 	eventually(t, "the two that are left elect one", func() bool { return leading(voter, other) != nil })
 }

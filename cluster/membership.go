@@ -82,7 +82,7 @@ func (n *Node) keepWarm(ctx context.Context) {
 			if _, err := n.hello(ctx, node.Address); err != nil {
 				continue
 			}
-			if err := n.group.trans.warm(raft.ServerID(id), raft.ServerAddress(node.Address)); err == nil {
+			if err := n.group.Warm(id, node.Address); err == nil {
 				last[id] = time.Now()
 			}
 		}
@@ -153,12 +153,6 @@ func (n *Node) raise(ctx context.Context, s *State, reports map[string]SeenRepor
 	return n.Apply(ctx, Command{Raise: &RaiseCommand{Level: level, Nodes: ids}})
 }
 
-// olderRefusal keeps a node out that would not understand the state.
-func olderRefusal(name string, level, needed int) *Refusal {
-	return refuse(CodeOlderMember, "install the version of raftvip there that the members run",
-		"%s runs an older raftvip than the cluster: it knows feature level %d, and %d is needed", name, max(level, 1), needed)
-}
-
 // found puts the first state into the log of a cluster that has just elected its
 // first leader.
 func (n *Node) found(ctx context.Context) error {
@@ -191,7 +185,7 @@ func (n *Node) found(ctx context.Context) error {
 // reconcileRaft makes the first change that Raft's configuration needs and takes, if
 // any; the next one follows at the next round. What it does not take is told.
 func (n *Node) reconcileRaft(s *State, reports map[string]SeenReport) error {
-	return firstChange(raftChanges(s, n.opts.Identity.NodeID, n.group.raft.GetConfiguration().Configuration(), reports), n.changeRaft)
+	return firstChange(raftChanges(s, n.opts.Identity.NodeID, n.group.Configuration(), reports), n.changeRaft)
 }
 
 // A raftChange is one change of Raft's configuration.
@@ -255,15 +249,11 @@ func firstChange(changes []raftChange, make func(raftChange) error) error {
 
 func (n *Node) changeRaft(c raftChange) error {
 	const wait = 2 * time.Second
-	r := n.group.raft
 	var err error
-	switch {
-	case c.remove:
-		err = r.RemoveServer(c.server.ID, 0, wait).Error()
-	case c.server.Suffrage == raft.Voter:
-		err = r.AddVoter(c.server.ID, c.server.Address, 0, wait).Error()
-	default:
-		err = r.AddNonvoter(c.server.ID, c.server.Address, 0, wait).Error()
+	if c.remove {
+		err = n.group.RemoveServer(string(c.server.ID), wait)
+	} else {
+		err = n.group.SetServer(c.server, wait)
 	}
 	if err == nil {
 		n.log.Info(c.what, "member", c.name, "address", c.server.Address)
@@ -305,16 +295,11 @@ func (n *Node) settle(ctx context.Context, s *State, reports map[string]SeenRepo
 		}
 	}
 	n.group.setTiming(s.Version, s.Heartbeat)
-	if !n.group.fence.shortened() {
+	if !n.group.Shortened() {
 		return nil // at a later round
 	}
 	return n.Apply(ctx, Command{Settle: &struct{}{}})
 }
-
-const (
-	maxTokenID = 64
-	maxProof   = 128
-)
 
 // ledFor is how long this node leads in its present term, or less; 0 if it does not.
 func (n *Node) ledFor() time.Duration {
@@ -328,9 +313,4 @@ func (n *Node) ledFor() time.Duration {
 		n.ledTerm, n.ledSince = standing.Term, boottime.Now()
 	}
 	return boottime.Now() - n.ledSince
-}
-
-func removedRefusal(r RemovedNode) *Refusal {
-	return refuse(CodeRemoved, "stop its daemon, clear its data dir, and join again with a new token",
-		"node %s was removed from the cluster on %s", r.Name, r.At.UTC().Format(time.DateTime))
 }

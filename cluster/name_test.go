@@ -51,11 +51,11 @@ func TestIdentitiesAreNoNames(t *testing.T) {
 	if err := join("lb2-00000002", "lb2", "192.0.2.2:7946"); err != nil {
 		t.Fatal(err)
 	}
-	refusedWith(t, join("lb1", "lb2", "192.0.2.2:7946"), CodeNameTaken)
-	refusedWith(t, join("lb1-00000001-00000002", "lb1-00000001", "192.0.2.2:7946"), CodeNameTaken)
-	refusedWith(t, join("lb2-00000002", "lb2", "192.0.2.2:79460000"), CodeBadRequest)
-	refusedWith(t, join("lb2-00000002", "lb\x1b[2J", "192.0.2.2:7946"), CodeBadRequest)
-	refusedWith(t, join("lb2 00000002", "lb2", "192.0.2.2:7946"), CodeBadRequest)
+	refusedBy(t, join("lb1", "lb2", "192.0.2.2:7946"), CodeNameTaken)
+	refusedBy(t, join("lb1-00000001-00000002", "lb1-00000001", "192.0.2.2:7946"), CodeNameTaken)
+	refusedBy(t, join("lb2-00000002", "lb2", "192.0.2.2:79460000"), CodeBadRequest)
+	refusedBy(t, join("lb2-00000002", "lb\x1b[2J", "192.0.2.2:7946"), CodeBadRequest)
+	refusedBy(t, join("lb2 00000002", "lb2", "192.0.2.2:7946"), CodeBadRequest)
 	// Logs from before there were levels say what they said.
 	s = founded(0)
 	if err := join("lb1", "lb2", "somewhere"); err != nil {

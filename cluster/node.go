@@ -181,7 +181,7 @@ func (e *PortInUseError) Unwrap() error { return e.Err }
 // authorize decides whether a node may connect.
 func (n *Node) authorize(proto, nodeID string) error {
 	if n.group == nil {
-		return refuse(CodeNotReady, "", "starting")
+		return Refuse(CodeNotReady, "", "starting")
 	}
 	// A removed node may connect to the node API, to be told that it was removed:
 	// a refused handshake has no words.
@@ -203,7 +203,7 @@ func mayLead(s *State, nodeID string, here Standing) error {
 		return removedRefusal(gone)
 	}
 	if here.Leading || here.LeaderID != "" {
-		return refuse(CodeNotMember, "", "node %s is not a member", nodeID)
+		return Refuse(CodeNotMember, "", "node %s is not a member", nodeID)
 	}
 	return nil
 }
@@ -289,7 +289,7 @@ func (n *Node) serve(ctx context.Context, ln net.Listener, h http.Handler, newco
 }
 
 // State returns the replicated state as this node has it. It must not be changed.
-func (n *Node) State() *State { return n.group.machine.state.Load() }
+func (n *Node) State() *State { return n.group.State() }
 
 // Group returns a group, or nil.
 func (n *Node) Group(name string) *Group {
@@ -337,15 +337,15 @@ func (n *Node) Apply(ctx context.Context, c Command) error {
 
 // LeaderAddress returns where the leader of the default group is, or "".
 func (n *Node) LeaderAddress() string {
-	address, id := n.group.raft.LeaderWithID()
+	id, address := n.group.Leader()
 	if id == "" {
 		return ""
 	}
 	// A leader that has moved says so in the replicated state first.
-	if r, ok := n.State().Nodes[string(id)]; ok {
+	if r, ok := n.State().Nodes[id]; ok {
 		return r.Address
 	}
-	return string(address)
+	return address
 }
 
 // Call posts a request to another member's node API.
@@ -381,7 +381,7 @@ const (
 // Suffrages returns every node's part in elections, by node ID.
 func (n *Node) Suffrages() map[string]Suffrage {
 	m := make(map[string]Suffrage)
-	for _, s := range n.group.raft.GetConfiguration().Configuration().Servers {
+	for _, s := range n.group.Configuration().Servers {
 		m[string(s.ID)] = SuffrageNonvoter
 		if s.Suffrage == raft.Voter {
 			m[string(s.ID)] = SuffrageVoter
@@ -393,7 +393,7 @@ func (n *Node) Suffrages() map[string]Suffrage {
 // Promote makes a node a voter now. Only the leader can, and only for a node that
 // has the whole state, as the length of its promise is in it.
 func (n *Node) Promote(node NodeRecord) error {
-	err := n.group.raft.AddVoter(raft.ServerID(node.ID), raft.ServerAddress(node.Address), 0, 5*time.Second).Error()
+	err := n.group.SetServer(raft.Server{ID: raft.ServerID(node.ID), Address: raft.ServerAddress(node.Address), Suffrage: raft.Voter}, 5*time.Second)
 	if err != nil {
 		return fmt.Errorf("promote %s: %w", node.Name, err)
 	}
@@ -464,7 +464,7 @@ func (n *Node) followState(ctx context.Context) {
 			if _, err := n.persist(); err != nil {
 				n.log.Error("cannot write the data dir", "error", err)
 			}
-			n.holders.keepOnly(s.Nodes)
+			n.holders.keepOnly(func(id string) bool { _, ok := s.Nodes[id]; return ok })
 			n.diverged.keepOnly(s.Nodes)
 			for id, node := range s.Nodes {
 				n.holders.claimed(id, node.Claim)

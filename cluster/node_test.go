@@ -5,51 +5,33 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/raftvip/raftvip/internal/testlog"
+
 	"github.com/raftvip/raftvip/internal/pki"
 )
 
-// recordingSink keeps the newest lease of a group.
-type recordingSink struct {
-	mu      sync.Mutex
-	until   time.Duration
-	term    uint64
-	revoked uint64
-}
+// leaseEnd is when a member's lease ends, 0 for none.
+type leaseEnd struct{ until atomic.Int64 }
 
-func (s *recordingSink) Renew(term uint64, until time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if term > s.revoked {
-		s.term, s.until = term, max(until, s.until)
-	}
-}
-
-func (s *recordingSink) Revoke(term uint64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.revoked = max(s.revoked, term)
-	if s.term <= term {
-		s.until = 0
-	}
-}
+func (e *leaseEnd) Renew(_ uint64, until time.Duration) { e.until.Store(int64(until)) }
+func (e *leaseEnd) Revoke(uint64)                       { e.until.Store(0) }
 
 // member is one node of a test cluster on the loopback interface.
 type member struct {
 	*Node
 	t      *testing.T
 	dir    string
-	sink   *recordingSink
+	sink   *leaseEnd
 	cancel context.CancelFunc
 	done   chan error
 }
@@ -62,13 +44,6 @@ func freeAddress(t *testing.T) string {
 	}
 	defer ln.Close()
 	return ln.Addr().String()
-}
-
-func testLog(t *testing.T, name string) *slog.Logger {
-	if os.Getenv("RAFTVIP_TEST_LOG") == "" {
-		return slog.New(slog.DiscardHandler)
-	}
-	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", name)
 }
 
 // openMember starts the node whose data directory is dir.
@@ -88,12 +63,12 @@ func openMember(t *testing.T, dir, address string, peers ...string) (*member, er
 		data.Close()
 		return nil, err
 	}
-	m := &member{t: t, dir: dir, sink: &recordingSink{}, done: make(chan error, 1)}
+	m := &member{t: t, dir: dir, sink: &leaseEnd{}, done: make(chan error, 1)}
 	m.Node, err = OpenNode(Options{
 		DataDir: data, Identity: id, Secret: secret, Listen: address, Advertise: address, Peers: peers,
 		Heartbeat: 200 * time.Millisecond, Content: func() []Instance { return nil },
 		Sink: func(string) LeaseSink { return m.sink },
-		Log:  testLog(t, id.Name), RaftLog: testLog(t, id.Name),
+		Log:  testlog.New(t, id.Name), RaftLog: testlog.New(t, id.Name),
 	})
 	if err != nil {
 		data.Close()

@@ -14,7 +14,7 @@ func (n *Node) handleHello(context.Context, struct{}) (any, error) {
 	slices.Sort(peers)
 	return Hello{
 		NodeID: id.NodeID, Name: id.Name, ClusterID: id.ClusterID,
-		Founded: n.existing || n.State().Founded() || n.group.raft.LastIndex() > 0,
+		Founded: n.existing || n.State().Founded() || n.group.Position().Index > 0,
 		Peers:   peers, LeaderAddress: n.LeaderAddress(), Clock: time.Now(),
 	}, nil
 }
@@ -24,20 +24,20 @@ func (n *Node) handleHello(context.Context, struct{}) (any, error) {
 // has heard itself: it would free a voter from the promise that it gave to the leader.
 func (n *Node) spokenFor(ctx context.Context, r Release) (*Group, error) {
 	if peer := PeerFromContext(ctx); peer != r.From {
-		return nil, refuse(CodeBadRequest, "", "node %s spoke for node %s", peer, r.From)
+		return nil, Refuse(CodeBadRequest, "", "node %s spoke for node %s", peer, r.From)
 	}
 	g := n.Group(r.Group)
 	if g == nil {
-		return nil, refuse(CodeNotFound, "", "no group %s", r.Group)
+		return nil, Refuse(CodeNotFound, "", "no group %s", r.Group)
 	}
 	if len(r.Reason) > maxReason || r.To != "" && !nodeID.MatchString(r.To) {
-		return nil, refuse(CodeBadRequest, "", "a hand-over to %q with a reason of %d bytes; allowed are %d", clip(r.To), len(r.Reason), maxReason)
+		return nil, Refuse(CodeBadRequest, "", "a hand-over to %.64q with a reason of %d bytes; allowed are %d", r.To, len(r.Reason), maxReason)
 	}
 	if err := n.believed(ctx); err != nil {
 		return nil, err
 	}
-	if !g.fence.speaks(r.Term, speakerFrom(ctx).key()) {
-		return nil, refuse(CodeNotLeader, "", "this voter does not follow node %s in term %d", r.From, r.Term)
+	if !g.Speaks(r.Term, speakerFrom(ctx).key()) {
+		return nil, Refuse(CodeNotLeader, "", "this voter does not follow node %s in term %d", r.From, r.Term)
 	}
 	return g, nil
 }
@@ -65,7 +65,7 @@ func (n *Node) handleRebind(ctx context.Context, r Release) (any, error) {
 		return nil, err
 	}
 	if !g.rebound(r, speakerFrom(ctx).key()) {
-		return nil, refuse(CodeNotLeader, "", "this voter has taken part in a later term, or cannot write this one down")
+		return nil, Refuse(CodeNotLeader, "", "this voter has taken part in a later term, or cannot write this one down")
 	}
 	return nil, nil
 }
@@ -105,11 +105,11 @@ func (n *Node) membersOnly(h http.Handler) http.Handler {
 		case ok:
 			h.ServeHTTP(w, r)
 		case n.group.Standing().Leading:
-			answer(w, nil, refuse(CodeNotMember, "", "this node is not a member"))
+			answer(w, nil, Refuse(CodeNotMember, "", "this node is not a member"))
 		default:
 			// Soon after a start the state is not the newest, or empty: only a leader
 			// knows who is no member.
-			answer(w, nil, refuse(CodeNotLeader, "try again in a moment", "%s does not know node %s, and does not lead", n.opts.Identity.Name, peer))
+			answer(w, nil, Refuse(CodeNotLeader, "try again in a moment", "%s does not know node %s, and does not lead", n.opts.Identity.Name, peer))
 		}
 	})
 }

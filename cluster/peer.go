@@ -18,97 +18,6 @@ import (
 // maxBody bounds a request or answer of the node API in bytes.
 const maxBody = 4 << 20
 
-// Paths of the node API that this package answers itself.
-const (
-	pathHello   = "/peer/hello"
-	pathJoin    = "/peer/join"
-	pathReport  = "/peer/report"
-	pathPrepare = "/peer/prepare"
-	pathRelease = "/peer/release"
-	pathRebind  = "/peer/rebind"
-	pathHolders = "/peer/holders"
-)
-
-// Hello is what a node says of itself to whoever holds the cluster secret.
-type Hello struct {
-	NodeID    string `json:"node_id"`
-	Name      string `json:"name"`
-	ClusterID string `json:"cluster_id"`
-	// Founded: the node has a cluster's log.
-	Founded bool `json:"founded"`
-	// Peers are the founding nodes in its file, sorted.
-	Peers []string `json:"peers,omitempty"`
-	// LeaderAddress is where the leader is, or "".
-	LeaderAddress string `json:"leader_address,omitempty"`
-	// Clock is the node's wall clock.
-	Clock time.Time `json:"clock"`
-}
-
-// A JoinRequest asks to be admitted.
-type JoinRequest struct {
-	NodeID  string `json:"node_id"`
-	Name    string `json:"name"`
-	Address string `json:"address"`
-	Witness bool   `json:"witness,omitempty"`
-	// TokenID and Proof are those of a join token, or empty for a node that has
-	// shown a certificate of the cluster.
-	TokenID string `json:"token_id,omitempty"`
-	Proof   string `json:"proof,omitempty"`
-	// Replace removes a member of the same name that does not answer.
-	Replace bool `json:"replace,omitempty"`
-	// Clock is the newcomer's wall clock.
-	Clock time.Time `json:"clock"`
-	// Level is the feature level that it understands; 0 is the first one.
-	Level int `json:"level,omitempty"`
-}
-
-// A JoinAnswer is what an admitted node needs.
-type JoinAnswer struct {
-	ClusterID string           `json:"cluster_id"`
-	Secret    string           `json:"secret,omitempty"` // only for a token
-	Heartbeat HeartbeatSetting `json:"heartbeat"`
-	Nodes     []NodeRecord     `json:"nodes"`
-}
-
-// A Report is a node's word about itself, sent to the leader each second and at
-// once on change. The newest one counts.
-type Report struct {
-	NodeID  string `json:"node_id"`
-	Address string `json:"address"`
-	// Applied is the log index that the node has applied.
-	Applied uint64 `json:"applied"`
-	// Clock is its wall clock, to find clocks that are off.
-	Clock time.Time `json:"clock"`
-	// MinHeartbeat is the shortest heartbeat timeout at which the node's guard can
-	// keep the lease; 0 for none.
-	MinHeartbeat time.Duration `json:"min_heartbeat,omitempty"`
-	// Level is the feature level that the node understands; 0 is the first one.
-	Level int `json:"level,omitempty"`
-	// Run is the process that reports, At how far the node has come.
-	Run Run      `json:"run,omitzero"`
-	At  Position `json:"at,omitzero"`
-	// StateIndex and StateHash are the newest entry of the log that is applied and the
-	// hash of the state after it.
-	StateIndex uint64 `json:"state_index,omitempty"`
-	StateHash  string `json:"state_hash,omitempty"`
-	// Hint is for the leader's policy; this package does not look inside.
-	Hint json.RawMessage `json:"hint,omitempty"`
-}
-
-// A SeenReport is a report and its age.
-type SeenReport struct {
-	Report
-	// Age is the time since the leader got it.
-	Age time.Duration `json:"age"`
-	// ClockOffset is how far the node's wall clock is ahead of the leader's.
-	ClockOffset time.Duration `json:"clock_offset"`
-}
-
-// A ReportAnswer is the leader's answer: everyone's newest report.
-type ReportAnswer struct {
-	Reports []SeenReport `json:"reports"`
-}
-
 type (
 	peerIDKey   struct{}
 	peerBootKey struct{}
@@ -163,6 +72,24 @@ func (c *peerClient) call(ctx context.Context, address, path string, in, out any
 	return postJSON(ctx, c.http, address, path, in, out)
 }
 
+// callNode is call, and an error if another node than id has answered.
+func (c *peerClient) callNode(ctx context.Context, id, address, path string, in, out any) error {
+	answered := ""
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
+		answered = ""
+		if t, ok := got.Conn.(*trackedConn); ok {
+			answered = t.peer
+		}
+	}})
+	if err := c.call(ctx, address, path, in, out); err != nil {
+		return err
+	}
+	if answered != id {
+		return fmt.Errorf("node %s was asked, node %q answered", id, answered)
+	}
+	return nil
+}
+
 func postJSON(ctx context.Context, client *http.Client, address, path string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {
@@ -209,31 +136,6 @@ func unwrapURL(err error) error {
 	return err
 }
 
-func (c *peerClient) callPrepare(ctx context.Context, address string, r Release) error {
-	return c.call(ctx, address, pathPrepare, r, nil)
-}
-
-func (c *peerClient) callRelease(ctx context.Context, address string, r Release) error {
-	return c.call(ctx, address, pathRelease, r, nil)
-}
-
-func (c *peerClient) callRebind(ctx context.Context, id, address string, r Release) error {
-	answered := ""
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(got httptrace.GotConnInfo) {
-		answered = ""
-		if t, ok := got.Conn.(*trackedConn); ok {
-			answered = t.peer
-		}
-	}})
-	if err := c.call(ctx, address, pathRebind, r, nil); err != nil {
-		return err
-	}
-	if answered != id {
-		return fmt.Errorf("%w: node %s was asked, node %q answered", errMessage, id, answered)
-	}
-	return nil
-}
-
 // answer writes a result or a refusal. The status is only for people with a
 // packet capture: clients look at the body.
 func answer(w http.ResponseWriter, v any, err error) {
@@ -263,7 +165,7 @@ func handleWithin[T any](mux *http.ServeMux, path string, limit int64, f func(ct
 		var in T
 		body := http.MaxBytesReader(w, r.Body, limit)
 		if err := json.NewDecoder(body).Decode(&in); err != nil {
-			answer(w, nil, refuse(CodeBadRequest, "", "cannot read the request: %s", err))
+			answer(w, nil, Refuse(CodeBadRequest, "", "cannot read the request: %s", err))
 			return
 		}
 		out, err := f(r.Context(), in)

@@ -127,6 +127,20 @@ func (p *port) admit(conn net.Conn, now time.Time) *place {
 	return p.strangers.take(source, evict)
 }
 
+// connections returns how many connections are open.
+func (p *port) connections() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.conns)
+}
+
+// joinsOpen returns how many newcomers' connections are open.
+func (p *port) joinsOpen() int {
+	p.joins.mu.Lock()
+	defer p.joins.mu.Unlock()
+	return p.joins.count
+}
+
 func hostOf(a net.Addr) string {
 	host, _, err := net.SplitHostPort(a.String())
 	if err != nil {
@@ -440,9 +454,6 @@ func (s *streamLayer) dial(nodeID, address string, timeout time.Duration) (net.C
 	}
 	return conn, nil
 }
-
-// maxGroupName is the longest name of a group in bytes: one length byte precedes it.
-const maxGroupName = 255
 
 // writeGroup says which group a new Raft connection is for.
 func writeGroup(w io.Writer, name string) error {

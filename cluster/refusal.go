@@ -1,6 +1,9 @@
 package cluster
 
-import "fmt"
+import (
+	"fmt"
+	"time"
+)
 
 // A Refusal is an answer of the cluster that an operator has to see: what is
 // wrong and what to do next. It travels between nodes unchanged.
@@ -44,11 +47,18 @@ const (
 
 func (r *Refusal) Error() string { return r.Message }
 
-func refuse(code, hint, format string, args ...any) *Refusal {
+// Refuse makes a refusal.
+func Refuse(code, hint, format string, args ...any) *Refusal {
 	return &Refusal{Code: code, Message: fmt.Sprintf(format, args...), Hint: hint}
 }
 
-// Refuse makes a refusal for packages that answer on the cluster's behalf.
-func Refuse(code, hint, format string, args ...any) *Refusal {
-	return refuse(code, hint, format, args...)
+// olderRefusal keeps a node out that would not understand the state.
+func olderRefusal(name string, level, needed int) *Refusal {
+	return Refuse(CodeOlderMember, "install the version of raftvip there that the members run",
+		"%s runs an older raftvip than the cluster: it knows feature level %d, and %d is needed", name, max(level, 1), needed)
+}
+
+func removedRefusal(r RemovedNode) *Refusal {
+	return Refuse(CodeRemoved, "stop its daemon, clear its data dir, and join again with a new token",
+		"node %s was removed from the cluster on %s", r.Name, r.At.UTC().Format(time.DateTime))
 }

@@ -103,8 +103,8 @@ func (n *Node) keepReporting(ctx context.Context) {
 	for {
 		changed := n.Changed()
 		n.report(ctx)
-		if _, id := n.group.raft.LeaderWithID(); string(id) != known {
-			known = string(id)
+		if id, _ := n.group.Leader(); id != known {
+			known = id
 		}
 		for waiting := true; waiting; {
 			select {
@@ -115,8 +115,8 @@ func (n *Node) keepReporting(ctx context.Context) {
 			case <-changed:
 				// Most changes are not ours to report; a new leader is.
 				changed = n.Changed()
-				_, id := n.group.raft.LeaderWithID()
-				waiting = string(id) == known
+				id, _ := n.group.Leader()
+				waiting = id == known
 			case <-ctx.Done():
 				return
 			}
@@ -137,7 +137,7 @@ func (n *Node) report(ctx context.Context) {
 	n.reports.own.Level = FeatureLevel
 	n.reports.own.Clock = time.Now()
 	n.reports.own.Run = n.holders.run
-	n.reports.own.At = Position{n.group.raft.CurrentTerm(), n.group.raft.LastIndex()}
+	n.reports.own.At = n.group.Position()
 	n.reports.own.StateIndex, n.reports.own.StateHash = n.diverged.newest()
 	own := n.reports.own
 	n.reports.mu.Unlock()
@@ -247,20 +247,20 @@ func (n *Node) reported(r Report) (news bool) {
 // handleReport is the leader's side of a report.
 func (n *Node) handleReport(ctx context.Context, r Report) (any, error) {
 	if peer := PeerFromContext(ctx); peer != r.NodeID {
-		return nil, refuse(CodeBadRequest, "", "node %s reported for node %s", peer, r.NodeID)
+		return nil, Refuse(CodeBadRequest, "", "node %s reported for node %s", peer, r.NodeID)
 	}
 	if !n.group.Standing().Leading {
-		return nil, refuse(CodeNotLeader, "", "this node does not lead")
+		return nil, Refuse(CodeNotLeader, "", "this node does not lead")
 	}
 	s := n.State()
 	if _, ok := s.Nodes[r.NodeID]; !ok {
-		return nil, refuse(CodeNotMember, "", "node %s is not a member", r.NodeID)
+		return nil, Refuse(CodeNotMember, "", "node %s is not a member", r.NodeID)
 	}
 	if err := n.believed(ctx); err != nil {
 		return nil, err
 	}
 	if err := checkReport(r); err != nil {
-		return nil, refuse(CodeBadRequest, "", "report of node %s: %s", n.nameOf(r.NodeID), err)
+		return nil, Refuse(CodeBadRequest, "", "report of node %s: %s", n.nameOf(r.NodeID), err)
 	}
 	n.reported(r)
 	offset := time.Duration(0)

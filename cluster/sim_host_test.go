@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/raftvip/raftvip/internal/testlog"
+
 	"github.com/hashicorp/raft"
 
 	"github.com/raftvip/raftvip/internal/testnet"
@@ -233,7 +235,7 @@ func (h *simHost) boot() *simProc {
 			p.wait(true)
 		}
 	}
-	log := testLog(h.t, fmt.Sprintf("%s/%d", h.name, h.lives))
+	log := testlog.New(h.t, fmt.Sprintf("%s/%d", h.name, h.lives))
 	ctx, cancel := context.WithCancel(context.Background())
 	p.stop = cancel
 	if h.raw {
@@ -276,7 +278,7 @@ func (h *simHost) boot() *simProc {
 func (p *simProc) bootRaw(ctx context.Context, store *memStore) {
 	h := p.host
 	config := raftConfig(h.id, h.hb)
-	config.Logger = newRaftLogger(testLog(h.t, h.name))
+	config.Logger = newRaftLogger(testlog.New(h.t, h.name))
 	leading := make(chan bool, 16)
 	config.NotifyCh = leading
 	r, err := raft.NewRaft(config, newStateMachine(p.changed, slog.New(slog.DiscardHandler)), store, store, h.snaps, p.trans)

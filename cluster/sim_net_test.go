@@ -273,20 +273,20 @@ func (t *simTransport) TimeoutNow(_ raft.ServerID, target raft.ServerAddress, ar
 // simPeers sends the lease messages over the same network.
 type simPeers struct{ proc *simProc }
 
-func (p simPeers) callPrepare(ctx context.Context, address string, r Release) error {
+func (p simPeers) CallPrepare(ctx context.Context, address string, r Release) error {
 	_, err := p.proc.host.net.call(ctx, p.proc, address, func(to *simProc) (any, error) {
 		if !to.group.fence.speaks(r.Term, p.proc.speaker().key()) {
-			return nil, refuse(CodeNotLeader, "", "this voter does not follow the sender")
+			return nil, Refuse(CodeNotLeader, "", "this voter does not follow the sender")
 		}
 		return nil, to.group.prepare(r)
 	})
 	return err
 }
 
-func (p simPeers) callRelease(ctx context.Context, address string, r Release) error {
+func (p simPeers) CallRelease(ctx context.Context, address string, r Release) error {
 	_, err := p.proc.host.net.call(ctx, p.proc, address, func(to *simProc) (any, error) {
 		if !to.group.fence.speaks(r.Term, p.proc.speaker().key()) {
-			return nil, refuse(CodeNotLeader, "", "this voter does not follow the sender")
+			return nil, Refuse(CodeNotLeader, "", "this voter does not follow the sender")
 		}
 		to.group.released(r)
 		return nil, nil
@@ -294,13 +294,13 @@ func (p simPeers) callRelease(ctx context.Context, address string, r Release) er
 	return err
 }
 
-func (p simPeers) callRebind(ctx context.Context, _, address string, r Release) error {
+func (p simPeers) CallRebind(ctx context.Context, _, address string, r Release) error {
 	_, err := p.proc.host.net.call(ctx, p.proc, address, func(to *simProc) (any, error) {
 		if !to.group.fence.speaks(r.Term, p.proc.speaker().key()) {
-			return nil, refuse(CodeNotLeader, "", "this voter does not follow the sender")
+			return nil, Refuse(CodeNotLeader, "", "this voter does not follow the sender")
 		}
 		if !to.group.rebound(r, p.proc.speaker().key()) {
-			return nil, refuse(CodeNotLeader, "", "this voter has taken part in a later term")
+			return nil, Refuse(CodeNotLeader, "", "this voter has taken part in a later term")
 		}
 		return nil, nil
 	})

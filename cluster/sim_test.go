@@ -14,6 +14,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/raftvip/raftvip/internal/testlog"
+
 	"github.com/hashicorp/raft"
 
 	"github.com/raftvip/raftvip/internal/testnet"
@@ -225,7 +227,7 @@ func newSim(t *testing.T, o simOptions) *sim {
 	}
 	for _, h := range s.hosts {
 		config := raftConfig(h.id, hb)
-		config.Logger = newRaftLogger(testLog(t, h.name))
+		config.Logger = newRaftLogger(testlog.New(t, h.name))
 		trans := &simTransport{proc: &simProc{host: h, address: h.name + ":7355"}}
 		if err := raft.BootstrapCluster(config, h.store, h.store, h.snaps, trans, raft.Configuration{Servers: servers}); err != nil {
 			t.Fatal(err)
@@ -464,7 +466,10 @@ func (s *sim) knows(id string, version uint64) bool {
 // keepTiming founds the cluster, makes the changes of the heartbeat timeout that are
 // wanted, and settles them, as Node.settle does.
 func (s *sim) keepTiming() {
-	var settle settling
+	var settle struct {
+		heartbeat HeartbeatSetting
+		version   uint64
+	}
 	for {
 		select {
 		case <-time.After(s.hb / 2):
@@ -502,7 +507,7 @@ func (s *sim) keepTiming() {
 			continue
 		}
 		if settle.heartbeat != st.Heartbeat {
-			settle = settling{st.Heartbeat, st.Version}
+			settle.heartbeat, settle.version = st.Heartbeat, st.Version
 		}
 		ids := leader.group.voters()
 		s.mu.Lock()

@@ -221,3 +221,7 @@ func (s *State) AddressOf(ip netip.Addr) (Instance, Address, bool) {
 	}
 	return Instance{}, Address{}, false
 }
+
+// DefaultGroup is the group that holds the replicated state and, unless told
+// otherwise, owns every instance.
+const DefaultGroup = "default"

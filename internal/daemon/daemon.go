@@ -107,7 +107,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 			opened.closeParts()
 		}
 	}()
-	id, secret, err := identity(d.data, d.config)
+	id, secret, err := ownIdentity(d.data, d.config)
 	if errors.Is(err, cluster.ErrEmptyDataDir) && needsNoCluster(d.config) {
 		return d, d.openStandalone()
 	}

@@ -105,9 +105,9 @@ func ReadSecretFile(path string) (pki.Secret, error) {
 	return secret, api.WithHint(err, "copy the file of another node or, for the first one, make it with: (umask 077; od -An -N32 -tx1 /dev/urandom | tr -d ' \\n' > "+path+")")
 }
 
-// identity reads who this node is, or makes it somebody from the peers and
+// ownIdentity reads who this node is, or makes it somebody from the peers and
 // secret_file of its configuration.
-func identity(data *cluster.DataDir, c *config.Config) (cluster.Identity, pki.Secret, error) {
+func ownIdentity(data *cluster.DataDir, c *config.Config) (cluster.Identity, pki.Secret, error) {
 	id, err := data.Identity()
 	if err == nil {
 		secret, err := data.Secret()

@@ -1,0 +1,19 @@
+package cluster
+
+// commonLevel returns the lowest level of all members, and their IDs, if each of them
+// has said of late what it understands; else 0.
+func commonLevel(s *State, self string, reports map[string]SeenReport) (level int, ids []string) {
+	level = FeatureLevel
+	for id := range s.Nodes {
+		ids = append(ids, id)
+		if id == self {
+			continue
+		}
+		r, ok := reports[id]
+		if !ok || r.Age >= reportFresh {
+			return 0, nil
+		}
+		level = min(level, max(r.Level, 1))
+	}
+	return level, ids
+}
