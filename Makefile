@@ -56,7 +56,7 @@ model: setup
 
 # sim runs 10 000 faults against real Raft in virtual time.
 sim:
-	RAFTVIP_SIM_FAULTS=$${RAFTVIP_SIM_FAULTS:-10000} $(GO) test -count=1 -v -run 'TestSimulation' -timeout 30m ./cluster
+	RAFTVIP_SIM_FAULTS=$${RAFTVIP_SIM_FAULTS:-10000} $(GO) test -count=1 -v -run 'TestSimulation' -timeout 30m ./cluster/group
 
 # demo shows the main job in namespaces; KEEP=1 leaves the cluster up.
 demo: setup

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/raftvip/raftvip/cluster/port"
+	"github.com/raftvip/raftvip/cluster/state"
 )
 
 // occupant tells which other member is at an address, by its own report if that is
 // fresh: a node that has just left it is not.
-func occupant(s *State, reports map[string]SeenReport, id, address string) (name string, taken bool) {
+func occupant(s *state.State, reports map[string]SeenReport, id, address string) (name string, taken bool) {
 	for _, other := range s.SortedNodes() {
 		at := other.Address
 		if r, ok := reports[other.ID]; ok && r.Age < reportFresh && r.Address != "" {
@@ -26,19 +29,19 @@ func occupant(s *State, reports map[string]SeenReport, id, address string) (name
 // handleJoin admits a newcomer. Any member may be asked; it asks the leader, once it
 // has seen that the newcomer is no stranger.
 func (n *Node) handleJoin(ctx context.Context, req JoinRequest) (any, error) {
-	trusted := PeerFromContext(ctx) != "" && req.TokenID == ""
+	trusted := port.PeerFromContext(ctx) != "" && req.TokenID == ""
 	if err := checkJoin(req); err != nil {
-		return nil, Refuse(CodeBadRequest, "", "%s", err)
+		return nil, state.Refuse(state.CodeBadRequest, "", "%s", err)
 	}
 	if !trusted {
 		if err := n.checkToken(ctx, req); err != nil {
 			return nil, err
 		}
 		// What is asked for from here on takes time, and whoever asks may.
-		leaveDoor(ctx)
+		port.LeaveDoor(ctx)
 	}
 	if offset := time.Until(req.Clock); offset.Abs() > maxClockOffset {
-		return nil, Refuse(CodeClock, "set both clocks by NTP, then join again",
+		return nil, state.Refuse(state.CodeClock, "set both clocks by NTP, then join again",
 			"the clock of %s is %s %s that of %s", req.Name, offset.Abs().Round(time.Second), aheadOf(offset), n.opts.Identity.Name)
 	}
 	if !n.group.Standing().Leading {
@@ -46,22 +49,22 @@ func (n *Node) handleJoin(ctx context.Context, req JoinRequest) (any, error) {
 	}
 	s := n.State()
 	if !s.Founded() {
-		return nil, Refuse(CodeNotReady, "try again in a moment", "the cluster is just being founded")
+		return nil, state.Refuse(state.CodeNotReady, "try again in a moment", "the cluster is just being founded")
 	}
-	if ip, ok := addressIP(req.Address); ok {
+	if ip, ok := state.AddressIP(req.Address); ok {
 		if _, a, ok := s.AddressOf(ip); ok {
-			return nil, Refuse(CodeAddressInUse, "name another one with --advertise",
+			return nil, state.Refuse(state.CodeAddressInUse, "name another one with --advertise",
 				"%s cannot be reached at %s: that is a virtual address of this cluster", req.Name, a.Prefix.Addr())
 		}
 	}
-	join := JoinCommand{
-		Node:    NodeRecord{ID: req.NodeID, Name: req.Name, Address: req.Address, Witness: req.Witness},
+	join := state.JoinCommand{
+		Node:    state.NodeRecord{ID: req.NodeID, Name: req.Name, Address: req.Address, Witness: req.Witness},
 		TokenID: req.TokenID, Trusted: trusted, Level: req.Level,
 	}
 	if old, ok := s.NodeByName(req.Name); ok && old.ID != req.NodeID && req.Replace {
 		join.Replace = old.ID
 		// What the log would refuse needs no waiting for.
-		if _, err := s.apply(Command{At: time.Now(), Join: &join}, s.Version); err != nil {
+		if _, err := s.Apply(state.Command{At: time.Now(), Join: &join}, s.Version); err != nil {
 			return nil, err
 		}
 		if err := n.lost(ctx, old); err != nil {
@@ -69,7 +72,7 @@ func (n *Node) handleJoin(ctx context.Context, req JoinRequest) (any, error) {
 		}
 		n.log.Warn("replacing a lost node", "member", old.Name, "old", old.ID, "new", req.NodeID)
 	}
-	if err := n.Apply(ctx, Command{Join: &join}); err != nil {
+	if err := n.Apply(ctx, state.Command{Join: &join}); err != nil {
 		return nil, err
 	}
 	n.reconcileSoon()
@@ -84,16 +87,16 @@ func (n *Node) handleJoin(ctx context.Context, req JoinRequest) (any, error) {
 
 // checkJoin holds a newcomer's words to what its own command line is held to.
 func checkJoin(req JoinRequest) error {
-	if err := CheckName(req.Name); err != nil {
+	if err := state.CheckName(req.Name); err != nil {
 		return err
 	}
-	if err := checkOwnID(req.Name, req.NodeID); err != nil {
+	if err := state.CheckOwnID(req.Name, req.NodeID); err != nil {
 		return err
 	}
-	if err := CheckAddress(req.Address); err != nil {
+	if err := state.CheckAddress(req.Address); err != nil {
 		return fmt.Errorf("%w; name another one with --advertise", err)
 	}
-	if len(req.TokenID) > maxTokenID || len(req.Proof) > maxProof {
+	if len(req.TokenID) > state.MaxTokenID || len(req.Proof) > state.MaxProof {
 		return errors.New("the request has no token")
 	}
 	return nil
@@ -131,7 +134,7 @@ func (n *Node) checkToken(ctx context.Context, req JoinRequest) error {
 		case <-changed:
 		case <-wait.C:
 			if !n.State().Founded() {
-				return Refuse(CodeNotReady, "try again in a moment", "%s does not have the cluster's state yet", n.opts.Identity.Name)
+				return state.Refuse(state.CodeNotReady, "try again in a moment", "%s does not have the cluster's state yet", n.opts.Identity.Name)
 			}
 			return wrongToken()
 		case <-ctx.Done():
@@ -140,20 +143,20 @@ func (n *Node) checkToken(ctx context.Context, req JoinRequest) error {
 	}
 }
 
-func wrongToken() *Refusal {
-	return Refuse(CodeWrongToken, `make a new one on a member with "raftvip token create"`,
+func wrongToken() *state.Refusal {
+	return state.Refuse(state.CodeWrongToken, `make a new one on a member with "raftvip token create"`,
 		"this cluster does not know the token: it is used up, revoked or wrong")
 }
 
-func noLeaderToJoin() *Refusal {
-	return Refuse(CodeNoLeader, `see "raftvip status" on a member`, "the cluster has no leader now, so nobody can be admitted")
+func noLeaderToJoin() *state.Refusal {
+	return state.Refuse(state.CodeNoLeader, `see "raftvip status" on a member`, "the cluster has no leader now, so nobody can be admitted")
 }
 
 // lost makes sure that a member is gone whose place somebody else asks for. That
 // nothing has been heard of it counts only after this leader has listened for a while:
 // after a restart of all nothing has been heard of anybody.
-func (n *Node) lost(ctx context.Context, old NodeRecord) error {
-	alive := Refuse(CodeNameTaken, "choose another name with --name",
+func (n *Node) lost(ctx context.Context, old state.NodeRecord) error {
+	alive := state.Refuse(state.CodeNameTaken, "choose another name with --name",
 		"the name %s is taken by a member at %s, which is alive", old.Name, old.Address)
 	if old.ID == n.opts.Identity.NodeID {
 		return alive
@@ -181,7 +184,7 @@ func (n *Node) lost(ctx context.Context, old NodeRecord) error {
 		led := n.ledFor()
 		switch {
 		case led == 0:
-			return Refuse(CodeNotLeader, "try again", "the leader has just changed")
+			return state.Refuse(state.CodeNotLeader, "try again", "the leader has just changed")
 		case asked && led >= reportFresh:
 			return nil
 		}
@@ -194,7 +197,7 @@ func (n *Node) lost(ctx context.Context, old NodeRecord) error {
 		case <-changed:
 		case <-time.After(reportFresh / 10):
 		case <-ctx.Done():
-			return Refuse(CodeNotReady, "try again in a moment", "it is not known yet whether %s is alive", old.Name)
+			return state.Refuse(state.CodeNotReady, "try again in a moment", "it is not known yet whether %s is alive", old.Name)
 		}
 	}
 }
@@ -208,10 +211,10 @@ func (n *Node) forwardJoin(ctx context.Context, req JoinRequest) (any, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	var got JoinAnswer
-	if err := n.client.call(ctx, address, pathJoin, req, &got); err != nil {
-		var r *Refusal
+	if err := n.client.Call(ctx, address, pathJoin, req, &got); err != nil {
+		var r *state.Refusal
 		if !errors.As(err, &r) {
-			r = Refuse(CodeNoLeader, "try again in a moment", "the leader at %s does not answer: %s", address, reason(err))
+			r = state.Refuse(state.CodeNoLeader, "try again in a moment", "the leader at %s does not answer: %s", address, reason(err))
 		}
 		return nil, r
 	}
@@ -222,15 +225,15 @@ func (n *Node) forwardJoin(ctx context.Context, req JoinRequest) (any, error) {
 // fail are counted, told once in a while, and slowed down.
 func (n *Node) handleNewcomer(ctx context.Context, req JoinRequest) (any, error) {
 	now := time.Now()
-	source, from := callerFrom(ctx)
-	if !n.guesses.allows(source, now) {
-		return nil, Refuse(CodeTooMany, "wait a minute, then try again with the right token", "too many joins have failed")
+	source, from := port.CallerFrom(ctx)
+	if !n.guesses.Allows(source, now) {
+		return nil, state.Refuse(state.CodeTooMany, "wait a minute, then try again with the right token", "too many joins have failed")
 	}
 	out, err := n.handleJoin(ctx, req)
-	var r *Refusal
-	if errors.As(err, &r) && (r.Code == CodeWrongToken || r.Code == CodeExpiredToken || r.Code == CodeBadRequest) {
-		n.guesses.spend(source, now)
-		if n.port.refusals.news("join "+source.String(), now) {
+	var r *state.Refusal
+	if errors.As(err, &r) && (r.Code == state.CodeWrongToken || r.Code == state.CodeExpiredToken || r.Code == state.CodeBadRequest) {
+		n.guesses.Spend(source, now)
+		if n.port.Refusals.News("join "+source.String(), now) {
 			n.log.Warn("refused a join; more from there are not told for a minute", "peer", from, "name", shorten(req.Name), "token", shorten(req.TokenID), "reason", r.Message)
 		}
 	}

@@ -9,6 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/raftvip/raftvip/cluster/group"
+	"github.com/raftvip/raftvip/cluster/identity"
+	"github.com/raftvip/raftvip/cluster/port"
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/machine"
 	"github.com/raftvip/raftvip/internal/pki"
@@ -24,7 +29,7 @@ func copyDir(t *testing.T, from string) string {
 	return to
 }
 
-func kindOf(m *member, node string) FindingKind {
+func kindOf(m *member, node string) identity.FindingKind {
 	for _, f := range m.Findings() {
 		if f.Node == node {
 			return f.Kind
@@ -55,11 +60,11 @@ func TestCopyOfANodeIsFoundByAll(t *testing.T) {
 			}
 			everyone := append(all[:], clone)
 			for _, m := range everyone {
-				eventually(t, m.Self().Name+" knows of two holders", func() bool { return kindOf(m, id) == FindingTwo })
+				eventually(t, m.Self().Name+" knows of two holders", func() bool { return kindOf(m, id) == identity.FindingTwo })
 			}
 			for _, m := range []*member{original, clone} {
 				eventually(t, "a holder is barred and has no lease", func() bool {
-					s := m.Group(DefaultGroup).Standing()
+					s := m.Group(state.DefaultGroup).Standing()
 					bound := m.group.Bound("anyone") > 0 // its lock comes before the sink's
 					return m.Barred() != nil && !s.Leading && m.sink.until.Load() == 0 && bound
 				})
@@ -73,7 +78,7 @@ func TestCopyOfANodeIsFoundByAll(t *testing.T) {
 			// Its peers do not rely on either to keep out of it.
 			for _, m := range others {
 				for _, h := range []*member{original, clone} {
-					run := h.holders.run.text()
+					run := h.holders.Run.Text()
 					if err := m.meet(pki.ProtoRaft, id, run, boottime.Now(), ""); err == nil {
 						t.Errorf("%s speaks Raft with a holder", m.Self().Name)
 					}
@@ -82,19 +87,19 @@ func TestCopyOfANodeIsFoundByAll(t *testing.T) {
 					}
 				}
 				eventually(t, "no connection is left by which a holder may speak Raft", func() bool { return m.group.Streams(id) == 0 })
-				ctx := context.WithValue(context.WithValue(context.Background(), peerIDKey{}, id), peerBootKey{}, clone.holders.run.Boot)
-				_, err := m.handleRelease(ctx, Release{Group: DefaultGroup, Term: m.group.Position().Term, Seq: 1, From: id})
-				refusedWith(t, err, CodeIdentity)
+				ctx := context.WithValue(context.WithValue(context.Background(), port.PeerIDKey{}, id), port.PeerBootKey{}, clone.holders.Run.Boot)
+				_, err := m.handleRelease(ctx, group.Release{Group: state.DefaultGroup, Term: m.group.Position().Term, Seq: 1, From: id})
+				refusedWith(t, err, state.CodeIdentity)
 			}
 			eventually(t, "the two others go on", func() bool {
 				l := leading(others...)
-				return l != nil && l.Apply(context.Background(), Command{Drain: &DrainCommand{NodeID: id, Drained: true}}) == nil
+				return l != nil && l.Apply(context.Background(), state.Command{Drain: &state.DrainCommand{NodeID: id, Drained: true}}) == nil
 			})
 
 			// The cure: one stays, by the operator's word.
 			original.stop()
 			clone.stop()
-			data, err := OpenDataDir(original.dir)
+			data, err := store.OpenDataDir(original.dir)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -115,7 +120,7 @@ func TestCopyOfANodeIsFoundByAll(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the copy is refused", func() bool { f := again.Barred(); return f != nil && f.Kind == FindingMoved })
+			eventually(t, "the copy is refused", func() bool { f := again.Barred(); return f != nil && f.Kind == identity.FindingMoved })
 			if f := back.Barred(); f != nil {
 				t.Errorf("the one that stays: %+v", f)
 			}
@@ -128,7 +133,7 @@ func TestConnectionsOfABarredNodeAreCut(t *testing.T) {
 	all, _ := threeNodes(t)
 	m, other := all[0], all[1].Self().NodeID
 	eventually(t, "a connection", func() bool { return m.group.Streams(other) > 0 })
-	m.holders.lost(other)
+	m.holders.Lost(other)
 	eventually(t, "it is cut", func() bool { return m.group.Streams(other) == 0 })
 }
 
@@ -140,8 +145,8 @@ func TestSilentMemberDelaysNoBar(t *testing.T) {
 	eventually(t, "founded", func() bool { return m.State().Founded() })
 	m.stop() // its own loop
 	barred := func() bool { return m.group.Barred() != "" }
-	m.meanwhile(make(map[Finding]bool), func() {
-		m.holders.met(m.Self().NodeID, Run{Boot: newBoot()}, boottime.Now(), "")
+	m.meanwhile(make(map[identity.Finding]bool), func() {
+		m.holders.Met(m.Self().NodeID, identity.Run{Boot: identity.NewBoot()}, boottime.Now(), "")
 		for end := time.Now().Add(20 * time.Second); !barred() && time.Now().Before(end); {
 			time.Sleep(time.Millisecond)
 		}
@@ -164,7 +169,7 @@ func TestOlderDataDirIsNotTrusted(t *testing.T) {
 	change := func(drained bool) {
 		eventually(t, "a change is applied everywhere", func() bool {
 			l := leading(all[:]...)
-			if l == nil || l.Apply(context.Background(), Command{Drain: &DrainCommand{NodeID: id, Drained: drained}}) != nil {
+			if l == nil || l.Apply(context.Background(), state.Command{Drain: &state.DrainCommand{NodeID: id, Drained: drained}}) != nil {
 				return false
 			}
 			time.Sleep(100 * time.Millisecond)
@@ -188,7 +193,7 @@ func TestOlderDataDirIsNotTrusted(t *testing.T) {
 	change(true)
 	eventually(t, "the leader knows what it has acknowledged", func() bool {
 		l := leading(all[:]...)
-		return l != nil && l.holders.pasts()[id].Acknowledged.Index >= back.State().Version
+		return l != nil && l.holders.Pasts()[id].Acknowledged.Index >= back.State().Version
 	})
 	if f := back.Barred(); f != nil {
 		t.Fatalf("a plain restart: %+v", f)
@@ -201,19 +206,19 @@ func TestOlderDataDirIsNotTrusted(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, m := range []*member{lost, leader} {
-		eventually(t, m.Self().Name+" knows that the node went back", func() bool { return kindOf(m, id) == FindingBack })
+		eventually(t, m.Self().Name+" knows that the node went back", func() bool { return kindOf(m, id) == identity.FindingBack })
 	}
 	eventually(t, "it neither votes nor owns", func() bool { return lost.Barred() != nil && lost.group.Bound("anyone") > 0 })
-	eventually(t, "it is written down", func() bool { _, err := os.Stat(filepath.Join(old, voidFile)); return err == nil })
+	eventually(t, "it is written down", func() bool { _, err := os.Stat(filepath.Join(old, store.VoidFile)); return err == nil })
 	lost.stop()
-	if _, err := openMember(t, old, back.Advertise()); !errors.Is(err, ErrRolledBack) {
+	if _, err := openMember(t, old, back.Advertise()); !errors.Is(err, store.ErrRolledBack) {
 		t.Errorf("started once more: %v", err)
 	}
 }
 
 func TestDataDirIsBoundToItsMachine(t *testing.T) {
 	dir := t.TempDir()
-	d, err := OpenDataDir(dir)
+	d, err := store.OpenDataDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,11 +237,11 @@ func TestDataDirIsBoundToItsMachine(t *testing.T) {
 		{"an interface more", machine.Facts{MachineID: "m1", Hardware: []string{"a", "c"}}, 0, true},
 		{"the first interface is gone", machine.Facts{MachineID: "m1", Hardware: []string{"c"}}, 0, true},
 	} {
-		claim, err := d.claim("n1", step.at)
+		claim, err := d.Claim("n1", step.at)
 		if (err == nil) != step.ok || claim != step.claim {
 			t.Errorf("%s: claim %d, %v", step.name, claim, err)
 		}
-		var other *OtherMachineError
+		var other *store.OtherMachineError
 		if err != nil && !errors.As(err, &other) {
 			t.Errorf("%s: %v", step.name, err)
 		}

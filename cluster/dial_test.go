@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/raftvip/raftvip/cluster/port"
 	"github.com/raftvip/raftvip/internal/pki"
 )
 
@@ -33,7 +34,7 @@ func TestDialToASilentMemberEnds(t *testing.T) {
 	if err := <-asked; err == nil {
 		t.Fatal("answered")
 	}
-	if err := conn.SetReadDeadline(time.Now().Add(6 * handshakeTimeout)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(6 * port.HandshakeTimeout)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := io.Copy(io.Discard, conn); err != nil {

@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/raftvip/raftvip/cluster/port"
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/pki"
 )
 
@@ -71,7 +74,7 @@ func TestStalledHandshakesKeepNoMemberOut(t *testing.T) {
 			}
 			eventually(t, "the restarted voter follows and has reported", func() bool {
 				leader := leading(append(all[:2:2], m)...)
-				return leader != nil && m.Group(DefaultGroup).Standing().LeaderID != "" && slices.ContainsFunc(leader.Reports(), func(r SeenReport) bool {
+				return leader != nil && m.Group(state.DefaultGroup).Standing().LeaderID != "" && slices.ContainsFunc(leader.Reports(), func(r SeenReport) bool {
 					return r.NodeID == m.Self().NodeID && r.Age < time.Since(began)
 				})
 			})
@@ -79,7 +82,7 @@ func TestStalledHandshakesKeepNoMemberOut(t *testing.T) {
 			t.Logf("back after %s", took)
 			// All places filled, as they were, it took until the stalled ones timed out,
 			// and with new ones for ever.
-			if took > handshakeTimeout {
+			if took > port.HandshakeTimeout {
 				t.Errorf("back after %s", took)
 			}
 		})
@@ -120,23 +123,23 @@ func TestJoinConnectionsAreBounded(t *testing.T) {
 		}
 		open = append(open, c)
 		fmt.Fprint(c, header, `{"name":"`)
-		if count := lb1.port.joinsOpen(); count > joinConns {
+		if count := lb1.port.JoinsOpen(); count > port.JoinConns {
 			t.Fatalf("%d join connections", count)
 		}
 	}
-	if len(open) < joinConns {
+	if len(open) < port.JoinConns {
 		t.Fatalf("only %d connections could be made", len(open))
 	}
 	eventually(t, "those that had to go are forgotten", func() bool {
-		return lb1.port.connections() <= joinConns+10
+		return lb1.port.Connections() <= port.JoinConns+10
 	})
 	// A newcomer is admitted meanwhile.
-	id := NewNodeID("lb2")
+	id := store.NewNodeID("lb2")
 	if _, _, err := Join(context.Background(), lb1.Advertise(), token, JoinRequest{NodeID: id, Name: "lb2", Address: "127.0.0.1:1", Clock: time.Now()}); err != nil {
 		t.Errorf("join: %v", err)
 	}
 	eventually(t, "idle ones are closed", func() bool {
-		return lb1.port.joinsOpen() == 0
+		return lb1.port.JoinsOpen() == 0
 	})
 
 	// What is too large is not read.
@@ -146,7 +149,7 @@ func TestJoinConnectionsAreBounded(t *testing.T) {
 	}
 	defer c.Close()
 	fmt.Fprint(c, header, `{"name":"`)
-	go io.WriteString(c, strings.Repeat("x", 2*maxJoinBody)) // an error is that it was closed
+	go io.WriteString(c, strings.Repeat("x", 2*port.MaxJoinBody)) // an error is that it was closed
 	answer, _ := io.ReadAll(c)
 	if !strings.Contains(string(answer), "request body too large") {
 		t.Errorf("answer %q", answer)
@@ -165,12 +168,12 @@ func TestGuessesAreFew(t *testing.T) {
 	wrong := pki.NewToken(authority)
 	began, checked := time.Now(), 0
 	for range 100 {
-		_, _, err := Join(context.Background(), lb1.Advertise(), wrong, JoinRequest{NodeID: NewNodeID("lb2"), Name: "lb2", Address: "127.0.0.1:1", Clock: time.Now()})
-		if r, ok := err.(*Refusal); ok && r.Code == CodeWrongToken {
+		_, _, err := Join(context.Background(), lb1.Advertise(), wrong, JoinRequest{NodeID: store.NewNodeID("lb2"), Name: "lb2", Address: "127.0.0.1:1", Clock: time.Now()})
+		if r, ok := err.(*state.Refusal); ok && r.Code == state.CodeWrongToken {
 			checked++
 		}
 	}
-	if most := guessBurst + 1 + int(time.Since(began).Seconds()*guessRate); checked == 0 || checked > most {
+	if most := port.GuessBurst + 1 + int(time.Since(began).Seconds()*port.GuessRate); checked == 0 || checked > most {
 		t.Errorf("%d guesses were looked at in %s, want %d at most", checked, time.Since(began), most)
 	}
 	c, err := joinTLS("127.0.0.88", lb1.Advertise())
@@ -180,7 +183,7 @@ func TestGuessesAreFew(t *testing.T) {
 	defer c.Close()
 	fmt.Fprint(c, "POST /peer/join HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}")
 	answer, _ := io.ReadAll(c)
-	if strings.Contains(string(answer), CodeTooMany) {
+	if strings.Contains(string(answer), state.CodeTooMany) {
 		t.Error("another newcomer is held to the first one's guesses")
 	}
 }
@@ -200,14 +203,14 @@ func TestFollowerLooksAtTheToken(t *testing.T) {
 	eventually(t, "no leader", func() bool { return lb2.LeaderAddress() == "" })
 	ask := func(id, proof string) error {
 		_, err := lb2.handleJoin(context.Background(), JoinRequest{
-			NodeID: NewNodeID("lb3"), Name: "lb3", Address: "127.0.0.1:1", Clock: time.Now(), TokenID: id, Proof: proof,
+			NodeID: store.NewNodeID("lb3"), Name: "lb3", Address: "127.0.0.1:1", Clock: time.Now(), TokenID: id, Proof: proof,
 		})
 		return err
 	}
 	// With nobody to ask, only what is answered here can be wrong_token.
-	refusedWith(t, ask(token.ID, pki.NewToken(authority).Proof()), CodeWrongToken)
-	refusedWith(t, ask(token.ID, token.Proof()), CodeNoLeader)
-	refusedWith(t, ask("0123456789", token.Proof()), CodeNoLeader)
+	refusedWith(t, ask(token.ID, pki.NewToken(authority).Proof()), state.CodeWrongToken)
+	refusedWith(t, ask(token.ID, token.Proof()), state.CodeNoLeader)
+	refusedWith(t, ask("0123456789", token.Proof()), state.CodeNoLeader)
 }
 
 // Who takes a lost member's place is decided by the entry that uses the token, and
@@ -220,20 +223,20 @@ func TestReplaceIsDecidedInTheLog(t *testing.T) {
 	}
 	newToken := func(m *member, ttl time.Duration) pki.Token {
 		token := pki.NewToken(authority)
-		record := TokenRecord{ID: token.ID, Hash: token.Hash(), Expires: time.Now().Add(ttl), Uses: 1}
+		record := state.TokenRecord{ID: token.ID, Hash: token.Hash(), Expires: time.Now().Add(ttl), Uses: 1}
 		eventually(t, "token made", func() bool {
 			leader := leading(all[:]...)
-			return leader != nil && leader.Apply(context.Background(), Command{PutToken: &record}) == nil
+			return leader != nil && leader.Apply(context.Background(), state.Command{PutToken: &record}) == nil
 		})
 		return token
 	}
 	replace := func(name string, token pki.Token) error {
 		for {
 			_, _, err := Join(context.Background(), all[0].Advertise(), token, JoinRequest{
-				NodeID: NewNodeID(name), Name: name, Address: "127.0.0.1:1", Clock: time.Now(), Replace: true,
+				NodeID: store.NewNodeID(name), Name: name, Address: "127.0.0.1:1", Clock: time.Now(), Replace: true,
 			})
-			r, ok := err.(*Refusal)
-			if err != nil && (!ok || r.Code == CodeNoLeader || r.Code == CodeNotLeader || r.Code == CodeNotReady) {
+			r, ok := err.(*state.Refusal)
+			if err != nil && (!ok || r.Code == state.CodeNoLeader || r.Code == state.CodeNotLeader || r.Code == state.CodeNotReady) {
 				time.Sleep(20 * time.Millisecond)
 				continue // the leader changes, or was stopped
 			}
@@ -255,7 +258,7 @@ func TestReplaceIsDecidedInTheLog(t *testing.T) {
 	}
 	eventually(t, "a leader", func() bool { return leading(all[:]...) != nil })
 	for _, name := range []string{"lb2", "lb3"} {
-		if r := refusedWith(t, replace(name, good), CodeNameTaken); !strings.Contains(r.Message, "alive") {
+		if r := refusedWith(t, replace(name, good), state.CodeNameTaken); !strings.Contains(r.Message, "alive") {
 			t.Errorf("%s: %s", name, r.Message)
 		}
 	}
@@ -263,7 +266,7 @@ func TestReplaceIsDecidedInTheLog(t *testing.T) {
 	old := all[2].Self().NodeID
 	expired := newToken(all[0], -time.Minute)
 	all[2].stop()
-	refusedWith(t, replace("lb3", expired), CodeExpiredToken)
+	refusedWith(t, replace("lb3", expired), state.CodeExpiredToken)
 	for _, m := range all[:2] { // one of them may not have applied its log yet
 		if _, gone := m.State().Removed[old]; gone {
 			t.Fatal("an expired token has removed a member")
@@ -272,7 +275,7 @@ func TestReplaceIsDecidedInTheLog(t *testing.T) {
 	eventually(t, "its silence is noticed", func() bool {
 		err := replace("lb3", good)
 		if err != nil {
-			refusedWith(t, err, CodeNameTaken)
+			refusedWith(t, err, state.CodeNameTaken)
 		}
 		return err == nil
 	})

@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/pki"
 )
 
@@ -140,16 +142,16 @@ func (n *Node) joinTrusted(ctx context.Context, address string) error {
 	defer cancel()
 	id := n.opts.Identity
 	var got JoinAnswer
-	err := n.client.call(ctx, address, pathJoin, JoinRequest{
+	err := n.client.Call(ctx, address, pathJoin, JoinRequest{
 		NodeID: id.NodeID, Name: id.Name, Address: n.opts.Advertise, Witness: id.Witness,
-		Replace: true, Clock: time.Now(), Level: FeatureLevel,
+		Replace: true, Clock: time.Now(), Level: state.FeatureLevel,
 	}, &got)
 	if err != nil {
 		return err
 	}
 	n.persistMu.Lock()
 	defer n.persistMu.Unlock()
-	cache := Cache{Heartbeat: got.Heartbeat}
+	cache := store.Cache{Heartbeat: got.Heartbeat}
 	for _, node := range got.Nodes {
 		if node.ID != id.NodeID {
 			cache.Addresses = append(cache.Addresses, node.Address)
@@ -159,7 +161,7 @@ func (n *Node) joinTrusted(ctx context.Context, address string) error {
 		return err
 	}
 	n.persisted.cache = cache
-	n.group.setTiming(0, got.Heartbeat) // any state that this node has is newer
+	n.group.SetTiming(0, got.Heartbeat) // any state that this node has is newer
 	n.setPhase("")
 	n.wake()
 	return nil

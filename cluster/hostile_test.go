@@ -14,6 +14,9 @@ import (
 	"github.com/hashicorp/go-msgpack/v2/codec"
 	"github.com/hashicorp/raft"
 
+	"github.com/raftvip/raftvip/cluster/group"
+	"github.com/raftvip/raftvip/cluster/port"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/pki"
 )
 
@@ -39,7 +42,7 @@ type attacker struct {
 	t      *testing.T
 	id     string
 	creds  *pki.Credentials
-	client *peerClient
+	client *port.Client
 }
 
 func attackAs(t *testing.T, secret pki.Secret, id string) *attacker {
@@ -49,11 +52,11 @@ func attackAs(t *testing.T, secret pki.Secret, id string) *attacker {
 		t.Fatal(err)
 	}
 	a := &attacker{t: t, id: id, creds: pki.NewCredentials(authority, id, nil)}
-	a.client = newPeerClient(func(ctx context.Context, proto, address string) (net.Conn, error) {
+	a.client = port.NewClient(func(ctx context.Context, proto, address string) (net.Conn, error) {
 		d := tls.Dialer{Config: a.creds.Client(proto, "")}
 		return d.DialContext(ctx, "tcp", address)
 	})
-	t.Cleanup(a.client.close)
+	t.Cleanup(a.client.Close)
 	return a
 }
 
@@ -69,7 +72,7 @@ func (a *attacker) connect(to *member) net.Conn {
 		a.t.Fatal(err)
 	}
 	a.t.Cleanup(func() { conn.Close() })
-	if err := writeGroup(conn, DefaultGroup); err != nil {
+	if err := port.WriteGroup(conn, state.DefaultGroup); err != nil {
 		a.t.Fatal(err)
 	}
 	return conn
@@ -175,17 +178,17 @@ func TestHostileMemberIsContained(t *testing.T) {
 		leader = leading(all[:]...)
 		return leader != nil && leader != victim && victim.group.Bound("nobody") > 0
 	})
-	for _, r := range []Release{
-		{Group: DefaultGroup, Term: term(), Seq: 1e6, From: a.id, To: a.id},
-		{Group: DefaultGroup, Term: term() + 3, Seq: 1e6, From: a.id, To: a.id},
-		{Group: DefaultGroup, Term: 1<<64 - 2, Seq: 1, From: a.id, To: a.id},
+	for _, r := range []group.Release{
+		{Group: state.DefaultGroup, Term: term(), Seq: 1e6, From: a.id, To: a.id},
+		{Group: state.DefaultGroup, Term: term() + 3, Seq: 1e6, From: a.id, To: a.id},
+		{Group: state.DefaultGroup, Term: 1<<64 - 2, Seq: 1, From: a.id, To: a.id},
 	} {
 		if leader == other {
 			break // it speaks for itself
 		}
 		for _, path := range []string{pathRelease, pathRebind, pathPrepare} {
-			err := a.client.call(context.Background(), victim.Advertise(), path, r, nil)
-			refusedWith(t, err, CodeNotLeader)
+			err := a.client.Call(context.Background(), victim.Advertise(), path, r, nil)
+			refusedWith(t, err, state.CodeNotLeader)
 		}
 	}
 	if holder, _, _ := victim.group.Holder(); holder == "" {
@@ -204,7 +207,7 @@ func TestHostileMemberIsContained(t *testing.T) {
 			return false
 		}
 		drained := !l.State().Nodes[victim.Self().NodeID].Drained
-		err := l.Apply(context.Background(), Command{Drain: &DrainCommand{NodeID: victim.Self().NodeID, Drained: drained}})
+		err := l.Apply(context.Background(), state.Command{Drain: &state.DrainCommand{NodeID: victim.Self().NodeID, Drained: drained}})
 		if err != nil {
 			return false
 		}
@@ -240,17 +243,17 @@ func TestOnlyTheNodeThatWasAskedAnswers(t *testing.T) {
 				others = append(others, m)
 			}
 		}
-		r := Release{Group: DefaultGroup, Term: g.Standing().Term, From: leader.Self().NodeID}
+		r := group.Release{Group: state.DefaultGroup, Term: g.Standing().Term, From: leader.Self().NodeID}
 		for i, m := range others {
 			id, at := m.Self().NodeID, m.Advertise()
-			if g.peers.CallRebind(context.Background(), id, at, r) != nil || g.trans.warm(raft.ServerID(id), raft.ServerAddress(at)) != nil {
+			if g.Peers.CallRebind(context.Background(), id, at, r) != nil || g.Trans.Warm(raft.ServerID(id), raft.ServerAddress(at)) != nil {
 				return false // the leader has changed, or one does not know it yet
 			}
 			absent := others[1-i].Self().NodeID
-			if err := g.peers.CallRebind(context.Background(), absent, at, r); err == nil {
+			if err := g.Peers.CallRebind(context.Background(), absent, at, r); err == nil {
 				t.Errorf("%s has promised for %s", id, absent)
 			}
-			if err := g.trans.warm(raft.ServerID(absent), raft.ServerAddress(at)); err == nil {
+			if err := g.Trans.Warm(raft.ServerID(absent), raft.ServerAddress(at)); err == nil {
 				t.Errorf("%s has answered for %s on a Raft connection", id, absent)
 			}
 		}

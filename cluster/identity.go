@@ -9,6 +9,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/raftvip/raftvip/cluster/group"
+	"github.com/raftvip/raftvip/cluster/identity"
+	"github.com/raftvip/raftvip/cluster/port"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/pki"
 )
@@ -25,25 +29,25 @@ const (
 
 // HoldersNote is what members tell one another of who holds their identities.
 type HoldersNote struct {
-	Identities map[string]IdentityNote `json:"identities,omitempty"` // by node ID
+	Identities map[string]identity.IdentityNote `json:"identities,omitempty"` // by node ID
 }
 
 // openIdentity begins to watch who holds the members' identities, this node's own among
 // them. It is called when the log is open and before the port answers.
 func (n *Node) openIdentity(creds *pki.Credentials, claim uint64) {
-	run := Run{Boot: newBoot(), Claim: claim, Start: n.group.Position()}
-	run.Start.Term = max(run.Start.Term, n.votes.mayHaveVotedIn())
-	n.holders = newHolders(n.opts.Identity.NodeID, run, boottime.Now, func() { signal(n.noticed); signal(n.identities) })
+	run := identity.Run{Boot: identity.NewBoot(), Claim: claim, Start: n.group.Position()}
+	run.Start.Term = max(run.Start.Term, n.votes.MayHaveVotedIn())
+	n.holders = identity.New(n.opts.Identity.NodeID, run, boottime.Now, func() { group.Signal(n.noticed); group.Signal(n.identities) })
 	for id, p := range n.persisted.cache.Past {
 		if n.member(id) {
-			n.holders.remember(id, p)
+			n.holders.Remember(id, p)
 		}
 	}
-	creds.SetRun(run.text())
-	n.port.meet = n.meet
+	creds.SetRun(run.Text())
+	n.port.Meet = n.meet
 	n.group.Watch(n.holders)
 	n.diverged = n.group.States()
-	n.diverged.self = n.opts.Identity.NodeID
+	n.diverged.Self = n.opts.Identity.NodeID
 }
 
 // member tells whether an identity is one that is watched. A node that has just started
@@ -57,12 +61,12 @@ func (n *Node) member(id string) bool {
 // meet notes with whom a handshake was completed, and refuses Raft to a process that
 // may not speak for its node.
 func (n *Node) meet(proto, nodeID, run string, begun time.Duration, address string) error {
-	r, ok := parseRun(run)
+	r, ok := identity.ParseRun(run)
 	if !ok || !n.member(nodeID) {
 		return nil
 	}
-	n.cut(nodeID, n.holders.met(nodeID, r, begun, address))
-	if f := n.holders.barred(nodeID, r.Boot); f != nil && proto == pki.ProtoRaft {
+	n.cut(nodeID, n.holders.Met(nodeID, r, begun, address))
+	if f := n.holders.Barred(nodeID, r.Boot); f != nil && proto == pki.ProtoRaft {
 		return fmt.Errorf("node %s does not take part: %s", nodeID, f.Text)
 	}
 	return nil
@@ -74,8 +78,8 @@ func (n *Node) cut(nodeID string, boots []string) {
 	if len(boots) == 0 {
 		return
 	}
-	n.port.cutOffRuns(nodeID, func(run string) bool {
-		r, ok := parseRun(run)
+	n.port.CutOffRuns(nodeID, func(run string) bool {
+		r, ok := identity.ParseRun(run)
 		return ok && slices.Contains(boots, r.Boot)
 	})
 }
@@ -85,10 +89,10 @@ func (n *Node) cut(nodeID string, boots []string) {
 func (n *Node) keepIdentities(ctx context.Context) {
 	tick := time.NewTicker(holdersEvery)
 	defer tick.Stop()
-	said := make(map[Finding]bool)
+	said := make(map[identity.Finding]bool)
 	tries := 0
 	for {
-		if err := n.opts.DataDir.noteMachine(n.opts.Machine()); err != nil {
+		if err := n.opts.DataDir.NoteMachine(n.opts.Machine()); err != nil {
 			n.log.Debug("cannot note this machine's interfaces", "error", err)
 		}
 		n.actOnFindings(said)
@@ -111,7 +115,7 @@ func (n *Node) keepIdentities(ctx context.Context) {
 
 // meanwhile acts on what is found out while something else waits for members, of which
 // one may be silent.
-func (n *Node) meanwhile(said map[Finding]bool, wait func()) {
+func (n *Node) meanwhile(said map[identity.Finding]bool, wait func()) {
 	ended := make(chan struct{})
 	go func() { defer close(ended); wait() }()
 	for {
@@ -126,17 +130,17 @@ func (n *Node) meanwhile(said map[Finding]bool, wait func()) {
 
 // actOnFindings keeps this node from taking part if it may not, and others away that
 // may not.
-func (n *Node) actOnFindings(said map[Finding]bool) {
+func (n *Node) actOnFindings(said map[identity.Finding]bool) {
 	self := n.opts.Identity.NodeID
 	findings, back := n.Findings(), false
 	for _, f := range findings {
-		if f.Kind != FindingDiverged {
+		if f.Kind != identity.FindingDiverged {
 			if f.Node == self {
-				n.group.bar(f.Text)
+				n.group.Bar(f.Text)
 			} else {
-				n.port.cutOffRuns(f.Node, func(run string) bool {
-					r, ok := parseRun(run)
-					return ok && n.holders.barred(f.Node, r.Boot) != nil
+				n.port.CutOffRuns(f.Node, func(run string) bool {
+					r, ok := identity.ParseRun(run)
+					return ok && n.holders.Barred(f.Node, r.Boot) != nil
 				})
 			}
 		}
@@ -144,7 +148,7 @@ func (n *Node) actOnFindings(said map[Finding]bool) {
 			said[f] = true
 			n.log.Error("identity: "+f.Text, "member", n.nameOf(f.Node), "id", f.Node, "kind", f.Kind, "hint", f.Hint)
 		}
-		if f.Node == self && f.Kind == FindingBack {
+		if f.Node == self && f.Kind == identity.FindingBack {
 			back = true
 			n.voidIfBack(f)
 		}
@@ -153,7 +157,7 @@ func (n *Node) actOnFindings(said map[Finding]bool) {
 		n.backSince = 0
 	}
 	if len(findings) > 0 || len(said) > 0 {
-		n.changed.notify()
+		n.changed.Notify()
 	}
 }
 
@@ -162,7 +166,7 @@ func (n *Node) actOnFindings(said map[Finding]bool) {
 const backFor = 2 * time.Second
 
 // voidIfBack gives the data dir up for good when it has been found behind for a while.
-func (n *Node) voidIfBack(f Finding) {
+func (n *Node) voidIfBack(f identity.Finding) {
 	now := boottime.Now()
 	if n.backSince == 0 {
 		n.backSince = now
@@ -170,7 +174,7 @@ func (n *Node) voidIfBack(f Finding) {
 	if now-n.backSince < backFor || n.voided {
 		return
 	}
-	if err := n.opts.DataDir.markVoid(f); err != nil {
+	if err := n.opts.DataDir.MarkVoid(f); err != nil {
 		n.log.Error("cannot write the data dir", "error", err)
 		return
 	}
@@ -186,9 +190,9 @@ func (n *Node) nameOf(id string) string {
 
 // Findings returns what is wrong with which node as only its peers can see it, this
 // node's own first.
-func (n *Node) Findings() []Finding {
-	all := append(n.holders.findings(), n.diverged.findings()...)
-	slices.SortStableFunc(all, func(a, b Finding) int {
+func (n *Node) Findings() []identity.Finding {
+	all := append(n.holders.Findings(), n.diverged.Findings()...)
+	slices.SortStableFunc(all, func(a, b identity.Finding) int {
 		switch self := n.opts.Identity.NodeID; {
 		case a.Node == self && b.Node != self:
 			return -1
@@ -201,8 +205,8 @@ func (n *Node) Findings() []Finding {
 }
 
 // Barred says why this node may neither vote nor own, or is nil.
-func (n *Node) Barred() *Finding {
-	return n.holders.barred(n.opts.Identity.NodeID, n.holders.run.Boot)
+func (n *Node) Barred() *identity.Finding {
+	return n.holders.Barred(n.opts.Identity.NodeID, n.holders.Run.Boot)
 }
 
 // exchange tells all members what is known and takes over what they know, each over a
@@ -215,7 +219,7 @@ func (n *Node) exchange(ctx context.Context) {
 	for _, address := range n.knownAddresses() {
 		ask[address] = true
 	}
-	for _, addresses := range n.holders.unsettled() {
+	for _, addresses := range n.holders.Unsettled() {
 		for _, a := range addresses {
 			ask[a] = true
 		}
@@ -223,13 +227,13 @@ func (n *Node) exchange(ctx context.Context) {
 	var calls sync.WaitGroup
 	for address := range ask {
 		calls.Go(func() {
-			caller := newPeerClient(func(ctx context.Context, proto, address string) (net.Conn, error) {
+			caller := port.NewClient(func(ctx context.Context, proto, address string) (net.Conn, error) {
 				// Whoever is there: it may be the wrong one.
-				return n.port.dialNode(ctx, proto, address, "")
+				return n.port.DialNode(ctx, proto, address, "")
 			})
-			defer caller.close()
+			defer caller.Close()
 			var got HoldersNote
-			if err := caller.call(ctx, address, pathHolders, HoldersNote{n.holders.notes()}, &got); err != nil {
+			if err := caller.Call(ctx, address, pathHolders, HoldersNote{n.holders.Notes()}, &got); err != nil {
 				n.log.Debug("cannot compare identities", "address", address, "error", err)
 				return
 			}
@@ -240,38 +244,38 @@ func (n *Node) exchange(ctx context.Context) {
 }
 
 func (n *Node) learn(got HoldersNote) {
-	for id, boots := range n.holders.learn(got.Identities, n.member) {
+	for id, boots := range n.holders.Learn(got.Identities, n.member) {
 		n.cut(id, boots)
 	}
 }
 
 func (n *Node) handleHolders(ctx context.Context, in HoldersNote) (any, error) {
-	if !n.member(PeerFromContext(ctx)) {
-		return nil, Refuse(CodeNotMember, "", "this node is not a member")
+	if !n.member(port.PeerFromContext(ctx)) {
+		return nil, state.Refuse(state.CodeNotMember, "", "this node is not a member")
 	}
 	n.learn(in)
-	return HoldersNote{n.holders.notes()}, nil
+	return HoldersNote{n.holders.Notes()}, nil
 }
 
 // believed refuses what a process says that may not speak for its node.
 func (n *Node) believed(ctx context.Context) error {
-	id := PeerFromContext(ctx)
-	if f := n.holders.barred(id, bootFromContext(ctx)); f != nil {
-		return Refuse(CodeIdentity, f.Hint, "node %s does not take part: %s", n.nameOf(id), f.Text)
+	id := port.PeerFromContext(ctx)
+	if f := n.holders.Barred(id, port.BootFromContext(ctx)); f != nil {
+		return state.Refuse(state.CodeIdentity, f.Hint, "node %s does not take part: %s", n.nameOf(id), f.Text)
 	}
 	return nil
 }
 
 // speakerFrom returns whose request of the node API it is.
-func speakerFrom(ctx context.Context) speaker {
-	return speaker{id: PeerFromContext(ctx), boot: bootFromContext(ctx)}
+func speakerFrom(ctx context.Context) group.Speaker {
+	return group.Speaker{ID: port.PeerFromContext(ctx), Boot: port.BootFromContext(ctx)}
 }
 
 // notBelieved is called with the answer of a member; a refusal for this node's identity
 // is a reason to find out.
 func (n *Node) notBelieved(err error) {
-	var r *Refusal
-	if errors.As(err, &r) && r.Code == CodeIdentity {
-		signal(n.identities)
+	var r *state.Refusal
+	if errors.As(err, &r) && r.Code == state.CodeIdentity {
+		group.Signal(n.identities)
 	}
 }

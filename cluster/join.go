@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/raftvip/raftvip/cluster/port"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/pki"
 )
 
@@ -22,7 +24,7 @@ var ErrOtherToken = errors.New("the token is of another cluster")
 // must prove that it belongs to the token's cluster, to admit a node, and
 // returns what to put into the data directory.
 func Join(ctx context.Context, address string, token pki.Token, req JoinRequest) (got JoinAnswer, secret pki.Secret, err error) {
-	req.TokenID, req.Proof, req.Level = token.ID, token.Proof(), FeatureLevel
+	req.TokenID, req.Proof, req.Level = token.ID, token.Proof(), state.FeatureLevel
 	client := &http.Client{Transport: &http.Transport{
 		DialTLSContext: func(ctx context.Context, _, address string) (net.Conn, error) {
 			d := tls.Dialer{Config: pki.JoinClient(token.Pin, time.Now)}
@@ -30,7 +32,7 @@ func Join(ctx context.Context, address string, token pki.Token, req JoinRequest)
 		},
 		DisableKeepAlives: true,
 	}}
-	if err := postJSON(ctx, client, address, pathJoin, req, &got); err != nil {
+	if err := port.PostJSON(ctx, client, address, pathJoin, req, &got); err != nil {
 		if errors.Is(err, pki.ErrOtherCluster) {
 			return JoinAnswer{}, pki.Secret{}, fmt.Errorf("join %s: %w", address, ErrOtherToken)
 		}
@@ -58,13 +60,13 @@ func Ask(ctx context.Context, address string, secret pki.Secret, nodeID string) 
 		return Hello{}, err
 	}
 	creds := pki.NewCredentials(authority, nodeID, nil)
-	client := newPeerClient(func(ctx context.Context, proto, address string) (net.Conn, error) {
+	client := port.NewClient(func(ctx context.Context, proto, address string) (net.Conn, error) {
 		d := tls.Dialer{Config: creds.Client(proto, "")}
 		return d.DialContext(ctx, "tcp", address)
 	})
-	defer client.close()
+	defer client.Close()
 	var h Hello
-	err = client.call(ctx, address, pathHello, struct{}{}, &h)
+	err = client.Call(ctx, address, pathHello, struct{}{}, &h)
 	return h, err
 }
 

@@ -5,12 +5,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/pki"
 )
 
 func TestLevelIsRaisedWhenAllKnowIt(t *testing.T) {
-	s, err := newState().apply(Command{At: time.Now(), Found: &Founding{
-		ClusterID: "c", Node: NodeRecord{ID: "lb1-00000001", Name: "lb1", Address: "192.0.2.1:7946"}, Heartbeat: time.Second,
+	s, err := state.New().Apply(state.Command{At: time.Now(), Found: &state.Founding{
+		ClusterID: "c", Node: state.NodeRecord{ID: "lb1-00000001", Name: "lb1", Address: "192.0.2.1:7946"}, Heartbeat: time.Second,
 	}}, 1)
 	if err != nil {
 		t.Fatal(err)
@@ -18,7 +19,7 @@ func TestLevelIsRaisedWhenAllKnowIt(t *testing.T) {
 	if s.Format != 1 || s.FeatureLevel() != 1 {
 		t.Fatalf("format %d, level %d", s.Format, s.FeatureLevel())
 	}
-	s, err = s.apply(Command{Join: &JoinCommand{Node: NodeRecord{ID: "lb2-00000002", Name: "lb2", Address: "192.0.2.2:7946"}, Trusted: true}}, 2)
+	s, err = s.Apply(state.Command{Join: &state.JoinCommand{Node: state.NodeRecord{ID: "lb2-00000002", Name: "lb2", Address: "192.0.2.2:7946"}, Trusted: true}}, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,21 +34,21 @@ func TestLevelIsRaisedWhenAllKnowIt(t *testing.T) {
 		{"silent", nil, 0},
 		{"silent for long", report(2, time.Minute), 0},
 		{"older", report(0, 0), 1},
-		{"newer", report(9, 0), FeatureLevel},
+		{"newer", report(9, 0), state.FeatureLevel},
 	} {
 		if got, _ := commonLevel(s, "lb1-00000001", tt.reports); got != tt.want {
 			t.Errorf("%s: level %d, want %d", tt.name, got, tt.want)
 		}
 	}
 	// One is admitted after the leader has looked.
-	_, err = s.apply(Command{Raise: &RaiseCommand{Level: 2, Nodes: []string{"lb1-00000001"}}}, 3)
-	refusedWith(t, err, CodeNotReady)
-	s, err = s.apply(Command{Raise: &RaiseCommand{Level: 2, Nodes: []string{"lb1-00000001", "lb2-00000002"}}}, 3)
+	_, err = s.Apply(state.Command{Raise: &state.RaiseCommand{Level: 2, Nodes: []string{"lb1-00000001"}}}, 3)
+	refusedWith(t, err, state.CodeNotReady)
+	s, err = s.Apply(state.Command{Raise: &state.RaiseCommand{Level: 2, Nodes: []string{"lb1-00000001", "lb2-00000002"}}}, 3)
 	if err != nil || s.Level != 2 || s.Format != 2 {
 		t.Fatalf("%+v, %v", s, err)
 	}
-	_, err = s.apply(Command{Join: &JoinCommand{Node: NodeRecord{ID: "lb3-00000003", Name: "lb3", Address: "192.0.2.3:7946"}, Trusted: true}}, 4)
-	if r := refusedWith(t, err, CodeOlderMember); !strings.Contains(r.Message, "lb3 runs an older raftvip") {
+	_, err = s.Apply(state.Command{Join: &state.JoinCommand{Node: state.NodeRecord{ID: "lb3-00000003", Name: "lb3", Address: "192.0.2.3:7946"}, Trusted: true}}, 4)
+	if r := refusedWith(t, err, state.CodeOlderMember); !strings.Contains(r.Message, "lb3 runs an older raftvip") {
 		t.Errorf("message %q", r.Message)
 	}
 }
@@ -58,7 +59,7 @@ func TestNodeThatIsTooOldDoesNotLead(t *testing.T) {
 	var token pki.Token
 	lb1, _ := startFirst(t, &token)
 	eventually(t, "leads", func() bool { return leading(lb1) != nil && lb1.State().Founded() })
-	if level := lb1.State().Level; level != FeatureLevel {
+	if level := lb1.State().Level; level != state.FeatureLevel {
 		t.Errorf("founded at level %d", level)
 	}
 	future := lb1.group.Raft().Apply([]byte(`{"at":"2026-01-01T00:00:00Z","teleport":{}}`), 5*time.Second)

@@ -3,17 +3,20 @@ package cluster
 import (
 	"fmt"
 	"time"
+
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/cluster/store"
 )
 
 // testDisk writes where Raft writes, without a change of what it has written.
 func (n *Node) testDisk() error {
-	if err := testWrite(n.opts.DataDir.groupDir(DefaultGroup)); err != nil {
+	if err := store.TestWrite(n.opts.DataDir.GroupDir(state.DefaultGroup)); err != nil {
 		return err
 	}
 	if err := n.store.SetUint64([]byte("disk test"), uint64(time.Now().Unix())); err != nil {
 		return fmt.Errorf("test log: %w", err)
 	}
-	return n.votes.rewrite()
+	return n.votes.Rewrite()
 }
 
 // LogFault says why this node cannot follow the cluster's log, or is "": it cannot

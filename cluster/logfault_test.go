@@ -5,6 +5,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/pki"
 )
 
@@ -20,10 +21,10 @@ func TestDiskTest(t *testing.T) {
 	if after, _ := m.votes.GetUint64([]byte("CurrentTerm")); after != before {
 		t.Errorf("term %d, was %d", after, before)
 	}
-	if left, _ := filepath.Glob(filepath.Join(m.opts.DataDir.groupDir(DefaultGroup), "*.new")); len(left) > 0 {
+	if left, _ := filepath.Glob(filepath.Join(m.opts.DataDir.GroupDir(state.DefaultGroup), "*.new")); len(left) > 0 {
 		t.Errorf("left: %v", left)
 	}
-	m.disk.note("vote", syscall.ENOSPC, false)
+	m.disk.Note("vote", syscall.ENOSPC, false)
 	if m.LogFault() == "" {
 		t.Error("no fault")
 	}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/pki"
 )
 
@@ -20,7 +22,7 @@ func TestLostLogIsNoticed(t *testing.T) {
 	lb1, _ := startFirst(t, &token)
 	eventually(t, "founded", func() bool { return lb1.State().Founded() })
 	for range 3 {
-		if err := lb1.Apply(context.Background(), Command{PutToken: &TokenRecord{ID: pki.Token{}.ID + "x", Expires: time.Now().Add(time.Hour), Uses: 1}}); err != nil {
+		if err := lb1.Apply(context.Background(), state.Command{PutToken: &state.TokenRecord{ID: pki.Token{}.ID + "x", Expires: time.Now().Add(time.Hour), Uses: 1}}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -28,7 +30,7 @@ func TestLostLogIsNoticed(t *testing.T) {
 		t.Logf("no snapshot: %v", err)
 	}
 	lb1.stop()
-	dir := filepath.Join(lb1.dir, raftDir, DefaultGroup)
+	dir := filepath.Join(lb1.dir, store.RaftDir, state.DefaultGroup)
 	file := filepath.Join(dir, "raft.db")
 	kept, err := os.ReadFile(file)
 	if err != nil {
@@ -36,7 +38,7 @@ func TestLostLogIsNoticed(t *testing.T) {
 	}
 	refused := func(what, why string) {
 		t.Helper()
-		if _, err := openMember(t, lb1.dir, freeAddress(t)); !errors.Is(err, ErrLogLost) || !strings.Contains(err.Error(), why) {
+		if _, err := openMember(t, lb1.dir, freeAddress(t)); !errors.Is(err, store.ErrLogLost) || !strings.Contains(err.Error(), why) {
 			t.Errorf("%s: %v, want ErrLogLost with %q", what, err, why)
 		}
 	}
@@ -55,7 +57,7 @@ func TestLostLogIsNoticed(t *testing.T) {
 	if err := os.Rename(snaps, snaps+".away"); err != nil {
 		t.Fatal(err)
 	}
-	empty, err := openStore(file)
+	empty, err := store.OpenStore(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +75,7 @@ func TestLostLogIsNoticed(t *testing.T) {
 	}
 	applied := func(add int) {
 		t.Helper()
-		data, err := OpenDataDir(lb1.dir)
+		data, err := store.OpenDataDir(lb1.dir)
 		if err != nil {
 			t.Fatal(err)
 		}

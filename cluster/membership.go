@@ -10,6 +10,8 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/boottime"
 )
 
@@ -97,7 +99,7 @@ func (n *Node) keepWarm(ctx context.Context) {
 // settling remembers from which version on every voter must have the state
 // before a changed heartbeat timeout is the only one.
 type settling struct {
-	heartbeat HeartbeatSetting
+	heartbeat state.HeartbeatSetting
 	version   uint64
 }
 
@@ -122,16 +124,16 @@ func (n *Node) reconcile(ctx context.Context, settle *settling) error {
 			}
 			n.log.Info("node has a new address", "member", node.Name, "from", node.Address, "to", r.Address)
 			node.Address = r.Address
-			if err := n.Apply(ctx, Command{PutNode: &node}); err != nil {
+			if err := n.Apply(ctx, state.Command{PutNode: &node}); err != nil {
 				failures = append(failures, fmt.Errorf("update address of %s: %w", node.Name, err))
 			}
 		}
 	}
 	for id, node := range n.State().Nodes {
-		if claim := n.holders.claim(id); claim > node.Claim && s.FeatureLevel() >= 2 {
+		if claim := n.holders.Claim(id); claim > node.Claim && s.FeatureLevel() >= 2 {
 			n.log.Warn("node was moved to another machine", "member", node.Name)
 			node.Claim = claim
-			if err := n.Apply(ctx, Command{PutNode: &node}); err != nil {
+			if err := n.Apply(ctx, state.Command{PutNode: &node}); err != nil {
 				failures = append(failures, fmt.Errorf("note the move of %s: %w", node.Name, err))
 			}
 		}
@@ -143,21 +145,21 @@ func (n *Node) reconcile(ctx context.Context, settle *settling) error {
 }
 
 // raise brings the cluster to the feature level that all members understand.
-func (n *Node) raise(ctx context.Context, s *State, reports map[string]SeenReport) error {
+func (n *Node) raise(ctx context.Context, s *state.State, reports map[string]SeenReport) error {
 	level, ids := commonLevel(s, n.opts.Identity.NodeID, reports)
 	if level <= s.FeatureLevel() {
 		return nil
 	}
 	slices.Sort(ids)
 	n.log.Info("raising the feature level: every member understands it", "from", s.FeatureLevel(), "to", level)
-	return n.Apply(ctx, Command{Raise: &RaiseCommand{Level: level, Nodes: ids}})
+	return n.Apply(ctx, state.Command{Raise: &state.RaiseCommand{Level: level, Nodes: ids}})
 }
 
 // found puts the first state into the log of a cluster that has just elected its
 // first leader.
 func (n *Node) found(ctx context.Context) error {
 	id := n.opts.Identity
-	if id.Origin == OriginJoin {
+	if id.Origin == store.OriginJoin {
 		return errors.New("this node joined a cluster whose log is empty")
 	}
 	seed, err := n.opts.DataDir.Seed()
@@ -166,14 +168,14 @@ func (n *Node) found(ctx context.Context) error {
 	}
 	instances := n.opts.Content()
 	for _, in := range seed.Instances {
-		if !slices.ContainsFunc(instances, func(o Instance) bool { return o.Name == in.Name }) {
+		if !slices.ContainsFunc(instances, func(o state.Instance) bool { return o.Name == in.Name }) {
 			instances = append(instances, in)
 		}
 	}
-	err = n.Apply(ctx, Command{Found: &Founding{
+	err = n.Apply(ctx, state.Command{Found: &state.Founding{
 		ClusterID: id.ClusterID,
-		Node:      NodeRecord{ID: id.NodeID, Name: id.Name, Address: n.opts.Advertise, Witness: id.Witness},
-		Heartbeat: n.opts.Heartbeat, Instances: instances, Tokens: seed.Tokens, Level: FeatureLevel,
+		Node:      state.NodeRecord{ID: id.NodeID, Name: id.Name, Address: n.opts.Advertise, Witness: id.Witness},
+		Heartbeat: n.opts.Heartbeat, Instances: instances, Tokens: seed.Tokens, Level: state.FeatureLevel,
 	}})
 	if err != nil {
 		return fmt.Errorf("found cluster: %w", err)
@@ -184,7 +186,7 @@ func (n *Node) found(ctx context.Context) error {
 
 // reconcileRaft makes the first change that Raft's configuration needs and takes, if
 // any; the next one follows at the next round. What it does not take is told.
-func (n *Node) reconcileRaft(s *State, reports map[string]SeenReport) error {
+func (n *Node) reconcileRaft(s *state.State, reports map[string]SeenReport) error {
 	return firstChange(raftChanges(s, n.opts.Identity.NodeID, n.group.Configuration(), reports), n.changeRaft)
 }
 
@@ -197,7 +199,7 @@ type raftChange struct {
 }
 
 // raftChanges returns what Raft's configuration lacks, most urgent first.
-func raftChanges(s *State, self string, c raft.Configuration, reports map[string]SeenReport) []raftChange {
+func raftChanges(s *state.State, self string, c raft.Configuration, reports map[string]SeenReport) []raftChange {
 	var out []raftChange
 	servers := make(map[string]raft.Server)
 	for _, server := range c.Servers {
@@ -263,13 +265,13 @@ func (n *Node) changeRaft(c raftChange) error {
 
 // settle keeps the heartbeat timeout at what the operator asked for, or at what the
 // slowest guard of a node needs, and ends a change when every voter has it.
-func (n *Node) settle(ctx context.Context, s *State, reports map[string]SeenReport, settle *settling) error {
+func (n *Node) settle(ctx context.Context, s *state.State, reports map[string]SeenReport, settle *settling) error {
 	if s.Heartbeat.Current == s.Heartbeat.Previous {
 		want := s.Heartbeat.Configured
 		for id := range s.Nodes {
 			// A node that has not reported yet keeps what was granted before.
 			if r, ok := reports[id]; ok {
-				want = max(want, min(r.MinHeartbeat, MaxHeartbeat))
+				want = max(want, min(r.MinHeartbeat, state.MaxHeartbeat))
 			} else {
 				want = max(want, s.Heartbeat.Current)
 			}
@@ -278,14 +280,14 @@ func (n *Node) settle(ctx context.Context, s *State, reports map[string]SeenRepo
 			return nil
 		}
 		n.log.Info("changing heartbeat_timeout", "from", s.Heartbeat.Current, "to", want, "configured", s.Heartbeat.Configured)
-		return n.Apply(ctx, Command{Heartbeat: &want})
+		return n.Apply(ctx, state.Command{Heartbeat: &want})
 	}
 	if settle.heartbeat != s.Heartbeat {
 		*settle = settling{s.Heartbeat, s.Version}
 	}
 	// Raft's voters are asked as well as the nodes: one that was removed from the
 	// list votes until Raft has removed it too, by the promise it knows.
-	ids := n.group.voters()
+	ids := n.group.Voters()
 	for id := range s.Nodes {
 		ids = append(ids, id)
 	}
@@ -294,11 +296,11 @@ func (n *Node) settle(ctx context.Context, s *State, reports map[string]SeenRepo
 			return nil
 		}
 	}
-	n.group.setTiming(s.Version, s.Heartbeat)
+	n.group.SetTiming(s.Version, s.Heartbeat)
 	if !n.group.Shortened() {
 		return nil // at a later round
 	}
-	return n.Apply(ctx, Command{Settle: &struct{}{}})
+	return n.Apply(ctx, state.Command{Settle: &struct{}{}})
 }
 
 // ledFor is how long this node leads in its present term, or less; 0 if it does not.

@@ -4,6 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"time"
+
+	"github.com/raftvip/raftvip/cluster/group"
+	"github.com/raftvip/raftvip/cluster/identity"
+	"github.com/raftvip/raftvip/cluster/port"
+	"github.com/raftvip/raftvip/cluster/state"
 )
 
 // Paths of the node API that this package answers itself.
@@ -52,10 +57,10 @@ type JoinRequest struct {
 
 // A JoinAnswer is what an admitted node needs.
 type JoinAnswer struct {
-	ClusterID string           `json:"cluster_id"`
-	Secret    string           `json:"secret,omitempty"` // only for a token
-	Heartbeat HeartbeatSetting `json:"heartbeat"`
-	Nodes     []NodeRecord     `json:"nodes"`
+	ClusterID string                 `json:"cluster_id"`
+	Secret    string                 `json:"secret,omitempty"` // only for a token
+	Heartbeat state.HeartbeatSetting `json:"heartbeat"`
+	Nodes     []state.NodeRecord     `json:"nodes"`
 }
 
 // A Report is a node's word about itself, sent to the leader each second and at
@@ -73,8 +78,8 @@ type Report struct {
 	// Level is the feature level that the node understands; 0 is the first one.
 	Level int `json:"level,omitempty"`
 	// Run is the process that reports, At how far the node has come.
-	Run Run      `json:"run,omitzero"`
-	At  Position `json:"at,omitzero"`
+	Run identity.Run      `json:"run,omitzero"`
+	At  identity.Position `json:"at,omitzero"`
 	// StateIndex and StateHash are the newest entry of the log that is applied and the
 	// hash of the state after it.
 	StateIndex uint64 `json:"state_index,omitempty"`
@@ -98,16 +103,16 @@ type ReportAnswer struct {
 }
 
 // memberCalls are the calls of a hand-over.
-type memberCalls struct{ client *peerClient }
+type memberCalls struct{ client *port.Client }
 
-func (m memberCalls) CallPrepare(ctx context.Context, address string, r Release) error {
-	return m.client.call(ctx, address, pathPrepare, r, nil)
+func (m memberCalls) CallPrepare(ctx context.Context, address string, r group.Release) error {
+	return m.client.Call(ctx, address, pathPrepare, r, nil)
 }
 
-func (m memberCalls) CallRelease(ctx context.Context, address string, r Release) error {
-	return m.client.call(ctx, address, pathRelease, r, nil)
+func (m memberCalls) CallRelease(ctx context.Context, address string, r group.Release) error {
+	return m.client.Call(ctx, address, pathRelease, r, nil)
 }
 
-func (m memberCalls) CallRebind(ctx context.Context, id, address string, r Release) error {
-	return m.client.callNode(ctx, id, address, pathRebind, r, nil)
+func (m memberCalls) CallRebind(ctx context.Context, id, address string, r group.Release) error {
+	return m.client.CallNode(ctx, id, address, pathRebind, r, nil)
 }

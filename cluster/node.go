@@ -19,6 +19,11 @@ import (
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/raftvip/raftvip/cluster/group"
+	"github.com/raftvip/raftvip/cluster/identity"
+	"github.com/raftvip/raftvip/cluster/port"
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/machine"
 	"github.com/raftvip/raftvip/internal/pki"
@@ -26,8 +31,8 @@ import (
 
 // Options are what a Node is made from.
 type Options struct {
-	DataDir  *DataDir
-	Identity Identity
+	DataDir  *store.DataDir
+	Identity store.Identity
 	Secret   pki.Secret
 	// Listen and Advertise are HOST:PORT.
 	Listen    string
@@ -42,13 +47,13 @@ type Options struct {
 	// Machine returns what this machine is known by; nil means machine.Read.
 	Machine func() machine.Facts
 	// Content returns the instances of a new cluster, when this node founds one.
-	Content func() []Instance
+	Content func() []state.Instance
 	// Order returns the nodes that may own, best first, without a leader that was
 	// lost (a node ID, or ""): the best one stands for election first. Nil leaves
 	// elections to Raft's own timers.
 	Order func(lost string) []string
 	// Sink returns where the leases of a group go.
-	Sink func(group string) LeaseSink
+	Sink func(group string) group.LeaseSink
 	// Bind prepares the socket of a connection to a member before it is connected, as
 	// net.Dialer.ControlContext, so that it leaves from an address that stays this
 	// node's; nil for what the kernel chooses.
@@ -64,20 +69,20 @@ type Options struct {
 type Node struct {
 	opts   Options
 	log    *slog.Logger
-	port   *port
-	client *peerClient
-	group  *Group
+	port   *port.Port
+	client *port.Client
+	group  *group.Group
 	store  *raftboltdb.BoltStore
-	votes  *voteStore
-	disk   *diskWatch
+	votes  *store.VoteStore
+	disk   *store.DiskWatch
 	// holders knows who holds the members' identities, diverged whose state is another.
-	holders *holders
+	holders *identity.Holders
 	// backSince is when this node was found behind what it had acknowledged, 0 if it
 	// is not; voided: its data dir says so. Only keepIdentities uses them.
 	backSince time.Duration
 	voided    bool
-	diverged  *divergence
-	changed   *broadcast
+	diverged  *state.Divergence
+	changed   *group.Broadcast
 
 	running atomic.Bool
 	// existing: the log was not empty when the node was opened.
@@ -86,13 +91,13 @@ type Node struct {
 	phase atomic.Pointer[string]
 	// waits are the reasons to wait that were logged: a peer that is down is in turn
 	// without an answer and without a route.
-	waits refusals
+	waits port.Refusals
 
 	reports *reportTable
 	// remembered are the members' addresses of the last run.
 	remembered []string
 	// guesses are joins that failed.
-	guesses *limiter
+	guesses *port.Limiter
 	// kick wakes the reporting loop, members the membership loop.
 	// identities holds a token when something is known of who holds which identity.
 	// noticed holds one when that may be a finding, so that it is acted on at once.
@@ -108,7 +113,7 @@ type Node struct {
 	persistMu sync.Mutex
 	persisted struct {
 		version uint64
-		cache   Cache
+		cache   store.Cache
 		at      time.Time // when the cache was written
 		marked  bool
 	}
@@ -133,13 +138,13 @@ func OpenNode(o Options) (*Node, error) {
 	if o.Machine == nil {
 		o.Machine = machine.Read
 	}
-	claim, err := o.DataDir.claim(o.Identity.Name, o.Machine())
+	claim, err := o.DataDir.Claim(o.Identity.Name, o.Machine())
 	if err != nil {
 		return nil, err
 	}
 	heartbeat := cache.Heartbeat
 	if heartbeat.Current == 0 {
-		heartbeat = HeartbeatSetting{Configured: o.Heartbeat, Current: o.Heartbeat, Previous: o.Heartbeat}
+		heartbeat = state.HeartbeatSetting{Configured: o.Heartbeat, Current: o.Heartbeat, Previous: o.Heartbeat}
 	}
 	ln, err := net.Listen("tcp", o.Listen)
 	if err != nil {
@@ -149,16 +154,16 @@ func OpenNode(o Options) (*Node, error) {
 		return nil, fmt.Errorf("listen on %s: %w", o.Listen, err)
 	}
 	n := &Node{
-		guesses: newLimiter(guessRate, guessBurst, allGuessRate, allGuessBurst, true),
-		opts:    o, log: o.Log, changed: newBroadcast(), reports: newReportTable(boottime.Now), identities: make(chan struct{}, 1), noticed: make(chan struct{}, 1), kick: make(chan struct{}, 1), members: make(chan struct{}, 1),
+		guesses: port.NewLimiter(port.GuessRate, port.GuessBurst, port.AllGuessRate, port.AllGuessBurst, true),
+		opts:    o, log: o.Log, changed: group.NewBroadcast(), reports: newReportTable(boottime.Now), identities: make(chan struct{}, 1), noticed: make(chan struct{}, 1), kick: make(chan struct{}, 1), members: make(chan struct{}, 1),
 	}
 	creds := pki.NewCredentials(authority, o.Identity.NodeID, nil)
-	n.port = newPort(ln, creds, o.Log, n.authorize, n.expect, n.isMemberAt)
-	n.port.bind = o.Bind
-	n.client = newPeerClient(n.port.dial)
+	n.port = port.New(ln, creds, o.Log, n.authorize, n.expect, n.isMemberAt)
+	n.port.Bind = o.Bind
+	n.client = port.NewClient(n.port.Dial)
 	n.persisted.marked = o.Identity.HasLog
 	n.persisted.cache, n.remembered = cache, cache.Addresses
-	n.disk = newDiskWatch(o.DataDir.Path(), o.Log, n.changed.notify, n.testDisk)
+	n.disk = store.WatchDisk(o.DataDir.Path(), o.Log, n.changed.Notify, n.testDisk)
 	if err := n.openGroup(heartbeat, cache.Version); err != nil {
 		ln.Close()
 		return nil, err
@@ -181,7 +186,7 @@ func (e *PortInUseError) Unwrap() error { return e.Err }
 // authorize decides whether a node may connect.
 func (n *Node) authorize(proto, nodeID string) error {
 	if n.group == nil {
-		return Refuse(CodeNotReady, "", "starting")
+		return state.Refuse(state.CodeNotReady, "", "starting")
 	}
 	// A removed node may connect to the node API, to be told that it was removed:
 	// a refused handshake has no words.
@@ -195,15 +200,15 @@ func (n *Node) authorize(proto, nodeID string) error {
 // may have joined and been elected while this node was away, and only it can tell this
 // node so: it is heard while no leader is (Raft thesis, 4.1: a server accepts requests
 // from a leader that is not part of its latest configuration).
-func mayLead(s *State, nodeID string, here Standing) error {
+func mayLead(s *state.State, nodeID string, here group.Standing) error {
 	if _, ok := s.Nodes[nodeID]; ok || !s.Founded() {
 		return nil
 	}
 	if gone, ok := s.Removed[nodeID]; ok {
-		return removedRefusal(gone)
+		return state.RemovedRefusal(gone)
 	}
 	if here.Leading || here.LeaderID != "" {
-		return Refuse(CodeNotMember, "", "node %s is not a member", nodeID)
+		return state.Refuse(state.CodeNotMember, "", "node %s is not a member", nodeID)
 	}
 	return nil
 }
@@ -236,7 +241,7 @@ func (n *Node) isMemberAt(ip netip.Addr) bool {
 			return true
 		}
 	}
-	return n.port.isPeer(ip)
+	return n.port.IsPeer(ip)
 }
 
 // Run takes part in the cluster until ctx ends.
@@ -246,24 +251,24 @@ func (n *Node) Run(ctx context.Context) error {
 	portCtx, closePort := context.WithCancel(context.WithoutCancel(ctx))
 	defer closePort()
 	var ports errgroup.Group
-	ports.Go(func() error { return n.port.run(portCtx) })
-	ports.Go(func() error { return n.serve(portCtx, n.port.api, n.apiHandler(), false) })
-	ports.Go(func() error { return n.serve(portCtx, n.port.join, n.joinHandler(), true) })
+	ports.Go(func() error { return n.port.Run(portCtx) })
+	ports.Go(func() error { return n.serve(portCtx, n.port.API, n.apiHandler(), false) })
+	ports.Go(func() error { return n.serve(portCtx, n.port.Join, n.joinHandler(), true) })
 
 	tasks, ctx := errgroup.WithContext(ctx)
-	tasks.Go(func() error { return n.group.run(ctx) })
+	tasks.Go(func() error { return n.group.Run(ctx) })
 	tasks.Go(func() error { n.keepMembership(ctx); return nil })
 	tasks.Go(func() error { n.keepReporting(ctx); return nil })
 	tasks.Go(func() error { n.keepWarm(ctx); return nil })
 	tasks.Go(func() error { n.keepIdentities(ctx); return nil })
 	tasks.Go(func() error { n.followState(ctx); return nil })
-	tasks.Go(func() error { n.disk.run(ctx); return nil })
-	if n.opts.Identity.Origin == OriginPeers && !n.existing {
+	tasks.Go(func() error { n.disk.Run(ctx); return nil })
+	if n.opts.Identity.Origin == store.OriginPeers && !n.existing {
 		tasks.Go(func() error { n.form(ctx); return nil })
 	}
 	err := tasks.Wait()
 	closePort()
-	n.client.close()
+	n.client.Close()
 	return errors.Join(err, ports.Wait(), n.store.Close(), n.votes.Close())
 }
 
@@ -271,13 +276,13 @@ func (n *Node) Run(ctx context.Context) error {
 // is good for one request, and for little time and memory.
 func (n *Node) serve(ctx context.Context, ln net.Listener, h http.Handler, newcomers bool) error {
 	server := &http.Server{
-		Handler: h, ConnContext: connContext,
+		Handler: h, ConnContext: port.ConnContext,
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 10 * time.Minute,
 		ErrorLog: slog.NewLogLogger(n.opts.RaftLog.Handler(), slog.LevelDebug),
 	}
 	if newcomers {
-		server.ReadTimeout, server.ReadHeaderTimeout, server.WriteTimeout = joinReadTimeout, joinReadTimeout, joinTimeout
-		server.MaxHeaderBytes = maxJoinHeader
+		server.ReadTimeout, server.ReadHeaderTimeout, server.WriteTimeout = port.JoinReadTimeout, port.JoinReadTimeout, port.JoinTimeout
+		server.MaxHeaderBytes = port.MaxJoinHeader
 		server.SetKeepAlivesEnabled(false)
 	}
 	stop := context.AfterFunc(ctx, func() { server.Close() })
@@ -289,11 +294,11 @@ func (n *Node) serve(ctx context.Context, ln net.Listener, h http.Handler, newco
 }
 
 // State returns the replicated state as this node has it. It must not be changed.
-func (n *Node) State() *State { return n.group.State() }
+func (n *Node) State() *state.State { return n.group.State() }
 
 // Group returns a group, or nil.
-func (n *Node) Group(name string) *Group {
-	if name == n.group.name {
+func (n *Node) Group(name string) *group.Group {
+	if name == n.group.Name {
 		return n.group
 	}
 	return nil
@@ -301,10 +306,10 @@ func (n *Node) Group(name string) *Group {
 
 // Changed returns a channel that is closed when the state, the standing or a
 // report changes. Take it before reading them.
-func (n *Node) Changed() <-chan struct{} { return n.changed.wait() }
+func (n *Node) Changed() <-chan struct{} { return n.changed.Wait() }
 
 // Self is this node's identity.
-func (n *Node) Self() Identity { return n.opts.Identity }
+func (n *Node) Self() store.Identity { return n.opts.Identity }
 
 // Advertise is the address given to other nodes.
 func (n *Node) Advertise() string { return n.opts.Advertise }
@@ -323,16 +328,16 @@ func (n *Node) setPhase(format string, args ...any) {
 	if old != nil && *old == text || old == nil && text == "" {
 		return
 	}
-	if text != "" && n.waits.news(text, time.Now()) {
+	if text != "" && n.waits.News(text, time.Now()) {
 		n.log.Info("waiting", "reason", text)
 	}
-	n.changed.notify()
+	n.changed.Notify()
 }
 
 // Apply commits a command to the replicated state; only the leader can.
-func (n *Node) Apply(ctx context.Context, c Command) error {
+func (n *Node) Apply(ctx context.Context, c state.Command) error {
 	c.At = time.Now()
-	return n.group.apply(ctx, c)
+	return n.group.Apply(ctx, c)
 }
 
 // LeaderAddress returns where the leader of the default group is, or "".
@@ -350,23 +355,23 @@ func (n *Node) LeaderAddress() string {
 
 // Call posts a request to another member's node API.
 func (n *Node) Call(ctx context.Context, address, path string, in, out any) error {
-	return n.client.call(ctx, address, path, in, out)
+	return n.client.Call(ctx, address, path, in, out)
 }
 
 // A Caller calls members over connections of its own, to see whether one can be made
 // now. It must be closed.
-type Caller struct{ client *peerClient }
+type Caller struct{ client *port.Client }
 
 // NewCaller returns a Caller with no connection.
-func (n *Node) NewCaller() *Caller { return &Caller{newPeerClient(n.port.dial)} }
+func (n *Node) NewCaller() *Caller { return &Caller{port.NewClient(n.port.Dial)} }
 
 // Call is Node.Call; the first one to an address connects.
 func (c *Caller) Call(ctx context.Context, address, path string, in, out any) error {
-	return c.client.call(ctx, address, path, in, out)
+	return c.client.Call(ctx, address, path, in, out)
 }
 
 // Close closes the connections.
-func (c *Caller) Close() { c.client.close() }
+func (c *Caller) Close() { c.client.Close() }
 
 // Suffrage is a node's part in elections.
 type Suffrage string
@@ -392,7 +397,7 @@ func (n *Node) Suffrages() map[string]Suffrage {
 
 // Promote makes a node a voter now. Only the leader can, and only for a node that
 // has the whole state, as the length of its promise is in it.
-func (n *Node) Promote(node NodeRecord) error {
+func (n *Node) Promote(node state.NodeRecord) error {
 	err := n.group.SetServer(raft.Server{ID: raft.ServerID(node.ID), Address: raft.ServerAddress(node.Address), Suffrage: raft.Voter}, 5*time.Second)
 	if err != nil {
 		return fmt.Errorf("promote %s: %w", node.Name, err)
@@ -405,7 +410,7 @@ func (n *Node) mark() error {
 	if n.persisted.marked {
 		return nil
 	}
-	if err := n.opts.DataDir.markLog(n.opts.Identity); err != nil {
+	if err := n.opts.DataDir.MarkLog(n.opts.Identity); err != nil {
 		return err
 	}
 	n.persisted.marked = true
@@ -422,7 +427,7 @@ func (n *Node) persist() (uint64, error) {
 	n.persistMu.Lock()
 	defer n.persistMu.Unlock()
 	s := n.State()
-	pasts := n.holders.pasts()
+	pasts := n.holders.Pasts()
 	if !s.Founded() || s.Version == n.persisted.version && maps.Equal(pasts, n.persisted.cache.Past) {
 		return n.persisted.version, nil
 	}
@@ -433,7 +438,7 @@ func (n *Node) persist() (uint64, error) {
 	if err := n.mark(); err != nil {
 		return n.persisted.version, err
 	}
-	cache := Cache{Heartbeat: s.Heartbeat, Version: s.Version, Past: pasts}
+	cache := store.Cache{Heartbeat: s.Heartbeat, Version: s.Version, Past: pasts}
 	for _, node := range s.SortedNodes() {
 		if node.ID != n.opts.Identity.NodeID {
 			cache.Addresses = append(cache.Addresses, node.Address)
@@ -446,7 +451,7 @@ func (n *Node) persist() (uint64, error) {
 		n.persisted.cache, n.persisted.at = cache, time.Now()
 	}
 	// A leader that hears of this version counts on promises as long as it says.
-	n.group.setTiming(s.Version, s.Heartbeat)
+	n.group.SetTiming(s.Version, s.Heartbeat)
 	n.persisted.version = s.Version
 	return s.Version, nil
 }
@@ -460,23 +465,23 @@ func (n *Node) followState(ctx context.Context) {
 		changed := n.Changed()
 		s := n.State()
 		if s.Founded() {
-			n.group.setTiming(s.Version, s.Heartbeat)
+			n.group.SetTiming(s.Version, s.Heartbeat)
 			if _, err := n.persist(); err != nil {
 				n.log.Error("cannot write the data dir", "error", err)
 			}
-			n.holders.keepOnly(func(id string) bool { _, ok := s.Nodes[id]; return ok })
-			n.diverged.keepOnly(s.Nodes)
+			n.holders.KeepOnly(func(id string) bool { _, ok := s.Nodes[id]; return ok })
+			n.diverged.KeepOnly(s.Nodes)
 			for id, node := range s.Nodes {
-				n.holders.claimed(id, node.Claim)
+				n.holders.Claimed(id, node.Claim)
 			}
 			if now := slices.Sorted(maps.Keys(s.Nodes)); !slices.Equal(now, members) {
 				members = now
-				signal(n.identities)
+				group.Signal(n.identities)
 			}
 			for id := range s.Removed {
 				if !cut[id] {
 					cut[id] = true
-					n.port.cutOff(id)
+					n.port.CutOff(id)
 				}
 			}
 		}

@@ -15,6 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/raftvip/raftvip/cluster/group"
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/testlog"
 
 	"github.com/raftvip/raftvip/internal/pki"
@@ -49,7 +52,7 @@ func freeAddress(t *testing.T) string {
 // openMember starts the node whose data directory is dir.
 func openMember(t *testing.T, dir, address string, peers ...string) (*member, error) {
 	t.Helper()
-	data, err := OpenDataDir(dir)
+	data, err := store.OpenDataDir(dir)
 	if err != nil {
 		return nil, err
 	}
@@ -66,8 +69,8 @@ func openMember(t *testing.T, dir, address string, peers ...string) (*member, er
 	m := &member{t: t, dir: dir, sink: &leaseEnd{}, done: make(chan error, 1)}
 	m.Node, err = OpenNode(Options{
 		DataDir: data, Identity: id, Secret: secret, Listen: address, Advertise: address, Peers: peers,
-		Heartbeat: 200 * time.Millisecond, Content: func() []Instance { return nil },
-		Sink: func(string) LeaseSink { return m.sink },
+		Heartbeat: 200 * time.Millisecond, Content: func() []state.Instance { return nil },
+		Sink: func(string) group.LeaseSink { return m.sink },
 		Log:  testlog.New(t, id.Name), RaftLog: testlog.New(t, id.Name),
 	})
 	if err != nil {
@@ -96,9 +99,9 @@ func (m *member) stop() {
 	}
 }
 
-func prepare(t *testing.T, dir string, id Identity, secret pki.Secret, cache Cache, seed *Seed) {
+func prepare(t *testing.T, dir string, id store.Identity, secret pki.Secret, cache store.Cache, seed *store.Seed) {
 	t.Helper()
-	data, err := OpenDataDir(dir)
+	data, err := store.OpenDataDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,9 +121,9 @@ func startFirst(t *testing.T, token *pki.Token) (*member, pki.Secret) {
 	}
 	*token = pki.NewToken(authority)
 	dir := t.TempDir()
-	prepare(t, dir, Identity{ClusterID: secret.ClusterID(), NodeID: NewNodeID("lb1"), Name: "lb1", Origin: OriginInit}, secret, Cache{}, &Seed{
-		Tokens: []TokenRecord{{ID: token.ID, Hash: token.Hash(), Expires: time.Now().Add(time.Hour), Uses: 2}},
-		Instances: []Instance{{Name: "default", Group: DefaultGroup, Addresses: []Address{
+	prepare(t, dir, store.Identity{ClusterID: secret.ClusterID(), NodeID: store.NewNodeID("lb1"), Name: "lb1", Origin: store.OriginInit}, secret, store.Cache{}, &store.Seed{
+		Tokens: []state.TokenRecord{{ID: token.ID, Hash: token.Hash(), Expires: time.Now().Add(time.Hour), Uses: 2}},
+		Instances: []state.Instance{{Name: "default", Group: state.DefaultGroup, Addresses: []state.Address{
 			{Prefix: netip.MustParsePrefix("192.0.2.10/24")},
 		}}},
 	})
@@ -135,7 +138,7 @@ func startFirst(t *testing.T, token *pki.Token) (*member, pki.Secret) {
 func joinMember(t *testing.T, name string, via *member, token pki.Token) *member {
 	t.Helper()
 	address := freeAddress(t)
-	id := Identity{NodeID: NewNodeID(name), Name: name, Origin: OriginJoin}
+	id := store.Identity{NodeID: store.NewNodeID(name), Name: name, Origin: store.OriginJoin}
 	got, secret, err := Join(context.Background(), via.Advertise(), token, JoinRequest{
 		NodeID: id.NodeID, Name: name, Address: address, Clock: time.Now(),
 	})
@@ -143,7 +146,7 @@ func joinMember(t *testing.T, name string, via *member, token pki.Token) *member
 		t.Fatal(err)
 	}
 	id.ClusterID = got.ClusterID
-	cache := Cache{Heartbeat: got.Heartbeat}
+	cache := store.Cache{Heartbeat: got.Heartbeat}
 	for _, n := range got.Nodes {
 		cache.Addresses = append(cache.Addresses, n.Address)
 	}
@@ -179,16 +182,16 @@ func voters(m *member) int {
 
 func leading(ms ...*member) *member {
 	for _, m := range ms {
-		if m.Group(DefaultGroup).Standing().Leading {
+		if m.Group(state.DefaultGroup).Standing().Leading {
 			return m
 		}
 	}
 	return nil
 }
 
-func refusedWith(t *testing.T, err error, code string) *Refusal {
+func refusedWith(t *testing.T, err error, code string) *state.Refusal {
 	t.Helper()
-	var r *Refusal
+	var r *state.Refusal
 	if !errors.As(err, &r) || r.Code != code {
 		t.Fatalf("got error %v, want a refusal with code %s", err, code)
 	}
@@ -229,13 +232,13 @@ func TestInitJoinTransferRestart(t *testing.T) {
 	// may lose the leadership at once; it can be asked for again.
 	eventually(t, "target leads with a lease", func() bool {
 		if leader = leading(all[:]...); leader != nil && leader != target {
-			err := leader.Group(DefaultGroup).Transfer(context.Background(), target.Self().NodeID, "test", false)
+			err := leader.Group(state.DefaultGroup).Transfer(context.Background(), target.Self().NodeID, "test", false)
 			t.Logf("handed over: %v", err)
 		}
-		s := target.Group(DefaultGroup).Standing()
+		s := target.Group(state.DefaultGroup).Standing()
 		return s.Leading && s.LeaseUntil > 0
 	})
-	if r, _ := target.Group(DefaultGroup).LastRelease(); r.Reason != "test" || r.To != target.Self().NodeID {
+	if r, _ := target.Group(state.DefaultGroup).LastRelease(); r.Reason != "test" || r.To != target.Self().NodeID {
 		t.Errorf("last release: %+v", r)
 	}
 
@@ -252,7 +255,7 @@ func TestInitJoinTransferRestart(t *testing.T) {
 		return lb1.State().Nodes[id].Address == address && lb2.State().Nodes[id].Address == address && lb3.State().Nodes[id].Address == address
 	})
 	eventually(t, "moved member follows a leader", func() bool {
-		return lb1.Group(DefaultGroup).Standing().LeaderID != ""
+		return lb1.Group(state.DefaultGroup).Standing().LeaderID != ""
 	})
 
 	// All at once.
@@ -282,7 +285,7 @@ func TestPeersFormOneCluster(t *testing.T) {
 	start := func(i int) *member {
 		name := fmt.Sprintf("lb%d", i+1)
 		dir := filepath.Join(t.TempDir(), "data")
-		prepare(t, dir, Identity{ClusterID: secret.ClusterID(), NodeID: NewNodeID(name), Name: name, Origin: OriginPeers}, secret, Cache{}, nil)
+		prepare(t, dir, store.Identity{ClusterID: secret.ClusterID(), NodeID: store.NewNodeID(name), Name: name, Origin: store.OriginPeers}, secret, store.Cache{}, nil)
 		m, err := openMember(t, dir, addresses[i], addresses...)
 		if err != nil {
 			t.Fatal(err)
@@ -319,7 +322,7 @@ func TestJoinRefusals(t *testing.T) {
 	eventually(t, "founded", func() bool { return lb1.State().Founded() })
 	ctx := context.Background()
 	request := func() JoinRequest {
-		return JoinRequest{NodeID: NewNodeID("lb2"), Name: "lb2", Address: "127.0.0.1:1", Clock: time.Now()}
+		return JoinRequest{NodeID: store.NewNodeID("lb2"), Name: "lb2", Address: "127.0.0.1:1", Clock: time.Now()}
 	}
 	authority, err := pki.NewAuthority(secret)
 	if err != nil {
@@ -331,34 +334,34 @@ func TestJoinRefusals(t *testing.T) {
 	}
 
 	_, _, err = Join(ctx, lb1.Advertise(), pki.NewToken(authority), request())
-	refusedWith(t, err, CodeWrongToken)
+	refusedWith(t, err, state.CodeWrongToken)
 
 	if _, _, err = Join(ctx, lb1.Advertise(), pki.NewToken(other), request()); !errors.Is(err, ErrOtherToken) {
 		t.Errorf("token of another cluster: %v", err)
 	}
 
 	expired := pki.NewToken(authority)
-	record := TokenRecord{ID: expired.ID, Hash: expired.Hash(), Expires: time.Now().Add(-time.Minute), Uses: 1}
-	if err := lb1.Apply(ctx, Command{PutToken: &record}); err != nil {
+	record := state.TokenRecord{ID: expired.ID, Hash: expired.Hash(), Expires: time.Now().Add(-time.Minute), Uses: 1}
+	if err := lb1.Apply(ctx, state.Command{PutToken: &record}); err != nil {
 		t.Fatal(err)
 	}
 	_, _, err = Join(ctx, lb1.Advertise(), expired, request())
-	refusedWith(t, err, CodeExpiredToken)
+	refusedWith(t, err, state.CodeExpiredToken)
 
 	late := request()
 	late.Clock = late.Clock.Add(-time.Hour)
 	_, _, err = Join(ctx, lb1.Advertise(), token, late)
-	if r := refusedWith(t, err, CodeClock); !strings.Contains(r.Message, "behind that of lb1") {
+	if r := refusedWith(t, err, state.CodeClock); !strings.Contains(r.Message, "behind that of lb1") {
 		t.Errorf("message %q", r.Message)
 	}
 
 	taken := request()
-	taken.Name, taken.NodeID = "lb1", NewNodeID("lb1")
+	taken.Name, taken.NodeID = "lb1", store.NewNodeID("lb1")
 	_, _, err = Join(ctx, lb1.Advertise(), token, taken)
-	refusedWith(t, err, CodeNameTaken)
+	refusedWith(t, err, state.CodeNameTaken)
 	taken.Replace = true
 	_, _, err = Join(ctx, lb1.Advertise(), token, taken)
-	if r := refusedWith(t, err, CodeNameTaken); !strings.Contains(r.Message, "alive") {
+	if r := refusedWith(t, err, state.CodeNameTaken); !strings.Contains(r.Message, "alive") {
 		t.Errorf("message %q", r.Message)
 	}
 	if n := lb1.State().Tokens[token.ID].Uses; n != 2 {
@@ -385,7 +388,7 @@ func TestRemovedNodeIsCutOff(t *testing.T) {
 			}
 		}
 		id := gone.Self().NodeID
-		err := leader.Apply(context.Background(), Command{RemoveNode: &id})
+		err := leader.Apply(context.Background(), state.Command{RemoveNode: &id})
 		if err != nil {
 			t.Logf("remove: %v", err)
 		}
@@ -399,9 +402,9 @@ func TestRemovedNodeIsCutOff(t *testing.T) {
 		_, err = gone.hello(context.Background(), leader.Advertise())
 		return !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE)
 	})
-	refusedWith(t, err, CodeRemoved)
+	refusedWith(t, err, state.CodeRemoved)
 	eventually(t, "the removed node says so", func() bool { return strings.Contains(gone.Phase(), "was removed from the cluster") })
-	eventually(t, "others still agree", func() bool { return stays.Group(DefaultGroup).Standing().LeaderID != "" })
+	eventually(t, "others still agree", func() bool { return stays.Group(state.DefaultGroup).Standing().LeaderID != "" })
 }
 
 func TestLostLogIsNotForgotten(t *testing.T) {
@@ -410,16 +413,16 @@ func TestLostLogIsNotForgotten(t *testing.T) {
 	eventually(t, "founded", func() bool { return lb1.State().Founded() })
 	dir := lb1.dir
 	lb1.stop()
-	if err := os.RemoveAll(filepath.Join(dir, raftDir)); err != nil {
+	if err := os.RemoveAll(filepath.Join(dir, store.RaftDir)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openMember(t, dir, freeAddress(t)); !errors.Is(err, ErrLogLost) {
+	if _, err := openMember(t, dir, freeAddress(t)); !errors.Is(err, store.ErrLogLost) {
 		t.Fatalf("got %v, want ErrLogLost", err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, raftDir, DefaultGroup, "raft.db"), make([]byte, 65536), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, store.RaftDir, state.DefaultGroup, "raft.db"), make([]byte, 65536), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openMember(t, dir, freeAddress(t)); !errors.Is(err, ErrLogLost) {
+	if _, err := openMember(t, dir, freeAddress(t)); !errors.Is(err, store.ErrLogLost) {
 		t.Fatalf("damaged file: got %v, want ErrLogLost", err)
 	}
 }
@@ -428,7 +431,7 @@ func TestPortInUse(t *testing.T) {
 	var token pki.Token
 	lb1, secret := startFirst(t, &token)
 	dir := filepath.Join(t.TempDir(), "data")
-	prepare(t, dir, Identity{ClusterID: secret.ClusterID(), NodeID: NewNodeID("lb2"), Name: "lb2", Origin: OriginInit}, secret, Cache{}, nil)
+	prepare(t, dir, store.Identity{ClusterID: secret.ClusterID(), NodeID: store.NewNodeID("lb2"), Name: "lb2", Origin: store.OriginInit}, secret, store.Cache{}, nil)
 	var used *PortInUseError
 	if _, err := openMember(t, dir, lb1.Advertise()); !errors.As(err, &used) {
 		t.Fatalf("got %v", err)

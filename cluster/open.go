@@ -5,36 +5,39 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/raftvip/raftvip/cluster/group"
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/boottime"
 )
 
 // openGroup opens the default group, with a heartbeat timeout of a version of the state.
-func (n *Node) openGroup(heartbeat HeartbeatSetting, version uint64) error {
+func (n *Node) openGroup(heartbeat state.HeartbeatSetting, version uint64) error {
 	id := n.opts.Identity
-	disk, err := openStores(n.opts.DataDir.groupDir(DefaultGroup), id.HasLog, version, n.opts.RaftLog)
+	disk, err := store.Open(n.opts.DataDir.GroupDir(state.DefaultGroup), id.HasLog, version, n.opts.RaftLog)
 	if err != nil {
 		return err
 	}
-	disk.votes.failed = func(err error) { n.disk.note("vote", err, false) }
-	network := openNetwork(n.port.layer(DefaultGroup), n.opts.Advertise, heartbeat.Promise(), n.log, n.opts.RaftLog)
+	disk.Votes.Failed = func(err error) { n.disk.Note("vote", err, false) }
+	network := group.NewNetwork(n.port.Layer(state.DefaultGroup), n.opts.Advertise, heartbeat.Promise(), n.log, n.opts.RaftLog)
 	fail := func(err error) error {
 		network.Close()
 		disk.Close()
 		return err
 	}
-	logs, err := raft.NewLogCache(512, &watchedStore{LogStore: disk.log, disk: n.disk})
+	logs, err := raft.NewLogCache(512, &store.WatchedStore{LogStore: disk.Log, Disk: n.disk})
 	if err != nil {
 		return fail(fmt.Errorf("open log: %w", err))
 	}
-	parts := groupParts{
-		name: DefaultGroup, self: id.NodeID, log: n.log, now: boottime.Now, heartbeat: heartbeat, version: version,
-		sink: n.opts.Sink(DefaultGroup), inner: network, logs: logs, stable: disk.votes, snapshots: disk.snapshots,
-		peers: memberCalls{n.client}, changed: n.changed, raftLog: n.opts.RaftLog,
-		order: n.order(), diskFault: n.disk.broken, termSaved: disk.votes.saved, retimed: network.retime,
+	parts := group.Options{
+		Name: state.DefaultGroup, Self: id.NodeID, Log: n.log, Now: boottime.Now, Heartbeat: heartbeat, Version: version,
+		Sink: n.opts.Sink(state.DefaultGroup), Inner: network, Logs: logs, Stable: disk.Votes, Snapshots: disk.Snapshots,
+		Peers: memberCalls{n.client}, Changed: n.changed, RaftLog: n.opts.RaftLog,
+		Order: n.order(), DiskFault: n.disk.Broken, TermSaved: disk.Votes.Saved, Retimed: network.Retime,
 	}
-	n.existing = disk.existing
-	if id.Origin == OriginInit && !n.existing {
-		if err := found(parts, n.opts.Advertise); err != nil {
+	n.existing = disk.Existing
+	if id.Origin == store.OriginInit && !n.existing {
+		if err := group.Found(parts, n.opts.Advertise); err != nil {
 			return fail(err)
 		}
 		if err := n.mark(); err != nil {
@@ -42,10 +45,10 @@ func (n *Node) openGroup(heartbeat HeartbeatSetting, version uint64) error {
 		}
 		n.existing = true
 	}
-	if n.group, err = newGroup(parts); err != nil {
+	if n.group, err = group.Open(parts); err != nil {
 		return fail(err)
 	}
-	n.store, n.votes = disk.log, disk.votes
+	n.store, n.votes = disk.Log, disk.Votes
 	return nil
 }
 

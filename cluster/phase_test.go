@@ -4,12 +4,14 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+
+	"github.com/raftvip/raftvip/cluster/group"
 )
 
 // A reason to wait that comes and goes is logged once in a while, not each time.
 func TestWaitingIsLoggedOnce(t *testing.T) {
 	var out strings.Builder
-	n := &Node{log: slog.New(slog.NewTextHandler(&out, nil)), changed: newBroadcast()}
+	n := &Node{log: slog.New(slog.NewTextHandler(&out, nil)), changed: group.NewBroadcast()}
 	for range 10 {
 		for _, why := range []string{"no answer", "no route to host"} {
 			n.setPhase("waiting for all peers; missing: 192.0.2.7:7355 (%s)", why)

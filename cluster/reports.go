@@ -12,6 +12,12 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/raftvip/raftvip/cluster/group"
+	"github.com/raftvip/raftvip/cluster/identity"
+	"github.com/raftvip/raftvip/cluster/port"
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/cluster/store"
 )
 
 const (
@@ -67,8 +73,8 @@ func (t *reportTable) all() []SeenReport {
 	return out
 }
 
-// keepOnly forgets nodes that are no members any more.
-func (t *reportTable) keepOnly(nodes map[string]NodeRecord) {
+// KeepOnly forgets nodes that are no members any more.
+func (t *reportTable) keepOnly(nodes map[string]state.NodeRecord) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	maps.DeleteFunc(t.seen, func(id string, _ seenAt) bool { _, ok := nodes[id]; return !ok })
@@ -134,15 +140,15 @@ func (n *Node) report(ctx context.Context) {
 	n.reports.own.Address = n.opts.Advertise
 	n.reports.own.Applied = applied
 	n.reports.own.MinHeartbeat = n.opts.MinHeartbeat
-	n.reports.own.Level = FeatureLevel
+	n.reports.own.Level = state.FeatureLevel
 	n.reports.own.Clock = time.Now()
-	n.reports.own.Run = n.holders.run
+	n.reports.own.Run = n.holders.Run
 	n.reports.own.At = n.group.Position()
-	n.reports.own.StateIndex, n.reports.own.StateHash = n.diverged.newest()
+	n.reports.own.StateIndex, n.reports.own.StateHash = n.diverged.Newest()
 	own := n.reports.own
 	n.reports.mu.Unlock()
 	if n.reports.put(own, 0, 0) {
-		n.changed.notify()
+		n.changed.Notify()
 	}
 	if n.group.Standing().Leading {
 		n.setPhase("")
@@ -159,7 +165,7 @@ func (n *Node) report(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var got ReportAnswer
-	if err := n.client.call(ctx, address, pathReport, own, &got); err != nil {
+	if err := n.client.Call(ctx, address, pathReport, own, &got); err != nil {
 		n.log.Debug("cannot report to the leader", "leader", address, "error", err)
 		n.notBelieved(err)
 		return
@@ -173,7 +179,7 @@ func (n *Node) report(ctx context.Context) {
 		}
 	}
 	if news {
-		n.changed.notify()
+		n.changed.Notify()
 	}
 }
 
@@ -183,9 +189,9 @@ func (n *Node) findLeader(ctx context.Context) string {
 	var silent []string
 	for _, address := range n.knownAddresses() {
 		h, err := n.hello(ctx, address)
-		var refused *Refusal
+		var refused *state.Refusal
 		switch {
-		case errors.As(err, &refused) && refused.Code == CodeRemoved:
+		case errors.As(err, &refused) && refused.Code == state.CodeRemoved:
 			n.setPhase("%s; %s", refused.Message, refused.Hint)
 			return ""
 		case err != nil:
@@ -197,7 +203,7 @@ func (n *Node) findLeader(ctx context.Context) string {
 		}
 	}
 	// A voter without a leader is a matter of quorum; a newcomer has nobody yet.
-	if _, member := n.Suffrages()[n.opts.Identity.NodeID]; !member && n.opts.Identity.Origin != OriginPeers && len(silent) > 0 {
+	if _, member := n.Suffrages()[n.opts.Identity.NodeID]; !member && n.opts.Identity.Origin != store.OriginPeers && len(silent) > 0 {
 		n.setPhase("looking for the cluster: %s", strings.Join(silent, ", "))
 	}
 	return ""
@@ -228,39 +234,39 @@ func (n *Node) hello(ctx context.Context, address string) (Hello, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	var h Hello
-	err := n.client.call(ctx, address, pathHello, struct{}{}, &h)
+	err := n.client.Call(ctx, address, pathHello, struct{}{}, &h)
 	return h, err
 }
 
 // reported takes over what a report says of its node's log and state.
 func (n *Node) reported(r Report) (news bool) {
 	if r.Run.Boot != "" {
-		n.holders.acknowledged(r.NodeID, r.Run.Boot, Position{Index: r.Applied})
+		n.holders.Acknowledged(r.NodeID, r.Run.Boot, identity.Position{Index: r.Applied})
 	}
-	news = n.diverged.compare(r.NodeID, n.nameOf(r.NodeID), r.StateIndex, r.StateHash)
+	news = n.diverged.Compare(r.NodeID, n.nameOf(r.NodeID), r.StateIndex, r.StateHash)
 	if news {
-		signal(n.identities)
+		group.Signal(n.identities)
 	}
 	return news
 }
 
 // handleReport is the leader's side of a report.
 func (n *Node) handleReport(ctx context.Context, r Report) (any, error) {
-	if peer := PeerFromContext(ctx); peer != r.NodeID {
-		return nil, Refuse(CodeBadRequest, "", "node %s reported for node %s", peer, r.NodeID)
+	if peer := port.PeerFromContext(ctx); peer != r.NodeID {
+		return nil, state.Refuse(state.CodeBadRequest, "", "node %s reported for node %s", peer, r.NodeID)
 	}
 	if !n.group.Standing().Leading {
-		return nil, Refuse(CodeNotLeader, "", "this node does not lead")
+		return nil, state.Refuse(state.CodeNotLeader, "", "this node does not lead")
 	}
 	s := n.State()
 	if _, ok := s.Nodes[r.NodeID]; !ok {
-		return nil, Refuse(CodeNotMember, "", "node %s is not a member", r.NodeID)
+		return nil, state.Refuse(state.CodeNotMember, "", "node %s is not a member", r.NodeID)
 	}
 	if err := n.believed(ctx); err != nil {
 		return nil, err
 	}
 	if err := checkReport(r); err != nil {
-		return nil, Refuse(CodeBadRequest, "", "report of node %s: %s", n.nameOf(r.NodeID), err)
+		return nil, state.Refuse(state.CodeBadRequest, "", "report of node %s: %s", n.nameOf(r.NodeID), err)
 	}
 	n.reported(r)
 	offset := time.Duration(0)
@@ -268,7 +274,7 @@ func (n *Node) handleReport(ctx context.Context, r Report) (any, error) {
 		offset = time.Until(r.Clock)
 	}
 	if n.reports.put(r, 0, offset) {
-		n.changed.notify()
+		n.changed.Notify()
 	}
 	n.reconcileSoon()
 	return ReportAnswer{Reports: boundHints(n.reports.all())}, nil
@@ -276,7 +282,7 @@ func (n *Node) handleReport(ctx context.Context, r Report) (any, error) {
 
 const (
 	// maxHint bounds one node's hint in bytes, maxHints those of all together: the
-	// leader's answer is to stay far below maxBody.
+	// leader's answer is to stay far below MaxBody.
 	maxHint  = 256 << 10
 	maxHints = 1 << 20
 )
@@ -286,14 +292,14 @@ func checkReport(r Report) error {
 	switch {
 	case len(r.Hint) > maxHint:
 		return fmt.Errorf("a hint of %d bytes, allowed are %d", len(r.Hint), maxHint)
-	case r.MinHeartbeat < 0 || r.MinHeartbeat > MaxHeartbeat:
-		return fmt.Errorf("min_heartbeat %s: must be 0 to %s", r.MinHeartbeat, MaxHeartbeat)
-	case r.Applied > maxTerm || r.StateIndex > maxTerm || !r.At.sane() || !r.Run.Start.sane() || r.Run.Claim > maxTerm:
+	case r.MinHeartbeat < 0 || r.MinHeartbeat > state.MaxHeartbeat:
+		return fmt.Errorf("min_heartbeat %s: must be 0 to %s", r.MinHeartbeat, state.MaxHeartbeat)
+	case r.Applied > identity.MaxTerm || r.StateIndex > identity.MaxTerm || !r.At.Sane() || !r.Run.Start.Sane() || r.Run.Claim > identity.MaxTerm:
 		return errors.New("an entry that no log has")
 	case len(r.StateHash) > 64 || len(r.Run.Boot) > 64:
 		return errors.New("a hash that is too long")
 	case r.Address != "":
-		return CheckAddress(r.Address)
+		return state.CheckAddress(r.Address)
 	}
 	return nil
 }

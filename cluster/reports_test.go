@@ -8,6 +8,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/raftvip/raftvip/cluster/identity"
+	"github.com/raftvip/raftvip/cluster/port"
+	"github.com/raftvip/raftvip/cluster/state"
 )
 
 func TestCheckReport(t *testing.T) {
@@ -25,7 +28,7 @@ func TestCheckReport(t *testing.T) {
 		{"no port", func(r *Report) { r.Address = "lb1" }, "HOST:PORT"},
 		{"a line in the address", func(r *Report) { r.Address = "lb1\nx:7" }, "address"},
 	} {
-		r := Report{NodeID: "a", Address: "10.0.0.1:7355", Run: Run{Boot: newBoot()}}
+		r := Report{NodeID: "a", Address: "10.0.0.1:7355", Run: identity.Run{Boot: identity.NewBoot()}}
 		tt.change(&r)
 		err := checkReport(r)
 		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
@@ -34,7 +37,7 @@ func TestCheckReport(t *testing.T) {
 	}
 }
 
-// Followers read the leader's answer up to maxBody: a longer one tells them nothing.
+// Followers read the leader's answer up to MaxBody: a longer one tells them nothing.
 func TestAnswerWithLargeHintsStaysShort(t *testing.T) {
 	var reports []SeenReport
 	for range 20 {
@@ -42,15 +45,15 @@ func TestAnswerWithLargeHintsStaysShort(t *testing.T) {
 	}
 	reports = append(reports, SeenReport{Report: Report{NodeID: "small", Hint: json.RawMessage(`"y"`)}})
 	b, err := json.Marshal(ReportAnswer{Reports: boundHints(reports)})
-	if err != nil || len(b) > maxBody/2 || !strings.Contains(string(b), `"y"`) {
+	if err != nil || len(b) > port.MaxBody/2 || !strings.Contains(string(b), `"y"`) {
 		t.Errorf("answer of %d bytes: %v", len(b), err)
 	}
 }
 
 // What Raft does not take of one node does not keep the others from being added.
 func TestMembershipGoesOnPastARefusal(t *testing.T) {
-	s := newState()
-	for _, n := range []NodeRecord{{ID: "a", Name: "a", Address: "h:1"}, {ID: "b", Name: "b", Address: "h:1"}, {ID: "c", Name: "c", Address: "h:3"}} {
+	s := state.New()
+	for _, n := range []state.NodeRecord{{ID: "a", Name: "a", Address: "h:1"}, {ID: "b", Name: "b", Address: "h:1"}, {ID: "c", Name: "c", Address: "h:3"}} {
 		s.Nodes[n.ID] = n
 	}
 	conf := raft.Configuration{Servers: []raft.Server{{ID: "a", Address: "h:1"}, {ID: "gone", Address: "h:9"}}}
@@ -77,14 +80,14 @@ func TestMembershipGoesOnPastARefusal(t *testing.T) {
 }
 
 func TestAddressOfAMemberIsTaken(t *testing.T) {
-	s := newState()
-	s.ClusterID, s.Level = "c", FeatureLevel
-	s.Nodes["a-1"] = NodeRecord{ID: "a-1", Name: "a", Address: "10.0.0.1:7355"}
+	s := state.New()
+	s.ClusterID, s.Level = "c", state.FeatureLevel
+	s.Nodes["a-1"] = state.NodeRecord{ID: "a-1", Name: "a", Address: "10.0.0.1:7355"}
 	join := func(id, name, address string) error {
-		_, err := s.apply(Command{Join: &JoinCommand{Trusted: true, Level: FeatureLevel, Node: NodeRecord{ID: id, Name: name, Address: address}}}, 2)
+		_, err := s.Apply(state.Command{Join: &state.JoinCommand{Trusted: true, Level: state.FeatureLevel, Node: state.NodeRecord{ID: id, Name: name, Address: address}}}, 2)
 		return err
 	}
-	refusedWith(t, join("b-1", "b", "10.0.0.1:7355"), CodeAddressInUse)
+	refusedWith(t, join("b-1", "b", "10.0.0.1:7355"), state.CodeAddressInUse)
 	for _, err := range []error{join("b-1", "b", "10.0.0.2:7355"), join("a-1", "a", "10.0.0.1:7355")} {
 		if err != nil {
 			t.Error(err)

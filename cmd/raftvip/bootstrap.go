@@ -17,6 +17,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/daemon"
@@ -67,7 +69,7 @@ func (n *nodeFlags) register(c *cobra.Command) {
 }
 
 // prepare opens the data directory and makes sure that it is nobody's.
-func (n *nodeFlags) prepare(g *globals) (*cluster.DataDir, *config.Config, error) {
+func (n *nodeFlags) prepare(g *globals) (*store.DataDir, *config.Config, error) {
 	c, _, err := g.settings().LoadConfig()
 	if err != nil {
 		return nil, nil, err
@@ -75,12 +77,12 @@ func (n *nodeFlags) prepare(g *globals) (*cluster.DataDir, *config.Config, error
 	if n.name == "" {
 		n.name = c.Raft.NodeID
 	}
-	if err := cluster.CheckName(n.name); err != nil {
+	if err := state.CheckName(n.name); err != nil {
 		return nil, nil, usageError{err}
 	}
-	data, err := cluster.OpenDataDir(c.Raft.DataDir)
+	data, err := store.OpenDataDir(c.Raft.DataDir)
 	if err != nil {
-		if errors.Is(err, cluster.ErrDataDirInUse) {
+		if errors.Is(err, store.ErrDataDirInUse) {
 			err = api.WithHint(err, "a daemon runs with this data dir; name another one with --data-dir")
 		}
 		return nil, nil, err
@@ -88,15 +90,15 @@ func (n *nodeFlags) prepare(g *globals) (*cluster.DataDir, *config.Config, error
 	switch old, err := data.Identity(); {
 	case err == nil:
 		data.Close()
-		return nil, nil, otherCluster(&cluster.OtherClusterError{Path: data.Path(), Existing: old})
-	case !errors.Is(err, cluster.ErrEmptyDataDir):
+		return nil, nil, otherCluster(&store.OtherClusterError{Path: data.Path(), Existing: old})
+	case !errors.Is(err, store.ErrEmptyDataDir):
 		data.Close()
 		return nil, nil, err
 	}
 	return data, c, nil
 }
 
-func otherCluster(err *cluster.OtherClusterError) error {
+func otherCluster(err *store.OtherClusterError) error {
 	return api.WithHint(err, fmt.Sprintf(`to go on as that node run "raftvip run"; to make this a new node, leave that cluster first (raftvip leave) and move %s away`, err.Path))
 }
 
@@ -152,7 +154,7 @@ func initCluster(cmd *cobra.Command, g *globals, n *nodeFlags, vips []string, fo
 	}
 	defer data.Close()
 	out := cmd.OutOrStdout()
-	probes := append([]cluster.Address{}, seed.addresses...)
+	probes := append([]state.Address{}, seed.addresses...)
 	for _, in := range c.Instances {
 		for _, a := range in.Addresses {
 			dev := a.Dev
@@ -163,7 +165,7 @@ func initCluster(cmd *cobra.Command, g *globals, n *nodeFlags, vips []string, fo
 				return usageError{fmt.Errorf("--vip %s: the address is in the configuration file too; leave it out here", a.Prefix.Addr())}
 			}
 			if in.VRRP == nil { // else a VRRP master may well have it
-				probes = append(probes, cluster.Address{Prefix: a.Prefix, Dev: dev})
+				probes = append(probes, state.Address{Prefix: a.Prefix, Dev: dev})
 			}
 			addrs = append(addrs, a.Prefix.Addr())
 		}
@@ -188,18 +190,18 @@ func initCluster(cmd *cobra.Command, g *globals, n *nodeFlags, vips []string, fo
 	if err != nil {
 		return err
 	}
-	id := cluster.Identity{
-		ClusterID: secret.ClusterID(), NodeID: cluster.NewNodeID(n.name), Name: n.name,
-		Advertise: n.advertise, Witness: c.Raft.Witness, Origin: cluster.OriginInit,
+	id := store.Identity{
+		ClusterID: secret.ClusterID(), NodeID: store.NewNodeID(n.name), Name: n.name,
+		Advertise: n.advertise, Witness: c.Raft.Witness, Origin: store.OriginInit,
 	}
 	if id.Chosen, err = daemon.AdvertiseAddress(id, c, nil, addrs); err != nil {
 		return err
 	}
-	s := cluster.Seed{Tokens: []cluster.TokenRecord{record}}
+	s := store.Seed{Tokens: []state.TokenRecord{record}}
 	if len(seed.addresses) > 0 {
-		s.Instances = []cluster.Instance{daemon.DefaultInstance(seed.addresses)}
+		s.Instances = []state.Instance{daemon.DefaultInstance(seed.addresses)}
 	}
-	if err := data.Create(id, secret, cluster.Cache{}, &s); err != nil {
+	if err := data.Create(id, secret, store.Cache{}, &s); err != nil {
 		return err
 	}
 	fmt.Fprintf(out, "cluster %s: first node %s at %s, data in %s\n", id.ClusterID, id.Name, id.Chosen, data.Path())
@@ -218,7 +220,7 @@ func initCluster(cmd *cobra.Command, g *globals, n *nodeFlags, vips []string, fo
 }
 
 // seedAddresses are the addresses of --vip.
-type seedAddresses struct{ addresses []cluster.Address }
+type seedAddresses struct{ addresses []state.Address }
 
 func seedOf(vips []string) (seed seedAddresses, addrs []netip.Addr, err error) {
 	for _, text := range vips {
@@ -231,7 +233,7 @@ func seedOf(vips []string) (seed seedAddresses, addrs []netip.Addr, err error) {
 				return seed, nil, usageError{fmt.Errorf("--vip %s: the address is named twice", a)}
 			}
 		}
-		seed.addresses = append(seed.addresses, cluster.Address{Prefix: prefix, Dev: dev})
+		seed.addresses = append(seed.addresses, state.Address{Prefix: prefix, Dev: dev})
 		addrs = append(addrs, prefix.Addr())
 	}
 	return seed, addrs, nil
@@ -311,7 +313,7 @@ func join(cmd *cobra.Command, g *globals, n *nodeFlags, host string, from tokenF
 		return api.WithHint(err, `copy the whole token as "raftvip init" or "raftvip token create" printed it`)
 	}
 	address := daemon.WithPort(host)
-	if err := cluster.CheckAddress(address); err != nil {
+	if err := state.CheckAddress(address); err != nil {
 		return usageError{fmt.Errorf("join: %w", err)}
 	}
 	data, c, err := n.prepare(g)
@@ -327,9 +329,9 @@ func join(cmd *cobra.Command, g *globals, n *nodeFlags, host string, from tokenF
 		_, port, _ := net.SplitHostPort(address)
 		return api.WithHint(err, "is the daemon running there, and does a firewall let TCP port "+port+" through?")
 	}
-	id := cluster.Identity{
-		NodeID: cluster.NewNodeID(n.name), Name: n.name, Advertise: n.advertise,
-		Witness: witness || c.Raft.Witness, Origin: cluster.OriginJoin,
+	id := store.Identity{
+		NodeID: store.NewNodeID(n.name), Name: n.name, Advertise: n.advertise,
+		Witness: witness || c.Raft.Witness, Origin: store.OriginJoin,
 	}
 	if id.Chosen, err = daemon.AdvertiseAddress(id, c, []string{address}, nil); err != nil {
 		return err
@@ -346,7 +348,7 @@ func join(cmd *cobra.Command, g *globals, n *nodeFlags, host string, from tokenF
 		return err
 	}
 	id.ClusterID = got.ClusterID
-	cache := cluster.Cache{Heartbeat: got.Heartbeat}
+	cache := store.Cache{Heartbeat: got.Heartbeat}
 	voters := 0
 	for _, m := range got.Nodes {
 		voters++

@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/daemon"
 	"github.com/raftvip/raftvip/internal/printable"
@@ -106,7 +106,7 @@ func hintOf(err error) string {
 func exitCode(err error) int {
 	var usage usageError
 	var quiet quietError
-	var refusal *cluster.Refusal
+	var refusal *state.Refusal
 	switch {
 	case errors.As(err, &quiet):
 		return quiet.code
@@ -114,9 +114,9 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, api.ErrNoDaemon):
 		return exitNoDaemon
-	case errors.As(err, &refusal) && refusal.Code == cluster.CodeNoLeader:
+	case errors.As(err, &refusal) && refusal.Code == state.CodeNoLeader:
 		return exitNoQuorum
-	case errors.As(err, &refusal) && (refusal.Code == cluster.CodeSilences || refusal.Code == cluster.CodeOlder):
+	case errors.As(err, &refusal) && (refusal.Code == state.CodeSilences || refusal.Code == state.CodeOlder):
 		return exitNeedsForce
 	}
 	return exitError

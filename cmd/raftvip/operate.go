@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/api"
 )
 
@@ -179,9 +179,9 @@ must not run here either while it is said.`,
 			if err != nil {
 				return err
 			}
-			data, err := cluster.OpenDataDir(c.Raft.DataDir)
+			data, err := store.OpenDataDir(c.Raft.DataDir)
 			if err != nil {
-				if errors.Is(err, cluster.ErrDataDirInUse) {
+				if errors.Is(err, store.ErrDataDirInUse) {
 					return api.WithHint(err, "stop the daemon first: systemctl stop raftvip")
 				}
 				return err

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 )
 
@@ -28,7 +28,7 @@ func TestOthersWordsAreHarmless(t *testing.T) {
 		json.NewEncoder(w).Encode(api.Status{Nodes: []api.Node{{Name: bad + "\nn9  10.0.0.9:1  voter", Address: bad, Role: "voter", Why: bad + "\n", Alive: true}}})
 	})
 	mux.HandleFunc("/v1/vips", func(w http.ResponseWriter, _ *http.Request) {
-		api.Answer(w, nil, cluster.Refuse(cluster.CodeBadRequest, bad, "%s", bad))
+		api.Answer(w, nil, state.Refuse(state.CodeBadRequest, bad, "%s", bad))
 	})
 	server := &http.Server{Handler: mux}
 	go server.Serve(ln)
@@ -53,7 +53,7 @@ func TestOthersWordsAreHarmless(t *testing.T) {
 	err = root.Execute()
 	var text bytes.Buffer
 	printError(&text, false, err)
-	if _, ok := errors.AsType[*cluster.Refusal](err); !ok || strings.ContainsAny(text.String(), "\x1b\u009b") {
+	if _, ok := errors.AsType[*state.Refusal](err); !ok || strings.ContainsAny(text.String(), "\x1b\u009b") {
 		t.Errorf("%v: %q", err, text.String())
 	}
 }

@@ -3,7 +3,7 @@ package api
 import (
 	"errors"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 )
 
 // WithHint adds to an error what the operator should do next.
@@ -27,7 +27,7 @@ func HintOf(err error) string {
 	if errors.As(err, &h) {
 		return h.hint
 	}
-	var r *cluster.Refusal
+	var r *state.Refusal
 	if errors.As(err, &r) {
 		return r.Hint
 	}

@@ -13,7 +13,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/printable"
 )
 
@@ -76,7 +76,7 @@ func register[In, Out any](mux *http.ServeMux, path string, strict bool, f func(
 			d.DisallowUnknownFields()
 		}
 		if err := d.Decode(&in); err != nil {
-			Answer(w, nil, cluster.Refuse(cluster.CodeBadRequest, "", "cannot read the request: %s", err))
+			Answer(w, nil, state.Refuse(state.CodeBadRequest, "", "cannot read the request: %s", err))
 			return
 		}
 		out, err := f(r.Context(), in)
@@ -88,9 +88,9 @@ func register[In, Out any](mux *http.ServeMux, path string, strict bool, f func(
 func Answer(w http.ResponseWriter, v any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	if err != nil {
-		var r *cluster.Refusal
+		var r *state.Refusal
 		if !errors.As(err, &r) {
-			r = &cluster.Refusal{Code: "error", Message: err.Error(), Hint: HintOf(err)}
+			r = &state.Refusal{Code: "error", Message: err.Error(), Hint: HintOf(err)}
 		}
 		w.WriteHeader(http.StatusConflict)
 		v = r
@@ -152,7 +152,7 @@ func decodeAnswer(resp *http.Response, out any) error {
 		return fmt.Errorf("read answer: %w", err)
 	}
 	if resp.StatusCode != http.StatusOK {
-		var r cluster.Refusal
+		var r state.Refusal
 		if json.Unmarshal(body, &r) == nil && r.Message != "" {
 			printable.Value(&r)
 			return &r

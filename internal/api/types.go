@@ -7,7 +7,8 @@ import (
 	"net/netip"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/identity"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/check"
 )
 
@@ -32,7 +33,7 @@ type Status struct {
 	// VRRP are the instances that speak VRRP on this node.
 	VRRP []VirtualRouter `json:"vrrp,omitempty"`
 	// Findings are what is wrong with members' identities and states, as peers see it.
-	Findings []cluster.Finding `json:"findings,omitempty"`
+	Findings []identity.Finding `json:"findings,omitempty"`
 	// Warnings are what an operator should change, worst first.
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -351,8 +352,8 @@ type ReloadRequest struct {
 
 // ConfigureRequest proposes the cluster-wide part of a node's file.
 type ConfigureRequest struct {
-	Configuration cluster.Configuration `json:"configuration"`
-	Force         bool                  `json:"force,omitempty"`
+	Configuration state.Configuration `json:"configuration"`
+	Force         bool                `json:"force,omitempty"`
 	// Seen, if not empty, is a hash of the cluster's configuration that the file was
 	// judged by; with another one the request is refused.
 	Seen string `json:"seen,omitempty"`

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/pki"
 	"github.com/raftvip/raftvip/internal/vipaddr"
@@ -62,8 +63,8 @@ func (d *Daemon) routes(node, control *http.ServeMux) {
 func leaderDoes[In, Out any](d *Daemon, node, control *http.ServeMux, path string, f func(context.Context, In) (Out, error)) {
 	here := func(ctx context.Context, in In) (Out, error) {
 		var none Out
-		if !d.node.Group(cluster.DefaultGroup).Standing().Leading {
-			return none, cluster.Refuse(cluster.CodeNotLeader, "try again", "node %s does not lead", d.node.Self().Name)
+		if !d.node.Group(state.DefaultGroup).Standing().Leading {
+			return none, state.Refuse(state.CodeNotLeader, "try again", "node %s does not lead", d.node.Self().Name)
 		}
 		return f(ctx, in)
 	}
@@ -84,13 +85,13 @@ func askLeader[In, Out any](ctx context.Context, d *Daemon, path string, in In, 
 		var out Out
 		changed := d.node.Changed()
 		err := error(d.noLeader())
-		if d.node.Group(cluster.DefaultGroup).Standing().Leading {
+		if d.node.Group(state.DefaultGroup).Standing().Leading {
 			out, err = here(ctx, in)
 		} else if address := d.node.LeaderAddress(); address != "" && address != d.node.Advertise() {
 			err = d.node.Call(ctx, address, path, in, &out)
 		}
-		var r *cluster.Refusal
-		if !errors.As(err, &r) || r.Code != cluster.CodeNotLeader && r.Code != cluster.CodeNoLeader || time.Now().After(deadline) {
+		var r *state.Refusal
+		if !errors.As(err, &r) || r.Code != state.CodeNotLeader && r.Code != state.CodeNoLeader || time.Now().After(deadline) {
 			return out, err
 		}
 		select {
@@ -102,18 +103,18 @@ func askLeader[In, Out any](ctx context.Context, d *Daemon, path string, in In, 
 	}
 }
 
-func (d *Daemon) noLeader() *cluster.Refusal {
+func (d *Daemon) noLeader() *state.Refusal {
 	if phase := d.node.Phase(); phase != "" {
-		return cluster.Refuse(cluster.CodeNoLeader, `see "raftvip status"`, "this node is not in a cluster yet: %s", phase)
+		return state.Refuse(state.CodeNoLeader, `see "raftvip status"`, "this node is not in a cluster yet: %s", phase)
 	}
 	if !d.node.State().Founded() {
-		return cluster.Refuse(cluster.CodeNoLeader, `see "raftvip status"`, "the cluster has not been founded yet")
+		return state.Refuse(state.CodeNoLeader, `see "raftvip status"`, "the cluster has not been founded yet")
 	}
 	if text, _ := d.quorum.state(); text != "" {
-		return cluster.Refuse(cluster.CodeNoLeader,
+		return state.Refuse(state.CodeNoLeader,
 			`see "raftvip status"; this node owns nothing until a majority of the voters is back`, "%s", text)
 	}
-	return cluster.Refuse(cluster.CodeNoLeader, `see "raftvip status", and try again`, "this node knows no leader now")
+	return state.Refuse(state.CodeNoLeader, `see "raftvip status", and try again`, "this node knows no leader now")
 }
 
 // maxHistoryText is the longest text that a request may add to the history.
@@ -127,7 +128,7 @@ func (d *Daemon) transfer(ctx context.Context, in api.TransferRequest) (api.Tran
 		r.reason = in.Reason
 	}
 	if len(in.Reason) > maxHistoryText {
-		return api.TransferResult{}, cluster.Refuse(cluster.CodeBadRequest, "", "reason: must be at most %d bytes", maxHistoryText)
+		return api.TransferResult{}, state.Refuse(state.CodeBadRequest, "", "reason: must be at most %d bytes", maxHistoryText)
 	}
 	s := d.node.State()
 	if in.Node != "" {
@@ -154,12 +155,12 @@ func (d *Daemon) request(ctx context.Context, r *moveRequest) error {
 	}
 }
 
-func noNode(s *cluster.State, name string) error {
+func noNode(s *state.State, name string) error {
 	var names []string
 	for _, n := range s.SortedNodes() {
 		names = append(names, n.Name)
 	}
-	return cluster.Refuse(cluster.CodeNotFound, "the nodes are: "+strings.Join(names, ", "), "no node %s", name)
+	return state.Refuse(state.CodeNotFound, "the nodes are: "+strings.Join(names, ", "), "no node %s", name)
 }
 
 func (d *Daemon) drain(ctx context.Context, in api.DrainRequest) (api.Done, error) {
@@ -175,7 +176,7 @@ func (d *Daemon) drain(ctx context.Context, in api.DrainRequest) (api.Done, erro
 			return api.Done{}, err
 		}
 	}
-	if err := d.node.Apply(ctx, cluster.Command{Drain: &cluster.DrainCommand{NodeID: n.ID, Drained: in.Drained}}); err != nil {
+	if err := d.node.Apply(ctx, state.Command{Drain: &state.DrainCommand{NodeID: n.ID, Drained: in.Drained}}); err != nil {
 		return api.Done{}, err
 	}
 	return api.Done{}, nil
@@ -191,10 +192,10 @@ func (d *Daemon) nodeRemove(ctx context.Context, in api.NodeRequest) (api.Done, 
 	}
 	if n.ID == d.node.Self().NodeID {
 		if len(s.Nodes) == 1 {
-			return api.Done{}, cluster.Refuse(cluster.CodeLastVoter, "stop the daemon and delete its data dir to end the cluster",
+			return api.Done{}, state.Refuse(state.CodeLastVoter, "stop the daemon and delete its data dir to end the cluster",
 				"%s is the only node of the cluster", n.Name)
 		}
-		return api.Done{}, cluster.Refuse(cluster.CodeLastVoter, `move the group first: raftvip transfer`, "%s leads the cluster now", n.Name)
+		return api.Done{}, state.Refuse(state.CodeLastVoter, `move the group first: raftvip transfer`, "%s leads the cluster now", n.Name)
 	}
 	if silent, ok := quorumWithout(d.voters(s), n.Name); !ok {
 		return api.Done{}, noMajorityWithout(n.Name, silent)
@@ -206,7 +207,7 @@ func (d *Daemon) nodeRemove(ctx context.Context, in api.NodeRequest) (api.Done, 
 	if d.node.Suffrages()[n.ID] == cluster.SuffrageVoter {
 		left--
 	}
-	if err := d.node.Apply(ctx, cluster.Command{RemoveNode: &n.ID}); err != nil {
+	if err := d.node.Apply(ctx, state.Command{RemoveNode: &n.ID}); err != nil {
 		return api.Done{}, err
 	}
 	done := api.Done{Message: n.Name + " is no member any more"}
@@ -217,12 +218,12 @@ func (d *Daemon) nodeRemove(ctx context.Context, in api.NodeRequest) (api.Done, 
 }
 
 func noMajorityWithout(name string, silent []string) error {
-	return cluster.Refuse(cluster.CodeLastVoter, "bring these back, or remove them first: raftvip node remove "+silent[0],
+	return state.Refuse(state.CodeLastVoter, "bring these back, or remove them first: raftvip node remove "+silent[0],
 		"without %s no majority of the voters would answer: %s silent", name, strings.Join(silent, ", "))
 }
 
 // voters tells of each voter, by name, whether it answers this leader.
-func (d *Daemon) voters(s *cluster.State) map[string]bool {
+func (d *Daemon) voters(s *state.State) map[string]bool {
 	out := make(map[string]bool)
 	for id, suffrage := range d.node.Suffrages() {
 		if suffrage != cluster.SuffrageVoter {
@@ -232,7 +233,7 @@ func (d *Daemon) voters(s *cluster.State) map[string]bool {
 		if name == "" {
 			name = id // Raft has not removed it yet
 		}
-		ago, ok := d.node.Group(cluster.DefaultGroup).Contact(id)
+		ago, ok := d.node.Group(state.DefaultGroup).Contact(id)
 		out[name] = id == d.node.Self().NodeID || ok && ago < max(s.Heartbeat.Current, time.Second)
 	}
 	return out
@@ -270,7 +271,7 @@ func (d *Daemon) nodePromote(ctx context.Context, in api.NodeRequest) (api.Done,
 	if !slices.ContainsFunc(d.node.Reports(), func(r cluster.SeenReport) bool {
 		return r.NodeID == n.ID && r.Age < aliveAge && r.Applied >= s.Version
 	}) {
-		return api.Done{}, cluster.Refuse(cluster.CodeNotReady, "start its daemon; it votes by itself once it has caught up",
+		return api.Done{}, state.Refuse(state.CodeNotReady, "start its daemon; it votes by itself once it has caught up",
 			"%s does not answer or does not have the whole state yet, and as a voter it could cost the cluster its majority", n.Name)
 	}
 	if err := d.node.Promote(n); err != nil {
@@ -282,7 +283,7 @@ func (d *Daemon) nodePromote(ctx context.Context, in api.NodeRequest) (api.Done,
 // leaveCluster removes this node and stops the daemon.
 func (d *Daemon) leaveCluster(ctx context.Context, in api.LeaveRequest) (api.Done, error) {
 	self := d.node.Self()
-	if s := d.node.State(); d.node.Group(cluster.DefaultGroup).Standing().Leading && len(s.Nodes) > 1 {
+	if s := d.node.State(); d.node.Group(state.DefaultGroup).Standing().Leading && len(s.Nodes) > 1 {
 		if silent, ok := quorumWithout(d.voters(s), self.Name); !ok {
 			return api.Done{}, noMajorityWithout(self.Name, silent)
 		}
@@ -329,7 +330,7 @@ func (d *Daemon) configure(ctx context.Context, in api.ConfigureRequest) (api.Co
 	if err := d.probeNew(ctx, s, c.Instances, in.Force); err != nil {
 		return api.Configured{}, err
 	}
-	if err := d.node.Apply(ctx, cluster.Command{Configure: &c}); err != nil {
+	if err := d.node.Apply(ctx, state.Command{Configure: &c}); err != nil {
 		return api.Configured{}, err
 	}
 	heartbeat := cmp.Or(c.Heartbeat, s.Heartbeat.Configured)
@@ -340,11 +341,11 @@ func (d *Daemon) configure(ctx context.Context, in api.ConfigureRequest) (api.Co
 
 // checkAddresses refuses what cannot be a virtual address before the network is asked
 // about it.
-func checkAddresses(instances []cluster.Instance) error {
+func checkAddresses(instances []state.Instance) error {
 	for _, in := range instances {
 		for _, a := range in.Addresses {
 			if err := vipaddr.Check(a.Prefix); err != nil {
-				return cluster.Refuse(cluster.CodeBadRequest, "", "instance %.80q: virtual address %.80q: %s", in.Name, a.Prefix, err)
+				return state.Refuse(state.CodeBadRequest, "", "instance %.80q: virtual address %.80q: %s", in.Name, a.Prefix, err)
 			}
 		}
 	}
@@ -358,7 +359,7 @@ const probesAtOnce = 100
 // probeNew asks the network about the addresses that the cluster does not have
 // yet, all at once: a typing error in a file must not take another machine's.
 // An address without an interface here is for the other nodes to use.
-func (d *Daemon) probeNew(ctx context.Context, s *cluster.State, instances []cluster.Instance, force bool) error {
+func (d *Daemon) probeNew(ctx context.Context, s *state.State, instances []state.Instance, force bool) error {
 	if d.host == nil || force {
 		return nil
 	}
@@ -384,10 +385,10 @@ func (d *Daemon) probeNew(ctx context.Context, s *cluster.State, instances []clu
 
 // notANodes refuses a virtual address at which a member is reached: its owner would
 // cut that member off.
-func notANodes(s *cluster.State, ip netip.Addr) error {
+func notANodes(s *state.State, ip netip.Addr) error {
 	for _, n := range s.SortedNodes() {
 		if at, err := netip.ParseAddrPort(n.Address); err == nil && at.Addr().Unmap() == ip {
-			return cluster.Refuse(cluster.CodeAddressInUse, "choose an address that no machine has of its own",
+			return state.Refuse(state.CodeAddressInUse, "choose an address that no machine has of its own",
 				"address %s is that of node %s", ip, n.Name)
 		}
 	}
@@ -403,36 +404,36 @@ func (d *Daemon) vipAdd(ctx context.Context, in api.VIPRequest) (api.Done, error
 		in.Instance = "default"
 	}
 	if len(in.Instance) > maxInstanceName || strings.ContainsFunc(in.Instance, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }) {
-		return api.Done{}, cluster.Refuse(cluster.CodeBadRequest, "", "instance %.80q: must be at most %d characters and no blanks", in.Instance, maxInstanceName)
+		return api.Done{}, state.Refuse(state.CodeBadRequest, "", "instance %.80q: must be at most %d characters and no blanks", in.Instance, maxInstanceName)
 	}
 	if err := vipaddr.CheckLink(in.Prefix, in.Dev); err != nil {
-		return api.Done{}, cluster.Refuse(cluster.CodeBadRequest, "", "virtual address %.80q: %s", in.Prefix, err)
+		return api.Done{}, state.Refuse(state.CodeBadRequest, "", "virtual address %.80q: %s", in.Prefix, err)
 	}
 	s := d.node.State()
 	if err := notANodes(s, in.Prefix.Addr()); err != nil {
 		return api.Done{}, err
 	}
 	if i, a, ok := s.AddressOf(in.Prefix.Addr()); ok {
-		return api.Done{}, cluster.Refuse(cluster.CodeAddressInUse, `see "raftvip vip list"`, "address %s is already in instance %s", a.Prefix, i.Name)
+		return api.Done{}, state.Refuse(state.CodeAddressInUse, `see "raftvip vip list"`, "address %s is already in instance %s", a.Prefix, i.Name)
 	}
-	address := cluster.Address{Prefix: in.Prefix, Dev: in.Dev, Added: true}
+	address := state.Address{Prefix: in.Prefix, Dev: in.Dev, Added: true}
 	if d.host != nil {
 		if err := probe(ctx, d.currentLinks(), address, in.Force); err != nil {
 			return api.Done{}, err
 		}
 	}
-	err := d.node.Apply(ctx, cluster.Command{AddVIP: &cluster.VIPCommand{
-		Instance: in.Instance, Group: cluster.DefaultGroup, Address: address, GARP: defaultGARP(),
+	err := d.node.Apply(ctx, state.Command{AddVIP: &state.VIPCommand{
+		Instance: in.Instance, Group: state.DefaultGroup, Address: address, GARP: defaultGARP(),
 	}})
 	return api.Done{}, err
 }
 
 // probe refuses an address that has no interface or that another machine answers
 // for (RFC 5227).
-func probe(ctx context.Context, links []vip.Link, a cluster.Address, force bool) error {
+func probe(ctx context.Context, links []vip.Link, a state.Address, force bool) error {
 	link, err := vip.Resolve(a.Prefix, a.Dev, "", links)
 	if err != nil {
-		return cluster.Refuse(cluster.CodeBadRequest, "give the interface: "+a.Prefix.String()+"@INTERFACE", "%s", err)
+		return state.Refuse(state.CodeBadRequest, "give the interface: "+a.Prefix.String()+"@INTERFACE", "%s", err)
 	}
 	if force {
 		return nil
@@ -440,7 +441,7 @@ func probe(ctx context.Context, links []vip.Link, a cluster.Address, force bool)
 	for _, l := range links {
 		for _, k := range l.Addresses {
 			if k.Prefix.Addr() == a.Prefix.Addr() && k.Protocol != vip.AddrProtocol {
-				return cluster.Refuse(cluster.CodeAddressInUse, "choose an address that no machine has of its own; if keepalived has it, stop that first, or repeat with --force",
+				return state.Refuse(state.CodeAddressInUse, "choose an address that no machine has of its own; if keepalived has it, stop that first, or repeat with --force",
 					"address %s is already on %s of this machine", a.Prefix.Addr(), l.Name)
 			}
 		}
@@ -448,10 +449,10 @@ func probe(ctx context.Context, links []vip.Link, a cluster.Address, force bool)
 	mac, found, err := vip.ProbeConflict(ctx, link, a.Prefix.Addr())
 	switch {
 	case err != nil:
-		return cluster.Refuse(cluster.CodeBadRequest, "repeat with --force to add it without asking",
+		return state.Refuse(state.CodeBadRequest, "repeat with --force to add it without asking",
 			"cannot ask the network whether %s is in use: %s", a.Prefix.Addr(), err)
 	case found:
-		return cluster.Refuse(cluster.CodeAddressInUse, "take it from that machine first, or repeat with --force",
+		return state.Refuse(state.CodeAddressInUse, "take it from that machine first, or repeat with --force",
 			"address %s is already on another machine: %s answers for it on %s", a.Prefix.Addr(), mac, link)
 	}
 	return nil
@@ -459,7 +460,7 @@ func probe(ctx context.Context, links []vip.Link, a cluster.Address, force bool)
 
 // ProbeAddresses is probe for commands that run without a daemon. The first address
 // that cannot be had is the error.
-func ProbeAddresses(ctx context.Context, addrs []cluster.Address, force bool) error {
+func ProbeAddresses(ctx context.Context, addrs []state.Address, force bool) error {
 	host, err := vip.OpenHost()
 	if err != nil {
 		return err
@@ -477,9 +478,9 @@ func ProbeAddresses(ctx context.Context, addrs []cluster.Address, force bool) er
 	return tasks.Wait()
 }
 
-func defaultGARP() cluster.GARP {
+func defaultGARP() state.GARP {
 	s := vip.DefaultSchedule()
-	return cluster.GARP{MasterDelay: s.Delay, MasterRepeat: s.Repeat, MasterRefresh: s.Refresh, MasterRefreshRepeat: s.RefreshRepeat}
+	return state.GARP{MasterDelay: s.Delay, MasterRepeat: s.Repeat, MasterRefresh: s.Refresh, MasterRefreshRepeat: s.RefreshRepeat}
 }
 
 func (d *Daemon) vipDel(ctx context.Context, in api.VIPRequest) (api.Done, error) {
@@ -491,21 +492,21 @@ func (d *Daemon) vipDel(ctx context.Context, in api.VIPRequest) (api.Done, error
 			return api.Done{}, err
 		}
 	}
-	return api.Done{}, d.node.Apply(ctx, cluster.Command{DelVIP: &ip})
+	return api.Done{}, d.node.Apply(ctx, state.Command{DelVIP: &ip})
 }
 
 func (d *Daemon) tokenCreate(ctx context.Context, in api.TokenRequest) (api.Token, error) {
 	if in.TTL <= 0 || in.TTL > MaxTokenTTL {
-		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "give it with --ttl, such as --ttl 1h", "token lifetime %s: must be over 0 and at most %s", in.TTL, MaxTokenTTL)
+		return api.Token{}, state.Refuse(state.CodeBadRequest, "give it with --ttl, such as --ttl 1h", "token lifetime %s: must be over 0 and at most %s", in.TTL, MaxTokenTTL)
 	}
 	if in.Uses < 1 || in.Uses > MaxTokenUses {
-		return api.Token{}, cluster.Refuse(cluster.CodeBadRequest, "give them with --uses", "token uses %d: must be 1 to %d", in.Uses, MaxTokenUses)
+		return api.Token{}, state.Refuse(state.CodeBadRequest, "give them with --uses", "token uses %d: must be 1 to %d", in.Uses, MaxTokenUses)
 	}
 	token, record, err := d.newToken(in)
 	if err != nil {
 		return api.Token{}, err
 	}
-	if err := d.node.Apply(ctx, cluster.Command{PutToken: &record}); err != nil {
+	if err := d.node.Apply(ctx, state.Command{PutToken: &record}); err != nil {
 		return api.Token{}, err
 	}
 	return api.Token{
@@ -514,10 +515,10 @@ func (d *Daemon) tokenCreate(ctx context.Context, in api.TokenRequest) (api.Toke
 	}, nil
 }
 
-func (d *Daemon) newToken(in api.TokenRequest) (pki.Token, cluster.TokenRecord, error) {
+func (d *Daemon) newToken(in api.TokenRequest) (pki.Token, state.TokenRecord, error) {
 	secret, err := d.data.Secret()
 	if err != nil {
-		return pki.Token{}, cluster.TokenRecord{}, err
+		return pki.Token{}, state.TokenRecord{}, err
 	}
 	return NewToken(secret, in.TTL, in.Uses)
 }
@@ -529,18 +530,18 @@ func JoinCommand(address, token string) string {
 }
 
 // NewToken makes a token of the cluster with this secret, and its record.
-func NewToken(secret pki.Secret, ttl time.Duration, uses int) (pki.Token, cluster.TokenRecord, error) {
+func NewToken(secret pki.Secret, ttl time.Duration, uses int) (pki.Token, state.TokenRecord, error) {
 	authority, err := pki.NewAuthority(secret)
 	if err != nil {
-		return pki.Token{}, cluster.TokenRecord{}, err
+		return pki.Token{}, state.TokenRecord{}, err
 	}
 	now := time.Now()
 	token := pki.NewToken(authority)
-	return token, cluster.TokenRecord{ID: token.ID, Hash: token.Hash(), Created: now, Expires: now.Add(ttl), Uses: uses}, nil
+	return token, state.TokenRecord{ID: token.ID, Hash: token.Hash(), Created: now, Expires: now.Add(ttl), Uses: uses}, nil
 }
 
 func (d *Daemon) tokenRevoke(ctx context.Context, in api.TokenRevoke) (api.Done, error) {
-	return api.Done{}, d.node.Apply(ctx, cluster.Command{DropToken: &in.ID})
+	return api.Done{}, d.node.Apply(ctx, state.Command{DropToken: &in.ID})
 }
 
 func (d *Daemon) tokens() []api.Token {

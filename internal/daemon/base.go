@@ -13,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/config"
 )
 
@@ -38,7 +38,7 @@ func partKey(name, part string) string {
 }
 
 // contentOf flattens instances. heartbeat 0 leaves it out.
-func contentOf(instances []cluster.Instance, heartbeat time.Duration) content {
+func contentOf(instances []state.Instance, heartbeat time.Duration) content {
 	c := make(content)
 	for _, in := range instances {
 		c[instanceKey(in.Name)] = instanceHere
@@ -63,11 +63,11 @@ func contentOf(instances []cluster.Instance, heartbeat time.Duration) content {
 }
 
 // fromFiles is the part of the cluster's instances that files brought in.
-func fromFiles(all []cluster.Instance) []cluster.Instance {
-	var out []cluster.Instance
+func fromFiles(all []state.Instance) []state.Instance {
+	var out []state.Instance
 	for _, in := range all {
 		if in.FromFile {
-			in.Addresses = slices.DeleteFunc(slices.Clone(in.Addresses), func(a cluster.Address) bool { return a.Added })
+			in.Addresses = slices.DeleteFunc(slices.Clone(in.Addresses), func(a state.Address) bool { return a.Added })
 			out = append(out, in)
 		}
 	}
@@ -177,12 +177,12 @@ func agree(cluster, file content) bool {
 }
 
 // clusterContent is what files brought into the cluster.
-func clusterContent(s *cluster.State) content {
+func clusterContent(s *state.State) content {
 	return contentOf(fromFiles(s.Instances), s.Heartbeat.Configured)
 }
 
 // refuseOlder refuses a file that would undo newer changes.
-func refuseOlder(base content, s *cluster.State, file content) error {
+func refuseOlder(base content, s *state.State, file content) error {
 	lines := undone(base, clusterContent(s), file)
 	if len(lines) == 0 {
 		return nil
@@ -194,7 +194,7 @@ func refuseOlder(base content, s *cluster.State, file content) error {
 	if base == nil {
 		since = "though it never was in force here"
 	}
-	return cluster.Refuse(cluster.CodeOlder, `bring the file up to date ("raftvip status" shows the differences), or repeat with --force`,
+	return state.Refuse(state.CodeOlder, `bring the file up to date ("raftvip status" shows the differences), or repeat with --force`,
 		"the file would undo changes of the cluster that were made %s: %s", since, strings.Join(lines, "; "))
 }
 
@@ -224,7 +224,7 @@ func (d *Daemon) followBase(ctx context.Context) {
 	tick := time.NewTicker(linkPoll)
 	defer tick.Stop()
 	var seen struct {
-		instances []cluster.Instance
+		instances []state.Instance
 		config    *config.Config
 		heartbeat time.Duration
 	}
@@ -247,11 +247,11 @@ func (d *Daemon) followBase(ctx context.Context) {
 }
 
 // errMoved: the cluster's configuration is another one than the file was judged by.
-var errMoved = cluster.Refuse(cluster.CodeMoved, "try again", "the cluster's configuration has just changed")
+var errMoved = state.Refuse(state.CodeMoved, "try again", "the cluster's configuration has just changed")
 
 // unfit says why this node could not own with a file, as far as its addresses have no
 // interface.
-func (d *Daemon) unfit(s *cluster.State, c *config.Config) map[netip.Addr]string {
+func (d *Daemon) unfit(s *state.State, c *config.Config) map[netip.Addr]string {
 	out := make(map[netip.Addr]string)
 	for _, p := range place(proposal(s.Instances, instancesOf(c)), c, d.currentLinks(), new(sites)) {
 		if p.err != nil {

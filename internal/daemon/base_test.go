@@ -6,15 +6,15 @@ import (
 	"testing"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 )
 
-func instance(name string, fromFile bool, addrs ...string) cluster.Instance {
-	return cluster.Instance{Name: name, FromFile: fromFile, VirtualRouterID: 51, Addresses: addressesOf(addrs...)}
+func instance(name string, fromFile bool, addrs ...string) state.Instance {
+	return state.Instance{Name: name, FromFile: fromFile, VirtualRouterID: 51, Addresses: addressesOf(addrs...)}
 }
 
 // added marks the last address of an instance as one that a command brought in.
-func added(in cluster.Instance) cluster.Instance {
+func added(in state.Instance) state.Instance {
 	in.Addresses[len(in.Addresses)-1].Added = true
 	return in
 }
@@ -33,10 +33,10 @@ func TestChanges(t *testing.T) {
 	more.VRRP = "hybrid"
 	garp := one
 	garp.GARP.MasterRepeat = 9
-	list := func(in ...cluster.Instance) []cluster.Instance { return in }
+	list := func(in ...state.Instance) []state.Instance { return in }
 	for _, tt := range []struct {
 		name          string
-		before, after []cluster.Instance
+		before, after []state.Instance
 		want          string
 	}{
 		{"nothing", list(one), list(one), ""},
@@ -68,62 +68,62 @@ func TestRefuseOlder(t *testing.T) {
 	all := instance("v", true, "10.0.0.1/24", "10.0.0.2/24", "10.0.0.3/24")
 	vrid := one
 	vrid.VirtualRouterID = 52
-	state := func(h time.Duration, in ...cluster.Instance) *cluster.State {
-		return &cluster.State{ClusterID: "c", Instances: in, Heartbeat: cluster.HeartbeatSetting{Configured: h}}
+	stateOf := func(h time.Duration, in ...state.Instance) *state.State {
+		return &state.State{ClusterID: "c", Instances: in, Heartbeat: state.HeartbeatSetting{Configured: h}}
 	}
-	base := func(h time.Duration, in ...cluster.Instance) content { return contentOf(in, h) }
-	file := func(h time.Duration, in ...cluster.Instance) content { return contentOf(in, h) }
+	base := func(h time.Duration, in ...state.Instance) content { return contentOf(in, h) }
+	file := func(h time.Duration, in ...state.Instance) content { return contentOf(in, h) }
 	for _, tt := range []struct {
 		name   string
 		base   content
-		s      *cluster.State
+		s      *state.State
 		file   content
 		refuse string
 	}{
-		{"the file is newer", base(time.Second, one), state(time.Second, one), file(0, two), ""},
-		{"the cluster is newer", base(time.Second, one), state(time.Second, two), file(0, one), "instance v: address 10.0.0.2/24 added"},
-		{"both are newer, and the file knows", base(time.Second, one), state(time.Second, two), file(0, all), ""},
-		{"both are newer, and the file does not know", base(time.Second, one), state(time.Second, two), file(0, three), "instance v: address 10.0.0.2/24 added"},
-		{"what the cluster deleted comes back", base(time.Second, two), state(time.Second, one), file(0, two), "instance v: address 10.0.0.2/24 removed"},
-		{"an instance of another file", base(time.Second, one), state(time.Second, one, instance("w", true, "10.0.0.9/24")), file(0, one), "instance w added"},
-		{"another number", base(time.Second, one), state(time.Second, vrid), file(0, one), "virtual_router_id changed from 51 to 52"},
-		{"heartbeat_timeout", base(time.Second, one), state(2*time.Second, one), file(time.Second, one), "heartbeat_timeout changed from 1s to 2s"},
-		{"heartbeat_timeout, of which the file says nothing", base(time.Second, one), state(2*time.Second, one), file(0, two), ""},
-		{"never agreed, nothing came from files", nil, state(time.Second, instance("default", false, "10.0.0.9/24")), file(300*time.Millisecond, one), ""},
-		{"never agreed, and it adds", nil, state(time.Second, one), file(0, two), ""},
-		{"never agreed, and it takes away", nil, state(time.Second, two), file(0, one), "though it never was in force here"},
-		{"what vip add brought in does not count", base(time.Second, one), state(time.Second, added(instance("v", true, "10.0.0.1/24", "10.0.0.7/24"))), file(0, one), ""},
+		{"the file is newer", base(time.Second, one), stateOf(time.Second, one), file(0, two), ""},
+		{"the cluster is newer", base(time.Second, one), stateOf(time.Second, two), file(0, one), "instance v: address 10.0.0.2/24 added"},
+		{"both are newer, and the file knows", base(time.Second, one), stateOf(time.Second, two), file(0, all), ""},
+		{"both are newer, and the file does not know", base(time.Second, one), stateOf(time.Second, two), file(0, three), "instance v: address 10.0.0.2/24 added"},
+		{"what the cluster deleted comes back", base(time.Second, two), stateOf(time.Second, one), file(0, two), "instance v: address 10.0.0.2/24 removed"},
+		{"an instance of another file", base(time.Second, one), stateOf(time.Second, one, instance("w", true, "10.0.0.9/24")), file(0, one), "instance w added"},
+		{"another number", base(time.Second, one), stateOf(time.Second, vrid), file(0, one), "virtual_router_id changed from 51 to 52"},
+		{"heartbeat_timeout", base(time.Second, one), stateOf(2*time.Second, one), file(time.Second, one), "heartbeat_timeout changed from 1s to 2s"},
+		{"heartbeat_timeout, of which the file says nothing", base(time.Second, one), stateOf(2*time.Second, one), file(0, two), ""},
+		{"never agreed, nothing came from files", nil, stateOf(time.Second, instance("default", false, "10.0.0.9/24")), file(300*time.Millisecond, one), ""},
+		{"never agreed, and it adds", nil, stateOf(time.Second, one), file(0, two), ""},
+		{"never agreed, and it takes away", nil, stateOf(time.Second, two), file(0, one), "though it never was in force here"},
+		{"what vip add brought in does not count", base(time.Second, one), stateOf(time.Second, added(instance("v", true, "10.0.0.1/24", "10.0.0.7/24"))), file(0, one), ""},
 	} {
-		checkRefusal(t, tt.name, refuseOlder(tt.base, tt.s, tt.file), cluster.CodeOlder, tt.refuse)
+		checkRefusal(t, tt.name, refuseOlder(tt.base, tt.s, tt.file), state.CodeOlder, tt.refuse)
 	}
 }
 
 // TestAddedStays: what vip add put into an instance of a file stays at a reload, also
 // when the instance goes, until a file names it.
 func TestAddedStays(t *testing.T) {
-	have := []cluster.Instance{added(instance("v", true, "10.0.0.1/24", "10.0.0.7/24"))}
+	have := []state.Instance{added(instance("v", true, "10.0.0.1/24", "10.0.0.7/24"))}
 	file := instance("v", true, "10.0.0.1/24")
-	if got := difference(have, []cluster.Instance{file}, 0, 0); len(got) != 0 {
+	if got := difference(have, []state.Instance{file}, 0, 0); len(got) != 0 {
 		t.Errorf("drift: %q", got)
 	}
-	if !agree(clusterContent(&cluster.State{Instances: have, Heartbeat: cluster.HeartbeatSetting{Configured: time.Second}}), contentOf([]cluster.Instance{file}, 0)) {
+	if !agree(clusterContent(&state.State{Instances: have, Heartbeat: state.HeartbeatSetting{Configured: time.Second}}), contentOf([]state.Instance{file}, 0)) {
 		t.Error("file and cluster do not agree")
 	}
-	texts := func(in cluster.Instance) (out []string) {
+	texts := func(in state.Instance) (out []string) {
 		for _, a := range in.Addresses {
 			out = append(out, a.Prefix.String())
 		}
 		return out
 	}
-	got := proposal(have, []cluster.Instance{instance("v", true, "10.0.0.2/24")})
+	got := proposal(have, []state.Instance{instance("v", true, "10.0.0.2/24")})
 	if len(got) != 1 || !slices.Equal(texts(got[0]), []string{"10.0.0.2/24", "10.0.0.7/24"}) || !got[0].Addresses[1].Added {
 		t.Errorf("got %+v", got)
 	}
-	got = proposal(have, []cluster.Instance{instance("w", true, "10.0.0.2/24")})
+	got = proposal(have, []state.Instance{instance("w", true, "10.0.0.2/24")})
 	if len(got) != 2 || got[1].Name != "v" || got[1].FromFile || !slices.Equal(texts(got[1]), []string{"10.0.0.7/24"}) {
 		t.Errorf("the instance goes: %+v", got)
 	}
-	named := []cluster.Instance{instance("v", true, "10.0.0.1/24", "10.0.0.7/24")}
+	named := []state.Instance{instance("v", true, "10.0.0.1/24", "10.0.0.7/24")}
 	if lines := difference(have, named, 0, 0); len(lines) != 1 || !strings.Contains(lines[0], "by raftvip vip add") {
 		t.Errorf("the file names it: %q", lines)
 	}

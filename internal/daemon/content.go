@@ -8,14 +8,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/vip"
 )
 
 // instancesOf is the cluster-wide part of a node's file.
-func instancesOf(c *config.Config) []cluster.Instance {
-	out := make([]cluster.Instance, 0, len(c.Instances))
+func instancesOf(c *config.Config) []state.Instance {
+	out := make([]state.Instance, 0, len(c.Instances))
 	for _, in := range c.Instances {
 		if in.VRRP != nil && in.VRRP.Mode == config.VRRPOnly {
 			continue // it is none of the cluster's
@@ -26,31 +26,31 @@ func instancesOf(c *config.Config) []cluster.Instance {
 }
 
 // instanceOf is an instance of a file as the cluster knows it.
-func instanceOf(in *config.Instance) cluster.Instance {
-	i := cluster.Instance{
-		Name: in.Name, Group: cluster.DefaultGroup, FromFile: true,
+func instanceOf(in *config.Instance) state.Instance {
+	i := state.Instance{
+		Name: in.Name, Group: state.DefaultGroup, FromFile: true,
 		VirtualRouterID: in.VirtualRouterID, GARP: garpOf(in.GARP),
 	}
 	if in.VRRP != nil {
 		i.VRRP = string(in.VRRP.Mode)
 	}
 	for _, a := range in.Addresses {
-		i.Addresses = append(i.Addresses, cluster.Address{
+		i.Addresses = append(i.Addresses, state.Address{
 			Prefix: a.Prefix, Excluded: a.Excluded, Dev: a.Dev, Brd: a.Brd, Scope: a.Scope, Label: a.Label,
 		})
 	}
 	return i
 }
 
-func garpOf(g config.GARP) cluster.GARP {
-	return cluster.GARP{
+func garpOf(g config.GARP) state.GARP {
+	return state.GARP{
 		MasterDelay: g.MasterDelay, MasterRepeat: g.MasterRepeat,
 		MasterRefresh: g.MasterRefresh, MasterRefreshRepeat: g.MasterRefreshRepeat,
 		Interval: g.Interval, GNAInterval: g.GNAInterval,
 	}
 }
 
-func scheduleOf(g cluster.GARP) vip.Schedule {
+func scheduleOf(g state.GARP) vip.Schedule {
 	return vip.Schedule{
 		Repeat: g.MasterRepeat, Delay: g.MasterDelay, Refresh: g.MasterRefresh, RefreshRepeat: g.MasterRefreshRepeat,
 		Interval: g.Interval, GNAInterval: g.GNAInterval,
@@ -60,13 +60,13 @@ func scheduleOf(g cluster.GARP) vip.Schedule {
 // difference lists, one per line, what would change in the cluster if want took
 // the place of have. Devices and labels may differ between nodes and are not
 // compared. Instances that no file brought in are the operator's.
-func difference(have, want []cluster.Instance, heartbeatHave, heartbeatWant time.Duration) []string {
+func difference(have, want []state.Instance, heartbeatHave, heartbeatWant time.Duration) []string {
 	var lines []string
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
-	find := func(list []cluster.Instance, name string) (cluster.Instance, bool) {
-		i := slices.IndexFunc(list, func(in cluster.Instance) bool { return in.Name == name })
+	find := func(list []state.Instance, name string) (state.Instance, bool) {
+		i := slices.IndexFunc(list, func(in state.Instance) bool { return in.Name == name })
 		if i < 0 {
-			return cluster.Instance{}, false
+			return state.Instance{}, false
 		}
 		return list[i], true
 	}
@@ -84,7 +84,7 @@ func difference(have, want []cluster.Instance, heartbeatHave, heartbeatWant time
 			continue
 		}
 		for _, a := range w.Addresses {
-			i := slices.IndexFunc(h.Addresses, func(b cluster.Address) bool { return b.Prefix.Addr() == a.Prefix.Addr() })
+			i := slices.IndexFunc(h.Addresses, func(b state.Address) bool { return b.Prefix.Addr() == a.Prefix.Addr() })
 			switch {
 			case i < 0:
 				add("instance %s: address %s is in the file only", w.Name, a.Prefix)
@@ -95,7 +95,7 @@ func difference(have, want []cluster.Instance, heartbeatHave, heartbeatWant time
 			}
 		}
 		for _, a := range h.Addresses {
-			if !a.Added && !slices.ContainsFunc(w.Addresses, func(b cluster.Address) bool { return b.Prefix.Addr() == a.Prefix.Addr() }) {
+			if !a.Added && !slices.ContainsFunc(w.Addresses, func(b state.Address) bool { return b.Prefix.Addr() == a.Prefix.Addr() }) {
 				add("instance %s: address %s is in the cluster only", w.Name, a.Prefix)
 			}
 		}
@@ -133,7 +133,7 @@ func vrrpWord(mode string) string {
 
 // sameOrder tells whether two instances with the same addresses advertise them in
 // the same order.
-func sameOrder(a, b cluster.Instance) bool {
+func sameOrder(a, b state.Instance) bool {
 	as, bs := advertised(a), advertised(b)
 	same := slices.Equal(as, bs)
 	slices.SortFunc(as, netip.Addr.Compare)
@@ -141,13 +141,13 @@ func sameOrder(a, b cluster.Instance) bool {
 	return same || !slices.Equal(as, bs)
 }
 
-func sameAddress(a, b cluster.Address) bool {
+func sameAddress(a, b state.Address) bool {
 	a.Dev, a.Label, b.Dev, b.Label = "", "", "", ""
 	a.Added, b.Added = false, false
 	return a == b
 }
 
-func describeAddress(a cluster.Address) string {
+func describeAddress(a state.Address) string {
 	s := a.Prefix.String()
 	if a.Excluded {
 		s += " excluded"
@@ -161,30 +161,30 @@ func describeAddress(a cluster.Address) string {
 	return s
 }
 
-func hasAddress(in cluster.Instance, ip netip.Addr) bool {
-	return slices.ContainsFunc(in.Addresses, func(a cluster.Address) bool { return a.Prefix.Addr() == ip })
+func hasAddress(in state.Instance, ip netip.Addr) bool {
+	return slices.ContainsFunc(in.Addresses, func(a state.Address) bool { return a.Prefix.Addr() == ip })
 }
 
 // proposal is what a reload of this node's file makes of the cluster's instances:
 // those of the file, and what no file brought in, also into an instance of a file. An
 // address that "init --vip" or "vip add" brought in and the file names too is the
 // file's from now on.
-func proposal(have []cluster.Instance, file []cluster.Instance) []cluster.Instance {
+func proposal(have []state.Instance, file []state.Instance) []state.Instance {
 	if len(file) == 0 {
 		return have // a node without instances in its file has no say
 	}
 	out := slices.Clone(file)
 	for _, h := range have {
-		var rest []cluster.Address
+		var rest []state.Address
 		for _, a := range h.Addresses {
 			if h.FromFile && !a.Added {
 				continue
 			}
-			if !slices.ContainsFunc(file, func(in cluster.Instance) bool { return hasAddress(in, a.Prefix.Addr()) }) {
+			if !slices.ContainsFunc(file, func(in state.Instance) bool { return hasAddress(in, a.Prefix.Addr()) }) {
 				rest = append(rest, a)
 			}
 		}
-		i := slices.IndexFunc(out, func(o cluster.Instance) bool { return o.Name == h.Name })
+		i := slices.IndexFunc(out, func(o state.Instance) bool { return o.Name == h.Name })
 		switch {
 		case i >= 0:
 			out[i].Addresses = slices.Concat(out[i].Addresses, rest)
@@ -199,7 +199,7 @@ func proposal(have []cluster.Instance, file []cluster.Instance) []cluster.Instan
 // A placement is one address of the cluster as this node would put it up.
 type placement struct {
 	instance string
-	address  cluster.Address
+	address  state.Address
 	link     string
 	// warning says what is not clear, though the address stays where it was.
 	warning string
@@ -208,7 +208,7 @@ type placement struct {
 
 // place resolves the cluster's addresses on this node: the node's own file may
 // name another interface or label for an address than the cluster does.
-func place(instances []cluster.Instance, c *config.Config, links []vip.Link, sites *sites) []placement {
+func place(instances []state.Instance, c *config.Config, links []vip.Link, sites *sites) []placement {
 	type local struct {
 		iface string
 		lines map[netip.Addr]config.Address
@@ -270,6 +270,6 @@ func (p placement) addressOf(schedule vip.Schedule) (vip.Address, error) {
 }
 
 // DefaultInstance is the instance that addresses without a file belong to.
-func DefaultInstance(addrs []cluster.Address) cluster.Instance {
-	return cluster.Instance{Name: "default", Group: cluster.DefaultGroup, GARP: defaultGARP(), Addresses: addrs}
+func DefaultInstance(addrs []state.Address) state.Instance {
+	return state.Instance{Name: "default", Group: state.DefaultGroup, GARP: defaultGARP(), Addresses: addrs}
 }

@@ -7,22 +7,23 @@ import (
 	"testing"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/vip"
 )
 
-func addressesOf(texts ...string) []cluster.Address {
-	var out []cluster.Address
+func addressesOf(texts ...string) []state.Address {
+	var out []state.Address
 	for _, text := range texts {
-		out = append(out, cluster.Address{Prefix: netip.MustParsePrefix(text)})
+		out = append(out, state.Address{Prefix: netip.MustParsePrefix(text)})
 	}
 	return out
 }
 
 func TestDifference(t *testing.T) {
-	file := func(name string, addrs ...cluster.Address) cluster.Instance {
-		return cluster.Instance{Name: name, FromFile: true, VirtualRouterID: 51, Addresses: addrs}
+	file := func(name string, addrs ...state.Address) state.Instance {
+		return state.Instance{Name: name, FromFile: true, VirtualRouterID: 51, Addresses: addrs}
 	}
 	a, b := addressesOf("10.0.0.1/24")[0], addressesOf("10.0.0.2/24")[0]
 	labelled := a
@@ -31,23 +32,23 @@ func TestDifference(t *testing.T) {
 	wider.Prefix = netip.MustParsePrefix("10.0.0.1/16")
 	other := file("VI", a)
 	other.VirtualRouterID = 52
-	byHand := cluster.Instance{Name: "default", Addresses: addressesOf("10.0.0.9/24")}
+	byHand := state.Instance{Name: "default", Addresses: addressesOf("10.0.0.9/24")}
 	for _, tt := range []struct {
 		name       string
-		have, want []cluster.Instance
+		have, want []state.Instance
 		lines      []string
 	}{
-		{"same", []cluster.Instance{file("VI", a)}, []cluster.Instance{file("VI", a)}, nil},
-		{"device and label are the node's own", []cluster.Instance{file("VI", a)}, []cluster.Instance{file("VI", labelled)}, nil},
-		{"in the file only", []cluster.Instance{file("VI", a)}, []cluster.Instance{file("VI", a, b)}, []string{"10.0.0.2/24 is in the file only"}},
-		{"in the cluster only", []cluster.Instance{file("VI", a, b)}, []cluster.Instance{file("VI", a)}, []string{"10.0.0.2/24 is in the cluster only"}},
-		{"other length", []cluster.Instance{file("VI", a)}, []cluster.Instance{file("VI", wider)}, []string{"10.0.0.1 is 10.0.0.1/16 in the file, 10.0.0.1/24 in the cluster"}},
-		{"other VRID", []cluster.Instance{file("VI", a)}, []cluster.Instance{other}, []string{"virtual_router_id is 52 in the file, 51 in the cluster"}},
-		{"new instance, old instance", []cluster.Instance{file("old", a)}, []cluster.Instance{file("new", b)}, []string{"instance new: the file has it", "instance old: the cluster has it"}},
-		{"an address of vip add is in the file", []cluster.Instance{byHand}, []cluster.Instance{file("VI", byHand.Addresses[0])},
+		{"same", []state.Instance{file("VI", a)}, []state.Instance{file("VI", a)}, nil},
+		{"device and label are the node's own", []state.Instance{file("VI", a)}, []state.Instance{file("VI", labelled)}, nil},
+		{"in the file only", []state.Instance{file("VI", a)}, []state.Instance{file("VI", a, b)}, []string{"10.0.0.2/24 is in the file only"}},
+		{"in the cluster only", []state.Instance{file("VI", a, b)}, []state.Instance{file("VI", a)}, []string{"10.0.0.2/24 is in the cluster only"}},
+		{"other length", []state.Instance{file("VI", a)}, []state.Instance{file("VI", wider)}, []string{"10.0.0.1 is 10.0.0.1/16 in the file, 10.0.0.1/24 in the cluster"}},
+		{"other VRID", []state.Instance{file("VI", a)}, []state.Instance{other}, []string{"virtual_router_id is 52 in the file, 51 in the cluster"}},
+		{"new instance, old instance", []state.Instance{file("old", a)}, []state.Instance{file("new", b)}, []string{"instance new: the file has it", "instance old: the cluster has it"}},
+		{"an address of vip add is in the file", []state.Instance{byHand}, []state.Instance{file("VI", byHand.Addresses[0])},
 			[]string{"instance VI: the file has it", "10.0.0.9/24: in instance VI of the file, in default of the cluster"}},
-		{"added by vip add is no drift", []cluster.Instance{file("VI", a), byHand}, []cluster.Instance{file("VI", a)}, nil},
-		{"a file without instances has no say", []cluster.Instance{file("VI", a)}, nil, nil},
+		{"added by vip add is no drift", []state.Instance{file("VI", a), byHand}, []state.Instance{file("VI", a)}, nil},
+		{"a file without instances has no say", []state.Instance{file("VI", a)}, nil, nil},
 	} {
 		got := difference(tt.have, tt.want, time.Second, 0)
 		if len(got) != len(tt.lines) {
@@ -66,28 +67,28 @@ func TestDifference(t *testing.T) {
 }
 
 func TestProposalKeepsWhatNoFileBroughtIn(t *testing.T) {
-	byHand := cluster.Instance{Name: "default", Addresses: addressesOf("10.0.0.9/24")}
-	old := cluster.Instance{Name: "old", FromFile: true}
-	fresh := cluster.Instance{Name: "new", FromFile: true}
-	names := func(list []cluster.Instance) (out []string) {
+	byHand := state.Instance{Name: "default", Addresses: addressesOf("10.0.0.9/24")}
+	old := state.Instance{Name: "old", FromFile: true}
+	fresh := state.Instance{Name: "new", FromFile: true}
+	names := func(list []state.Instance) (out []string) {
 		for _, in := range list {
 			out = append(out, in.Name)
 		}
 		return out
 	}
-	if got := names(proposal([]cluster.Instance{old, byHand}, []cluster.Instance{fresh})); !slices.Equal(got, []string{"new", "default"}) {
+	if got := names(proposal([]state.Instance{old, byHand}, []state.Instance{fresh})); !slices.Equal(got, []string{"new", "default"}) {
 		t.Errorf("got %v", got)
 	}
-	if got := names(proposal([]cluster.Instance{old, byHand}, nil)); !slices.Equal(got, []string{"old", "default"}) {
+	if got := names(proposal([]state.Instance{old, byHand}, nil)); !slices.Equal(got, []string{"old", "default"}) {
 		t.Errorf("no file: got %v", got)
 	}
 }
 
 // A cluster that was founded with "init --vip" gets a file that names the same address.
 func TestProposalTakesOverAddresses(t *testing.T) {
-	byHand := cluster.Instance{Name: "default", Addresses: addressesOf("10.0.0.1/24", "10.0.0.9/24")}
-	file := cluster.Instance{Name: "VI", FromFile: true, Addresses: addressesOf("10.0.0.1/24")}
-	got := proposal([]cluster.Instance{byHand}, []cluster.Instance{file})
+	byHand := state.Instance{Name: "default", Addresses: addressesOf("10.0.0.1/24", "10.0.0.9/24")}
+	file := state.Instance{Name: "VI", FromFile: true, Addresses: addressesOf("10.0.0.1/24")}
+	got := proposal([]state.Instance{byHand}, []state.Instance{file})
 	if len(got) != 2 || len(got[1].Addresses) != 1 || got[1].Addresses[0].Prefix.String() != "10.0.0.9/24" {
 		t.Errorf("one of two: got %+v", got)
 	}
@@ -95,7 +96,7 @@ func TestProposalTakesOverAddresses(t *testing.T) {
 		t.Error("the state was changed")
 	}
 	byHand.Addresses = byHand.Addresses[:1]
-	if got := proposal([]cluster.Instance{byHand}, []cluster.Instance{file}); len(got) != 1 || got[0].Name != "VI" {
+	if got := proposal([]state.Instance{byHand}, []state.Instance{file}); len(got) != 1 || got[0].Name != "VI" {
 		t.Errorf("the only one: got %+v", got)
 	}
 }
@@ -114,7 +115,7 @@ func TestPlace(t *testing.T) {
 	}}}}
 	for _, tt := range []struct {
 		name, instance string
-		address        cluster.Address
+		address        state.Address
 		link, label    string
 		fails          string
 	}{
@@ -124,7 +125,7 @@ func TestPlace(t *testing.T) {
 		{"the own file's line counts", "VI", addressesOf("10.0.0.60/24")[0], "eth0", "eth0:vip", ""},
 		{"the own file's instance counts", "VI", addressesOf("192.0.2.1/24")[0], "eth1", "", ""},
 	} {
-		got := place([]cluster.Instance{{Name: tt.instance, Addresses: []cluster.Address{tt.address}}}, conf, links, nil)[0]
+		got := place([]state.Instance{{Name: tt.instance, Addresses: []state.Address{tt.address}}}, conf, links, nil)[0]
 		a, err := got.addressOf(vip.Schedule{})
 		if tt.fails != "" {
 			if err == nil || !strings.Contains(err.Error(), tt.fails) {
@@ -137,7 +138,7 @@ func TestPlace(t *testing.T) {
 		}
 	}
 	// A label that belongs to another interface's name would be refused by the kernel.
-	p := placement{address: cluster.Address{Prefix: netip.MustParsePrefix("10.0.0.1/24"), Label: "eth0:vip"}, link: "ens5"}
+	p := placement{address: state.Address{Prefix: netip.MustParsePrefix("10.0.0.1/24"), Label: "eth0:vip"}, link: "ens5"}
 	if a, err := p.addressOf(vip.Schedule{}); err != nil || a.Label != "" {
 		t.Errorf("foreign label: %+v, %v", a, err)
 	}
@@ -198,15 +199,15 @@ func TestAdvertiseIsNeverVirtual(t *testing.T) {
 	vips := []netip.Addr{netip.MustParseAddr("10.0.0.50")}
 	for _, tt := range []struct {
 		name string
-		id   cluster.Identity
+		id   store.Identity
 		raft config.Raft
 		want string // empty for an error
 	}{
-		{"advertise", cluster.Identity{}, config.Raft{Advertise: "10.0.0.50"}, ""},
-		{"listen", cluster.Identity{}, config.Raft{Listen: "10.0.0.50:7355"}, ""},
-		{"advertise given to join", cluster.Identity{Advertise: "10.0.0.50:7355"}, config.Raft{}, ""},
-		{"advertise names another than listen", cluster.Identity{}, config.Raft{Listen: "10.0.0.50:7355", Advertise: "10.0.0.11"}, "10.0.0.11:7355"},
-		{"a name is not looked up", cluster.Identity{}, config.Raft{Advertise: "n1.example"}, "n1.example:7355"},
+		{"advertise", store.Identity{}, config.Raft{Advertise: "10.0.0.50"}, ""},
+		{"listen", store.Identity{}, config.Raft{Listen: "10.0.0.50:7355"}, ""},
+		{"advertise given to join", store.Identity{Advertise: "10.0.0.50:7355"}, config.Raft{}, ""},
+		{"advertise names another than listen", store.Identity{}, config.Raft{Listen: "10.0.0.50:7355", Advertise: "10.0.0.11"}, "10.0.0.11:7355"},
+		{"a name is not looked up", store.Identity{}, config.Raft{Advertise: "n1.example"}, "n1.example:7355"},
 	} {
 		got, err := AdvertiseAddress(tt.id, &config.Config{Raft: tt.raft}, nil, vips)
 		if tt.want == "" && err == nil || tt.want != "" && (err != nil || got != tt.want) {

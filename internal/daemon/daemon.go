@@ -15,6 +15,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/group"
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/check"
@@ -36,7 +39,7 @@ type Daemon struct {
 	// observing are the observations under way.
 	observing chan struct{}
 
-	data    *cluster.DataDir
+	data    *store.DataDir
 	node    *cluster.Node
 	checks  *check.Checks
 	host    *vip.Netlink
@@ -78,7 +81,7 @@ type Daemon struct {
 	// baseContent is what this node's file and the cluster last agreed on.
 	baseContent content
 
-	moves chan cluster.Move
+	moves chan state.Move
 	watch watchdog
 }
 
@@ -89,7 +92,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	d := &Daemon{settings: s, log: logger, started: time.Now(), observing: make(chan struct{}, observeAtOnce), moves: make(chan cluster.Move, 64), watch: newWatchdog()}
+	d := &Daemon{settings: s, log: logger, started: time.Now(), observing: make(chan struct{}, observeAtOnce), moves: make(chan state.Move, 64), watch: newWatchdog()}
 	d.quorum.log, d.quorum.since = logger, boottime.Now()
 	if d.config, d.path, err = s.LoadConfig(); err != nil {
 		return nil, err
@@ -98,7 +101,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	for _, w := range d.config.Warnings {
 		logger.Warn("configuration", "at", w.Pos.String(), "reason", w.Message)
 	}
-	if d.data, err = cluster.OpenDataDir(d.config.Raft.DataDir); err != nil {
+	if d.data, err = store.OpenDataDir(d.config.Raft.DataDir); err != nil {
 		return nil, dataDirHint(err)
 	}
 	opened := d // a return with an error sets d to nil
@@ -108,7 +111,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 		}
 	}()
 	id, secret, err := ownIdentity(d.data, d.config)
-	if errors.Is(err, cluster.ErrEmptyDataDir) && needsNoCluster(d.config) {
+	if errors.Is(err, store.ErrEmptyDataDir) && needsNoCluster(d.config) {
 		return d, d.openStandalone()
 	}
 	if err != nil {
@@ -137,9 +140,9 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 		DataDir: d.data, Identity: id, Secret: secret,
 		Listen: ListenAddress(id, d.config), Advertise: advertise,
 		Peers: d.config.Raft.Peers, Heartbeat: d.config.Raft.HeartbeatTimeout, MinHeartbeat: minHeartbeat(d.lateness()),
-		Content: func() []cluster.Instance { return instancesOf(d.configuration()) },
+		Content: func() []state.Instance { return instancesOf(d.configuration()) },
 		Order:   d.order,
-		Sink:    func(string) cluster.LeaseSink { return sink },
+		Sink:    func(string) group.LeaseSink { return sink },
 		Bind:    d.source(advertise).Control,
 		Handler: nodeMux, Log: logger.With("node", id.Name), RaftLog: logger.With("node", id.Name),
 	})
@@ -163,11 +166,11 @@ func (d *Daemon) order(lost string) []string {
 }
 
 func (d *Daemon) openOwner(gate *gates, sink *leaseSink) {
-	group := d.node.Group(cluster.DefaultGroup)
-	keeper := &shares{gates: gate, refresh: group.RefreshLease}
+	g := d.node.Group(state.DefaultGroup)
+	keeper := &shares{gates: gate, refresh: g.RefreshLease}
 	d.owner = &owner{
-		name: cluster.DefaultGroup, group: group, node: d.node,
-		gate: gate, sink: sink, keeper: keeper, checks: d.checks, hints: &d.hints, report: d.groupReport, log: d.log.With("group", cluster.DefaultGroup), now: boottime.Now,
+		name: state.DefaultGroup, group: g, node: d.node,
+		gate: gate, sink: sink, keeper: keeper, checks: d.checks, hints: &d.hints, report: d.groupReport, log: d.log.With("group", state.DefaultGroup), now: boottime.Now,
 		addresses: d.addresses, describe: d.describe, record: d.record, loss: func() quorumLoss { return d.quorum.loss(boottime.Now()) },
 		requests: make(chan *moveRequest), beat: d.watch.beat,
 	}
@@ -322,7 +325,7 @@ func appendNew(list []string, text string) []string {
 }
 
 // record queues an entry of the history; it never blocks the owner.
-func (d *Daemon) record(m cluster.Move) {
+func (d *Daemon) record(m state.Move) {
 	select {
 	case d.moves <- m:
 	default:
@@ -338,7 +341,7 @@ func (d *Daemon) writeHistory(ctx context.Context) {
 			return
 		case m := <-d.moves:
 			bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
-			err := d.node.Apply(bounded, cluster.Command{Move: &m})
+			err := d.node.Apply(bounded, state.Command{Move: &m})
 			cancel()
 			if err != nil {
 				d.log.Warn("cannot record a move", "to", m.To, "reason", m.Reason, "error", err)
@@ -368,7 +371,7 @@ func (d *Daemon) describe(h *hint) {
 }
 
 func dataDirHint(err error) error {
-	if errors.Is(err, cluster.ErrDataDirInUse) {
+	if errors.Is(err, store.ErrDataDirInUse) {
 		return api.WithHint(err, "a daemon runs with this data dir; name another one with --data-dir")
 	}
 	return err
@@ -376,15 +379,15 @@ func dataDirHint(err error) error {
 
 func nodeHint(err error) error {
 	var used *cluster.PortInUseError
-	var moved *cluster.OtherMachineError
+	var moved *store.OtherMachineError
 	switch {
 	case errors.As(err, &used):
 		return api.WithHint(err, "choose another address with listen in the raft block, or find who has it with: ss -ltnp")
 	case errors.As(err, &moved):
 		return api.WithHint(err, `if its node runs nowhere else any more: raftvip node move-here; else join this machine as a node of its own, with an empty data dir`)
-	case errors.Is(err, cluster.ErrRolledBack):
+	case errors.Is(err, store.ErrRolledBack):
 		return api.WithHint(err, `this node must not vote under its old identity: move the data dir away and come back with "raftvip join --replace" (with peers and secret_file, just start it)`)
-	case errors.Is(err, cluster.ErrLogLost):
+	case errors.Is(err, store.ErrLogLost):
 		return api.WithHint(err, `this node must not vote under its old identity: move the data dir away and come back with "raftvip join --replace" (with peers and secret_file, just start it)`)
 	}
 	return err

@@ -3,7 +3,7 @@ package daemon
 import (
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/group"
 	"github.com/raftvip/raftvip/internal/policy"
 )
 
@@ -18,7 +18,7 @@ const (
 
 // ownInputs are everything that ownership follows from.
 type ownInputs struct {
-	standing cluster.Standing
+	standing group.Standing
 	now      time.Duration
 	founded  bool
 	// self is this node as the policy sees it, decision what the policy says.

@@ -5,7 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/group"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/policy"
 )
 
@@ -13,7 +14,7 @@ func TestDecide(t *testing.T) {
 	const now = 10 * time.Second
 	fit := policy.Node{ID: "a", Name: "lb1", Self: true, Ready: true, Priority: 100}
 	base := ownInputs{
-		standing: cluster.Standing{Leading: true, Term: 3, LeaseUntil: now + 1}, now: now, founded: true,
+		standing: group.Standing{Leading: true, Term: 3, LeaseUntil: now + 1}, now: now, founded: true,
 		self: fit, decision: policy.Decision{Reason: "best"},
 	}
 	with := func(change func(*ownInputs)) ownInputs { in := base; change(&in); return in }
@@ -29,7 +30,7 @@ func TestDecide(t *testing.T) {
 		{"lease ends at this instant", with(func(in *ownInputs) { in.standing.LeaseUntil = now }), standby, "lease has ended"},
 		{"lease without leadership", with(func(in *ownInputs) { in.standing.Leading, in.standing.LeaderID = false, "b" }), standby, "another node leads"},
 		{"elected without what it takes to own", with(func(in *ownInputs) {
-			in.standing = cluster.Standing{Term: 3, LeaderID: "a", Obstacle: "its log cannot be applied"}
+			in.standing = group.Standing{Term: 3, LeaderID: "a", Obstacle: "its log cannot be applied"}
 		}), standby, "elected and cannot own: its log cannot be applied"},
 		{"no leader", with(func(in *ownInputs) { in.standing.Leading = false }), standby, "knows no leader"},
 		{"policy: nobody may own", with(func(in *ownInputs) { in.decision = policy.Decision{Release: true, Reason: "fault"} }), standby, "fault"},
@@ -50,7 +51,7 @@ func TestDecide(t *testing.T) {
 }
 
 func TestChooseTarget(t *testing.T) {
-	s := &cluster.State{}
+	s := &state.State{}
 	fit := func(id string, priority int) policy.Node {
 		return policy.Node{ID: id, Name: id, Voter: true, Connected: true, CaughtUp: true, Ready: true, Priority: priority}
 	}
@@ -85,16 +86,16 @@ func TestNewReign(t *testing.T) {
 		name    string
 		term    uint64
 		leading bool
-		now     cluster.Standing
+		now     group.Standing
 		want    bool
 	}{
-		{"follows on", 4, false, cluster.Standing{Term: 4}, false},
-		{"new term, elected at once", 4, false, cluster.Standing{Term: 5, Leading: true}, true},
-		{"candidate", 4, false, cluster.Standing{Term: 5}, true},
-		{"elected after a turn as candidate", 5, false, cluster.Standing{Term: 5, Leading: true}, true},
-		{"leads on", 5, true, cluster.Standing{Term: 5, Leading: true}, false},
-		{"leads again at once", 5, true, cluster.Standing{Term: 7, Leading: true}, true},
-		{"stepped down in its term", 5, true, cluster.Standing{Term: 5}, true},
+		{"follows on", 4, false, group.Standing{Term: 4}, false},
+		{"new term, elected at once", 4, false, group.Standing{Term: 5, Leading: true}, true},
+		{"candidate", 4, false, group.Standing{Term: 5}, true},
+		{"elected after a turn as candidate", 5, false, group.Standing{Term: 5, Leading: true}, true},
+		{"leads on", 5, true, group.Standing{Term: 5, Leading: true}, false},
+		{"leads again at once", 5, true, group.Standing{Term: 7, Leading: true}, true},
+		{"stepped down in its term", 5, true, group.Standing{Term: 5}, true},
 	} {
 		if got := newReign(tt.term, tt.leading, tt.now); got != tt.want {
 			t.Errorf("%s: %v", tt.name, got)

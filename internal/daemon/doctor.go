@@ -14,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/doctor"
 	"github.com/raftvip/raftvip/vip/guard"
@@ -41,7 +41,7 @@ func (d *Daemon) doctorRoutes(node, control *http.ServeMux) {
 	})
 	api.HandlePeer(node, api.PathDoctorPayload, func(_ context.Context, in api.DoctorPayload) (api.DoctorPayload, error) {
 		if len(in.Padding) > doctor.PayloadSize {
-			return api.DoctorPayload{}, cluster.Refuse(cluster.CodeBadRequest, "", "padding: must be at most %d bytes", doctor.PayloadSize)
+			return api.DoctorPayload{}, state.Refuse(state.CodeBadRequest, "", "padding: must be at most %d bytes", doctor.PayloadSize)
 		}
 		return in, nil
 	})
@@ -58,7 +58,7 @@ func (d *Daemon) doctor(ctx context.Context) (doctor.Report, error) {
 	}
 	nodes := s.SortedNodes()
 	if len(nodes) > doctor.MaxNodes {
-		return doctor.Report{}, cluster.Refuse(cluster.CodeBadRequest, "", "%d nodes: doctor examines at most %d", len(nodes), doctor.MaxNodes)
+		return doctor.Report{}, state.Refuse(state.CodeBadRequest, "", "%d nodes: doctor examines at most %d", len(nodes), doctor.MaxNodes)
 	}
 	members := make([]doctor.Member, len(nodes))
 	for i, n := range nodes {
@@ -276,23 +276,23 @@ func (d *Daemon) doctorDial(ctx context.Context, in api.DoctorDial) ([]doctor.Di
 
 // membersOf returns the members with these IDs. Nobody else is ever contacted, so a
 // request names nodes rather than addresses.
-func (d *Daemon) membersOf(ids []string) ([]cluster.NodeRecord, error) {
+func (d *Daemon) membersOf(ids []string) ([]state.NodeRecord, error) {
 	if len(ids) > doctor.MaxNodes {
-		return nil, cluster.Refuse(cluster.CodeBadRequest, "", "%d nodes: must be at most %d", len(ids), doctor.MaxNodes)
+		return nil, state.Refuse(state.CodeBadRequest, "", "%d nodes: must be at most %d", len(ids), doctor.MaxNodes)
 	}
 	s := d.node.State()
-	var out []cluster.NodeRecord
+	var out []state.NodeRecord
 	for i, id := range ids {
 		n, ok := s.Nodes[id]
 		if !ok || slices.Contains(ids[:i], id) {
-			return nil, cluster.Refuse(cluster.CodeNotFound, "", "node %.80q: must be a member, named once", id)
+			return nil, state.Refuse(state.CodeNotFound, "", "node %.80q: must be a member, named once", id)
 		}
 		out = append(out, n)
 	}
 	return out, nil
 }
 
-func (d *Daemon) dialMember(ctx context.Context, n cluster.NodeRecord) doctor.Dial {
+func (d *Daemon) dialMember(ctx context.Context, n state.NodeRecord) doctor.Dial {
 	out := doctor.Dial{To: n.ID}
 	caller := d.node.NewCaller()
 	defer caller.Close()
@@ -339,7 +339,7 @@ func (d *Daemon) doctorProbe(ctx context.Context, in api.DoctorProbe) (doctor.Pr
 		return doctor.Probed{}, err
 	}
 	if !d.probing.TryLock() {
-		return doctor.Probed{}, cluster.Refuse(cluster.CodeNotReady, "try again in some seconds", "%s takes part in another probe", d.node.Self().Name)
+		return doctor.Probed{}, state.Refuse(state.CodeNotReady, "try again in some seconds", "%s takes part in another probe", d.node.Self().Name)
 	}
 	defer d.probing.Unlock()
 	plan := doctor.Plan{Session: in.Session, Self: -1, Nodes: len(nodes), Peers: make(map[int]netip.AddrPort)}
@@ -353,7 +353,7 @@ func (d *Daemon) doctorProbe(ctx context.Context, in api.DoctorProbe) (doctor.Pr
 		}
 	}
 	if plan.Self < 0 {
-		return doctor.Probed{}, cluster.Refuse(cluster.CodeBadRequest, "", "node %s is not in the probe", d.node.Self().Name)
+		return doctor.Probed{}, state.Refuse(state.CodeBadRequest, "", "node %s is not in the probe", d.node.Self().Name)
 	}
 	subject := d.doctorSubject(ctx)
 	plan.Local = subject.Local

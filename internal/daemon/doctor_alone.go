@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/doctor"
@@ -23,15 +25,15 @@ func DoctorAlone(ctx context.Context, s Settings, daemon doctor.Finding) (doctor
 		return doctor.Report{}, err
 	}
 	a := alone{}
-	var cache cluster.Cache
-	a.id, a.secret, cache, err = cluster.PeekDataDir(c.Raft.DataDir)
+	var cache store.Cache
+	a.id, a.secret, cache, err = store.PeekDataDir(c.Raft.DataDir)
 	switch {
 	case err == nil:
 		a.trusted = true
-	case !errors.Is(err, cluster.ErrEmptyDataDir):
+	case !errors.Is(err, store.ErrEmptyDataDir):
 		return doctor.Report{}, err
 	default:
-		a.id = cluster.Identity{Name: c.Raft.NodeID, NodeID: c.Raft.NodeID, Witness: c.Raft.Witness}
+		a.id = store.Identity{Name: c.Raft.NodeID, NodeID: c.Raft.NodeID, Witness: c.Raft.Witness}
 		if c.Raft.SecretFile != "" {
 			if a.secret, err = ReadSecretFile(c.Raft.SecretFile); err != nil {
 				return doctor.Report{}, err
@@ -88,7 +90,7 @@ func fileVIPs(c *config.Config) []doctor.VIP {
 
 // An alone node knows others only from its file and from earlier.
 type alone struct {
-	id        cluster.Identity
+	id        store.Identity
 	secret    pki.Secret
 	trusted   bool // there is a secret to show
 	advertise string
@@ -141,7 +143,7 @@ func (a alone) reach(ctx context.Context, peer *doctor.Member) doctor.Dial {
 		var h cluster.Hello
 		if h, err = cluster.Ask(ctx, peer.Address, a.secret, a.id.NodeID); err == nil {
 			peer.Clock = doctor.ReadClock(sent, time.Now(), h.Clock)
-			if cluster.CheckName(h.Name) == nil {
+			if state.CheckName(h.Name) == nil {
 				peer.Name = h.Name
 			}
 		}

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/vip"
@@ -37,11 +37,11 @@ func (d *Daemon) drill(ctx context.Context) (api.DrillResult, error) {
 	s := d.node.State()
 	home := d.ownerName(s)
 	if home == "" {
-		return api.DrillResult{}, cluster.Refuse(cluster.CodeNotReady, `see "raftvip status"`, "nobody owns the addresses now")
+		return api.DrillResult{}, state.Refuse(state.CodeNotReady, `see "raftvip status"`, "nobody owns the addresses now")
 	}
 	address, ok := firstAddress(s)
 	if !ok {
-		return api.DrillResult{}, cluster.Refuse(cluster.CodeNotReady, "add one with: raftvip vip add", "there is no virtual address")
+		return api.DrillResult{}, state.Refuse(state.CodeNotReady, "add one with: raftvip vip add", "there is no virtual address")
 	}
 	target, observer, err := d.drillNodes(s, home)
 	if err != nil {
@@ -61,18 +61,18 @@ func (d *Daemon) drill(ctx context.Context) (api.DrillResult, error) {
 	return result, nil
 }
 
-func firstAddress(s *cluster.State) (cluster.Address, bool) {
+func firstAddress(s *state.State) (state.Address, bool) {
 	for _, in := range s.Instances {
 		for _, a := range in.Addresses {
 			return a, true
 		}
 	}
-	return cluster.Address{}, false
+	return state.Address{}, false
 }
 
 // drillNodes chooses where to go and who watches: the best eligible node, and one
 // that takes no part in the move and is on the network of the address.
-func (d *Daemon) drillNodes(s *cluster.State, home string) (target, observer cluster.NodeRecord, err error) {
+func (d *Daemon) drillNodes(s *state.State, home string) (target, observer state.NodeRecord, err error) {
 	hints := d.hints.read(d.node.Reports())
 	connected := func(id string) bool { return hints[id].known && hints[id].age < aliveAge }
 	nodes := candidates(s, d.node.Self().NodeID, hints, d.node.Suffrages(), connected, false)
@@ -83,20 +83,20 @@ func (d *Daemon) drillNodes(s *cluster.State, home string) (target, observer clu
 		}
 	}
 	if target.ID == "" {
-		return target, observer, cluster.Refuse(cluster.CodeTransfer, `see "raftvip status"`, "no other node can take over")
+		return target, observer, state.Refuse(state.CodeTransfer, `see "raftvip status"`, "no other node can take over")
 	}
 	for _, n := range s.SortedNodes() {
 		if n.Name != home && n.ID != target.ID && !n.Witness && connected(n.ID) {
 			return target, n, nil
 		}
 	}
-	return target, observer, cluster.Refuse(cluster.CodeNotReady, "a drill needs a third node that is no witness, to measure from",
+	return target, observer, state.Refuse(state.CodeNotReady, "a drill needs a third node that is no witness, to measure from",
 		"no third node can watch the address")
 }
 
 // drillLeg is one of the two moves. The way home ends the drill: from then on a
 // better node may preempt again.
-func (d *Daemon) drillLeg(ctx context.Context, observer cluster.NodeRecord, address cluster.Address, from, to string, home bool) (api.DrillLeg, error) {
+func (d *Daemon) drillLeg(ctx context.Context, observer state.NodeRecord, address state.Address, from, to string, home bool) (api.DrillLeg, error) {
 	leg := api.DrillLeg{From: from, To: to}
 	watching, stop := context.WithTimeout(ctx, observeMax)
 	type seen struct {
@@ -135,7 +135,7 @@ func (d *Daemon) drillLeg(ctx context.Context, observer cluster.NodeRecord, addr
 		return leg, fmt.Errorf("watch %s from %s: %w", address.Prefix.Addr(), observer.Name, s.err)
 	}
 	if s.o.Answers == 0 {
-		return leg, cluster.Refuse(cluster.CodeNotReady, `see "raftvip doctor"`,
+		return leg, state.Refuse(state.CodeNotReady, `see "raftvip doctor"`,
 			"moved to %s, but %s saw nobody answer for %s", to, observer.Name, address.Prefix.Addr())
 	}
 	if err := d.answersInFront(to, observer.Name, address.Prefix.Addr(), s.o.Holders); err != nil {
@@ -167,7 +167,7 @@ func (d *Daemon) answersInFront(owner, observer string, ip netip.Addr, holders [
 			d.describe(&h)
 		}
 		if len(h.Fronts) > 0 && len(h.Fronts) < maxMACs && !slices.Contains(h.Fronts, last) {
-			return cluster.Refuse(cluster.CodeNotReady, "name the right interface for it on "+owner+", with dev in the file there",
+			return state.Refuse(state.CodeNotReady, "name the right interface for it on "+owner+", with dev in the file there",
 				"%s sees %s answer for %s from %s, but it is on another interface there (%s), where this network hears no announcement",
 				observer, owner, ip, last, strings.Join(h.Fronts, ", "))
 		}
@@ -187,9 +187,9 @@ func (d *Daemon) noteDrill(ctx context.Context, to string, leg api.DrillLeg, obs
 
 func (d *Daemon) noteMove(ctx context.Context, in api.NoteRequest) (api.Done, error) {
 	if len(in.Note) > maxHistoryText {
-		return api.Done{}, cluster.Refuse(cluster.CodeBadRequest, "", "note: must be at most %d bytes", maxHistoryText)
+		return api.Done{}, state.Refuse(state.CodeBadRequest, "", "note: must be at most %d bytes", maxHistoryText)
 	}
-	return api.Done{}, d.node.Apply(ctx, cluster.Command{Note: &cluster.NoteCommand{Group: cluster.DefaultGroup, To: in.To, Note: in.Note}})
+	return api.Done{}, d.node.Apply(ctx, state.Command{Note: &state.NoteCommand{Group: state.DefaultGroup, To: in.To, Note: in.Note}})
 }
 
 // waitOwner waits until this node has heard that a node owns.
@@ -212,16 +212,16 @@ func (d *Daemon) waitOwner(ctx context.Context, name string) error {
 // observe asks the network who answers for an address.
 func (d *Daemon) observe(ctx context.Context, in api.ObserveRequest) (api.Observation, error) {
 	if d.host == nil {
-		return api.Observation{}, cluster.Refuse(cluster.CodeBadRequest, "", "this node has no network of the addresses")
+		return api.Observation{}, state.Refuse(state.CodeBadRequest, "", "this node has no network of the addresses")
 	}
 	if in.For <= 0 || in.For > observeMax {
-		return api.Observation{}, cluster.Refuse(cluster.CodeBadRequest, "", "observation of %s: must be over 0 and at most %s", in.For, observeMax)
+		return api.Observation{}, state.Refuse(state.CodeBadRequest, "", "observation of %s: must be over 0 and at most %s", in.For, observeMax)
 	}
 	select {
 	case d.observing <- struct{}{}:
 		defer func() { <-d.observing }()
 	default:
-		return api.Observation{}, cluster.Refuse(cluster.CodeNotReady, "try again in a moment", "this node observes an address already, %d times at once", observeAtOnce)
+		return api.Observation{}, state.Refuse(state.CodeNotReady, "try again in a moment", "this node observes an address already, %d times at once", observeAtOnce)
 	}
 	for _, p := range place(d.node.State().Instances, d.configuration(), d.currentLinks(), &d.sites) {
 		if p.address.Prefix.Addr() != in.Address {
@@ -245,5 +245,5 @@ func (d *Daemon) observe(ctx context.Context, in api.ObserveRequest) (api.Observ
 		}
 		return out, nil
 	}
-	return api.Observation{}, cluster.Refuse(cluster.CodeNotFound, "", "no virtual address %s", in.Address)
+	return api.Observation{}, state.Refuse(state.CodeNotFound, "", "no virtual address %s", in.Address)
 }

@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/doctor"
 	"github.com/raftvip/raftvip/vip"
 )
@@ -74,8 +74,8 @@ func (d *Daemon) frontTroubles(ctx context.Context) (out []doctor.Trouble) {
 
 // ownerInFront is another member that owns, and the hardware addresses at which it
 // announces; "" if there is none or it does not say.
-func (d *Daemon) ownerInFront(s *cluster.State) (name string, macs []string) {
-	leader := d.node.Group(cluster.DefaultGroup).Standing().LeaderID
+func (d *Daemon) ownerInFront(s *state.State) (name string, macs []string) {
+	leader := d.node.Group(state.DefaultGroup).Standing().LeaderID
 	h := d.hints.read(d.node.Reports())[leader]
 	if leader == d.node.Self().NodeID || !h.Owning || h.age > aliveAge || len(h.Fronts) == 0 || len(h.Fronts) >= maxMACs {
 		return "", nil

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/doctor"
 	"github.com/raftvip/raftvip/internal/policy"
@@ -114,7 +115,7 @@ func (r *hintReader) read(reports []cluster.SeenReport) map[string]seenHint {
 }
 
 // candidates makes the policy's view of the members.
-func candidates(s *cluster.State, self string, hints map[string]seenHint, suffrages map[string]cluster.Suffrage,
+func candidates(s *state.State, self string, hints map[string]seenHint, suffrages map[string]cluster.Suffrage,
 	connected func(nodeID string) bool, held bool) []policy.Node {
 	nodes := make([]policy.Node, 0, len(s.Nodes))
 	for id, n := range s.Nodes {

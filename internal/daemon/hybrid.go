@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/vip/guard"
@@ -81,7 +81,7 @@ type part struct {
 // follow brings the virtual routers in line with the replicated state and the
 // node's file. The cluster says what speaks VRRP and for which addresses; the file
 // says how. owning says that this node owns the group now.
-func (h *hybrid) follow(s *cluster.State, owning bool) {
+func (h *hybrid) follow(s *state.State, owning bool) {
 	if h == nil {
 		return
 	}
@@ -153,7 +153,7 @@ func forward(ctx context.Context, changed func() <-chan struct{}, wake func()) {
 // configure gives the part the virtual router that the file describes. The cluster
 // says that the instance speaks: a file that does not say so any more changes
 // nothing until the cluster has taken it over, too.
-func (h *hybrid) configure(p *part, in cluster.Instance, c *config.Config, owning bool) {
+func (h *hybrid) configure(p *part, in state.Instance, c *config.Config, owning bool) {
 	addrs := advertised(in)
 	file := speaking(c, in.Name)
 	switch {

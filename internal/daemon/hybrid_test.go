@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/vip"
@@ -77,14 +77,14 @@ type rig struct {
 	*hybrid
 	speakers []*fakeSpeaker
 	conf     *config.Config
-	state    *cluster.State
+	state    *state.State
 	reports  check.Report
 	known    map[string][]fellow
 	clock    time.Duration
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{state: &cluster.State{ClusterID: "c"}}
+	r := &rig{state: &state.State{ClusterID: "c"}}
 	keeper := &shares{main: &fakeKeeper{}, gates: &gates{main: vip.NewGate(nil, 0, nil)}, refresh: func() {}}
 	r.hybrid = &hybrid{
 		log: slog.New(slog.DiscardHandler), shares: keeper, parts: map[string]*part{},

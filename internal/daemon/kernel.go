@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/cluster/lease"
+	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/config"
@@ -100,7 +100,7 @@ const longestLease = 10 * time.Second
 // LongestLease is the longest that the lease of a node that has just died can last:
 // no voter promises for longer than the heartbeat timeout.
 func LongestLease(dataDir string) time.Duration {
-	h, err := cluster.CachedHeartbeat(dataDir)
+	h, err := store.CachedHeartbeat(dataDir)
 	if promise := h.Promise(); err == nil && promise > 0 {
 		return min(promise, longestLease)
 	}

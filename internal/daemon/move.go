@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/vip"
 )
@@ -67,7 +67,7 @@ func (o *owner) handOver(ctx context.Context, to, reason string, manual bool) er
 func (o *owner) request(ctx context.Context, r *moveRequest) {
 	standing := o.group.Standing()
 	if !standing.Leading {
-		r.done <- cluster.Refuse(cluster.CodeNotLeader, "try again", "this node does not lead any more")
+		r.done <- state.Refuse(state.CodeNotLeader, "try again", "this node does not lead any more")
 		return
 	}
 	s := o.node.State()
@@ -89,7 +89,7 @@ func (o *owner) request(ctx context.Context, r *moveRequest) {
 }
 
 // chooseTarget finds the node that a requested move goes to.
-func chooseTarget(s *cluster.State, nodes []policy.Node, to string) (string, error) {
+func chooseTarget(s *state.State, nodes []policy.Node, to string) (string, error) {
 	if to == "" {
 		for _, id := range policy.Rank(nodes, "") {
 			if !isSelf(nodes, id) {
@@ -102,25 +102,25 @@ func chooseTarget(s *cluster.State, nodes []policy.Node, to string) (string, err
 				why += "; " + n.Name + " " + reason
 			}
 		}
-		return "", cluster.Refuse(cluster.CodeTransfer, `see "raftvip status"`, "no other node can take over%s", why)
+		return "", state.Refuse(state.CodeTransfer, `see "raftvip status"`, "no other node can take over%s", why)
 	}
 	for _, n := range nodes {
 		if n.ID != to {
 			continue
 		}
 		if n.Self {
-			return "", cluster.Refuse(cluster.CodeTransfer, `see "raftvip status"`, "%s leads already", n.Name)
+			return "", state.Refuse(state.CodeTransfer, `see "raftvip status"`, "%s leads already", n.Name)
 		}
 		if ok, why := policy.Eligible(n); !ok {
-			return "", cluster.Refuse(cluster.CodeTransfer, `see "raftvip status"`, "%s cannot take over: it %s", n.Name, why)
+			return "", state.Refuse(state.CodeTransfer, `see "raftvip status"`, "%s cannot take over: it %s", n.Name, why)
 		}
 		// The group would come back at once.
 		if n.Take.Missing > missingHere(nodes) {
-			return "", cluster.Refuse(cluster.CodeTransfer, `mend that first; see "raftvip status"`, "%s %s, fewer than here", n.Name, n.Take)
+			return "", state.Refuse(state.CodeTransfer, `mend that first; see "raftvip status"`, "%s %s, fewer than here", n.Name, n.Take)
 		}
 		return to, nil
 	}
-	return "", cluster.Refuse(cluster.CodeNotFound, `see "raftvip node list"`, "no node %s", to)
+	return "", state.Refuse(state.CodeNotFound, `see "raftvip node list"`, "no node %s", to)
 }
 
 // anyVoter is a voter that answers and could lead, or "": the addresses stay silent.
@@ -201,7 +201,7 @@ func (o *owner) awaitSuccessor(ctx context.Context, name string, term uint64) {
 	defer cancel()
 	for {
 		changed := o.node.Changed()
-		if moves := o.node.State().Moves; slices.ContainsFunc(moves[max(0, len(moves)-8):], func(m cluster.Move) bool {
+		if moves := o.node.State().Moves; slices.ContainsFunc(moves[max(0, len(moves)-8):], func(m state.Move) bool {
 			return m.Group == o.name && m.To == name && m.Term > term
 		}) {
 			return

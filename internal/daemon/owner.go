@@ -12,7 +12,10 @@ import (
 	"time"
 
 	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/group"
 	"github.com/raftvip/raftvip/cluster/lease"
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/policy"
@@ -34,23 +37,23 @@ const (
 
 // A mover is the part of the cluster that an owner needs.
 type mover interface {
-	Standing() cluster.Standing
+	Standing() group.Standing
 	Prepare(ctx context.Context, to string) error
 	Transfer(ctx context.Context, to, reason string, manual bool) error
 	RefreshLease()
 	Contact(nodeID string) (time.Duration, bool)
-	LastRelease() (cluster.Release, time.Duration)
-	HeardLeaders() [2]cluster.HeardLeader
+	LastRelease() (group.Release, time.Duration)
+	HeardLeaders() [2]group.HeardLeader
 }
 
 // membership is the rest of it.
 type membership interface {
-	State() *cluster.State
+	State() *state.State
 	Changed() <-chan struct{}
 	Reports() []cluster.SeenReport
 	Suffrages() map[string]cluster.Suffrage
 	SetHint(json.RawMessage)
-	Self() cluster.Identity
+	Self() store.Identity
 	LogFault() string
 }
 
@@ -98,14 +101,14 @@ type owner struct {
 	silent bool
 	// addresses resolves the group's addresses on this node; faults are those
 	// that have no interface.
-	addresses func(*cluster.State) (addrs []vip.Address, schedule vip.Schedule, faults []string)
+	addresses func(*state.State) (addrs []vip.Address, schedule vip.Schedule, faults []string)
 	// links are this node's interfaces; nil on a node that never has addresses.
 	links func() []vip.Link
 	// claims, which may be nil, listens for others' claims of what is owned.
 	claims *claims
 	// describe adds what the daemon knows to the hint.
 	describe func(*hint)
-	record   func(cluster.Move)
+	record   func(state.Move)
 	requests chan *moveRequest
 	// beat is called at each turn of the loop: the watchdog's food.
 	beat func()
@@ -254,13 +257,13 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 // newReign tells whether this node has begun or ceased to lead since the last turn.
 // The term alone does not tell: it is new before the election is won, and a turn may
 // come in between.
-func newReign(term uint64, leading bool, now cluster.Standing) bool {
+func newReign(term uint64, leading bool, now group.Standing) bool {
 	return now.Term != term || now.Leading != leading
 }
 
 // standing is the group's, with the lease shortened by the guard's lateness: the
 // time until which this node may rely on being the only one.
-func (o *owner) standing() cluster.Standing {
+func (o *owner) standing() group.Standing {
 	s := o.group.Standing()
 	if s.LeaseUntil > 0 {
 		s.LeaseUntil -= o.sink.lateness
@@ -268,7 +271,7 @@ func (o *owner) standing() cluster.Standing {
 	return s
 }
 
-func (o *owner) candidates(s *cluster.State) []policy.Node {
+func (o *owner) candidates(s *state.State) []policy.Node {
 	connected := func(id string) bool {
 		ago, ok := o.group.Contact(id)
 		return ok && ago < max(s.Heartbeat.Current, time.Second)
@@ -295,7 +298,7 @@ func (o *owner) logSilence(silent []string) {
 }
 
 // silentPeers are the members that do not answer this leader now.
-func (o *owner) silentPeers(s *cluster.State) []string {
+func (o *owner) silentPeers(s *state.State) []string {
 	var names []string
 	if o.now()-o.ledFrom < time.Second {
 		return nil // a new leader has not heard from everyone yet
@@ -375,13 +378,13 @@ func (o *owner) arrive(term uint64) {
 		told.reason += fmt.Sprintf("; %d of %d addresses up; %s", take.Wanted-take.Missing, take.Wanted, take.Reason)
 		o.log.Error("not all addresses are up", "term", term, "up", take.Wanted-take.Missing, "wanted", take.Wanted, "reason", take.Reason)
 	}
-	o.record(cluster.Move{
+	o.record(state.Move{
 		Group: o.name, Term: term, From: told.from, To: o.node.Self().Name, Reason: told.reason, Gap: told.gap, GapLeast: told.least,
 	})
 }
 
 // explain gathers what the history is to say of this take.
-func (o *owner) explain(s *cluster.State, term uint64) account {
+func (o *owner) explain(s *state.State, term uint64) account {
 	r, ago := o.group.LastRelease()
 	now := o.now()
 	t := takeover{
@@ -409,14 +412,14 @@ func (o *owner) ceaseOwning(why string) {
 
 // becomeStandby silences the addresses at once and has them deleted. The VRRP peers
 // are told unless a member goes on.
-func (o *owner) becomeStandby(why string, addrs []vip.Address, schedule vip.Schedule, standing cluster.Standing) {
+func (o *owner) becomeStandby(why string, addrs []vip.Address, schedule vip.Schedule, standing group.Standing) {
 	if o.state == owning {
 		o.gate.Shut()
 		o.ceaseOwning(why)
 		o.log.Info("not owner any more", "reason", why)
 		if s := o.standing(); s.Leading && s.LeaseUntil > o.now() {
 			// It still leads, so nobody else can say that nobody owns.
-			o.record(cluster.Move{Group: o.name, Term: s.Term, From: o.node.Self().Name, Reason: why})
+			o.record(state.Move{Group: o.name, Term: s.Term, From: o.node.Self().Name, Reason: why})
 		}
 	}
 	o.keeper.Set(vip.Wanted{Own: false, Addresses: addrs, Schedule: schedule})

@@ -10,6 +10,9 @@ import (
 	"time"
 
 	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/group"
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/vip"
@@ -22,7 +25,7 @@ type fakeGroup struct {
 	o     *owner
 	did   []string
 	hint  hint
-	state cluster.State
+	state state.State
 	wake  chan struct{}
 }
 
@@ -33,21 +36,21 @@ func (g *fakeGroup) note(what string) {
 	g.did = append(g.did, what)
 }
 
-func (g *fakeGroup) Standing() cluster.Standing {
-	return cluster.Standing{Leading: true, Term: 7, LeaseUntil: time.Hour}
+func (g *fakeGroup) Standing() group.Standing {
+	return group.Standing{Leading: true, Term: 7, LeaseUntil: time.Hour}
 }
 func (g *fakeGroup) Prepare(context.Context, string) error { g.note("prepare"); return nil }
 func (g *fakeGroup) Transfer(_ context.Context, to, _ string, _ bool) error {
 	g.note("transfer to " + to + ", saying " + slices.Concat(g.hint.Faults, []string{"nothing"})[0])
 	return nil
 }
-func (g *fakeGroup) RefreshLease()                                 {}
-func (g *fakeGroup) Contact(string) (time.Duration, bool)          { return 0, true }
-func (g *fakeGroup) LastRelease() (cluster.Release, time.Duration) { return cluster.Release{}, 0 }
-func (g *fakeGroup) HeardLeaders() [2]cluster.HeardLeader          { return [2]cluster.HeardLeader{} }
-func (g *fakeGroup) LogFault() string                              { return "" }
-func (g *fakeGroup) Self() cluster.Identity {
-	return cluster.Identity{NodeID: "id1", Name: "lb1"}
+func (g *fakeGroup) RefreshLease()                               {}
+func (g *fakeGroup) Contact(string) (time.Duration, bool)        { return 0, true }
+func (g *fakeGroup) LastRelease() (group.Release, time.Duration) { return group.Release{}, 0 }
+func (g *fakeGroup) HeardLeaders() [2]group.HeardLeader          { return [2]group.HeardLeader{} }
+func (g *fakeGroup) LogFault() string                            { return "" }
+func (g *fakeGroup) Self() store.Identity {
+	return store.Identity{NodeID: "id1", Name: "lb1"}
 }
 func (g *fakeGroup) Suffrages() map[string]cluster.Suffrage {
 	return map[string]cluster.Suffrage{"id1": cluster.SuffrageVoter, "id2": cluster.SuffrageVoter}
@@ -60,10 +63,10 @@ func (g *fakeGroup) SetHint(b json.RawMessage) {
 	g.hint = hint{}
 	_ = json.Unmarshal(b, &g.hint)
 }
-func (g *fakeGroup) State() *cluster.State {
+func (g *fakeGroup) State() *state.State {
 	s := g.state
 	if len(g.did) > 3 { // lb2 has taken over by the second look after the transfer
-		s.Moves = []cluster.Move{{Group: "default", Term: 8, From: "lb1", To: "lb2"}}
+		s.Moves = []state.Move{{Group: "default", Term: 8, From: "lb1", To: "lb2"}}
 	}
 	return &s
 }
@@ -77,8 +80,8 @@ func (g *fakeGroup) Changed() <-chan struct{} {
 // before it hands over, or it would be given the group back; and it stays until the
 // successor has the address.
 func TestShutdownHandsOver(t *testing.T) {
-	g := &fakeGroup{wake: make(chan struct{}), state: cluster.State{
-		ClusterID: "c", Nodes: map[string]cluster.NodeRecord{"id1": {ID: "id1", Name: "lb1"}, "id2": {ID: "id2", Name: "lb2"}},
+	g := &fakeGroup{wake: make(chan struct{}), state: state.State{
+		ClusterID: "c", Nodes: map[string]state.NodeRecord{"id1": {ID: "id1", Name: "lb1"}, "id2": {ID: "id2", Name: "lb2"}},
 	}}
 	close(g.wake)
 	kernel := &viptest.Guard{}
@@ -94,7 +97,7 @@ func TestShutdownHandsOver(t *testing.T) {
 		name: "default", group: g, node: g, gate: gate, sink: newLeaseSink(gate, 0), keeper: &shares{main: noKeeper{}, gates: gate},
 		hints: new(hintReader), log: slog.New(slog.DiscardHandler), now: func() time.Duration { return time.Minute }, silent: true, state: owning,
 		report:    func() check.Report { return check.Report{Ready: true, Priority: 120} },
-		addresses: func(*cluster.State) ([]vip.Address, vip.Schedule, []string) { return nil, vip.Schedule{}, nil },
+		addresses: func(*state.State) ([]vip.Address, vip.Schedule, []string) { return nil, vip.Schedule{}, nil },
 		describe:  func(*hint) {},
 	}
 	g.o.shutdown()

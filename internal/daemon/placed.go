@@ -9,7 +9,7 @@ import (
 	"time"
 	"unsafe"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/vip"
@@ -27,7 +27,7 @@ func same[T any](a, b []T) bool {
 
 // placed is where the group's addresses belong on this node.
 type placed struct {
-	instances []cluster.Instance
+	instances []state.Instance
 	config    *config.Config
 	links     []vip.Link
 	vmacs     map[string]string
@@ -44,7 +44,7 @@ type placed struct {
 
 // addresses places the group's addresses on this node's interfaces. What it returns
 // is not to be changed.
-func (d *Daemon) addresses(s *cluster.State) (addrs []vip.Address, schedule vip.Schedule, faults []string) {
+func (d *Daemon) addresses(s *state.State) (addrs []vip.Address, schedule vip.Schedule, faults []string) {
 	schedule = vip.DefaultSchedule()
 	if d.host == nil {
 		return nil, schedule, nil
@@ -80,7 +80,7 @@ func (d *Daemon) addresses(s *cluster.State) (addrs []vip.Address, schedule vip.
 func (p *placed) fill(places []placement, usual vip.Schedule) {
 	schedules := make(map[string]vip.Schedule)
 	for _, in := range p.instances {
-		if schedules[in.Name] = usual; in.GARP != (cluster.GARP{}) {
+		if schedules[in.Name] = usual; in.GARP != (state.GARP{}) {
 			schedules[in.Name] = scheduleOf(in.GARP)
 		}
 	}
@@ -144,14 +144,14 @@ func (d *Daemon) listenOn(who string, addrs []vip.Address, vmacs map[string]stri
 
 // drifted is how the file differs from the cluster.
 type drifted struct {
-	instances             []cluster.Instance
+	instances             []state.Instance
 	config                *config.Config
 	configured, heartbeat time.Duration
 	known                 bool
 	result                []string
 }
 
-func (d *drifted) lines(s *cluster.State, c *config.Config, heartbeat time.Duration) []string {
+func (d *drifted) lines(s *state.State, c *config.Config, heartbeat time.Duration) []string {
 	if d.known && d.config == c && same(d.instances, s.Instances) && d.configured == s.Heartbeat.Configured && d.heartbeat == heartbeat {
 		return d.result
 	}

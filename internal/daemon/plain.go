@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/check"
@@ -35,7 +35,7 @@ type plain struct {
 	// "".
 	claimed func(*config.Instance) string
 	// place resolves the addresses of an instance on this node.
-	place      func(cluster.Instance) (addrs []vip.Address, faults []string)
+	place      func(state.Instance) (addrs []vip.Address, faults []string)
 	newKeeper  func(*vip.Gate) slotKeeper
 	newSpeaker func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (router, error)
 	now        func() time.Duration
@@ -366,9 +366,9 @@ func (d *Daemon) claimed(in *config.Instance) string {
 }
 
 // placePlain resolves the addresses of an instance with "vrrp only".
-func (d *Daemon) placePlain(in cluster.Instance) (addrs []vip.Address, faults []string) {
+func (d *Daemon) placePlain(in state.Instance) (addrs []vip.Address, faults []string) {
 	vmacs := d.plain.vmacs()
-	for _, p := range place([]cluster.Instance{in}, d.configuration(), d.currentLinks(), &d.plainSites) {
+	for _, p := range place([]state.Instance{in}, d.configuration(), d.currentLinks(), &d.plainSites) {
 		if link, ok := vmacs[p.instance]; ok && p.address.Dev == "" {
 			p.link, p.err = link, nil
 		}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
 )
@@ -133,7 +134,7 @@ func (d *Daemon) watchQuorum(ctx context.Context) {
 	reported := boottime.Now()
 	for {
 		changed := d.node.Changed()
-		s, standing := d.node.State(), d.node.Group(cluster.DefaultGroup).Standing()
+		s, standing := d.node.State(), d.node.Group(state.DefaultGroup).Standing()
 		_, member := s.Nodes[d.node.Self().NodeID]
 		switch now := boottime.Now(); {
 		case !s.Founded() || !member || standing.Leading || standing.LeaderID != "":
@@ -153,7 +154,7 @@ func (d *Daemon) watchQuorum(ctx context.Context) {
 			case <-changed:
 				changed = d.node.Changed()
 				// A leader that comes or goes is not to be missed.
-				waiting = d.node.Group(cluster.DefaultGroup).Standing().LeaderID == standing.LeaderID
+				waiting = d.node.Group(state.DefaultGroup).Standing().LeaderID == standing.LeaderID
 			case <-ctx.Done():
 				return
 			}
@@ -161,9 +162,9 @@ func (d *Daemon) watchQuorum(ctx context.Context) {
 	}
 }
 
-func (d *Daemon) askWhoIsThere(ctx context.Context, s *cluster.State) {
+func (d *Daemon) askWhoIsThere(ctx context.Context, s *state.State) {
 	answers, led := d.node.Answering(ctx)
-	if d.node.Group(cluster.DefaultGroup).Standing().LeaderID != "" || ctx.Err() != nil {
+	if d.node.Group(state.DefaultGroup).Standing().LeaderID != "" || ctx.Err() != nil {
 		return
 	}
 	sight := quorumSight{led: led}
@@ -180,7 +181,7 @@ func (d *Daemon) askWhoIsThere(ctx context.Context, s *cluster.State) {
 }
 
 // reportLoss has the leader write a loss down; false means to try again.
-func (d *Daemon) reportLoss(ctx context.Context, s *cluster.State, l quorumLoss) bool {
+func (d *Daemon) reportLoss(ctx context.Context, s *state.State, l quorumLoss) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	_, err := askLeader(ctx, d, api.PathLoss, api.LossRequest{At: l.at, For: l.until - l.since, Missing: l.missing}, d.noteLoss)
@@ -192,12 +193,12 @@ func (d *Daemon) reportLoss(ctx context.Context, s *cluster.State, l quorumLoss)
 
 // refusedForGood tells whether an answer to a report of a loss will stay the same.
 func refusedForGood(err error) bool {
-	refused, ok := errors.AsType[*cluster.Refusal](err)
+	refused, ok := errors.AsType[*state.Refusal](err)
 	if !ok {
 		return false
 	}
 	switch refused.Code {
-	case cluster.CodeBadRequest, cluster.CodeNotFound, cluster.CodeNotMember, cluster.CodeRemoved:
+	case state.CodeBadRequest, state.CodeNotFound, state.CodeNotMember, state.CodeRemoved:
 		return true
 	}
 	return false
@@ -213,11 +214,11 @@ func (d *Daemon) noteLoss(ctx context.Context, in api.LossRequest) (api.Done, er
 	if d.started.After(in.At) {
 		own = quorumLoss{at: in.At, until: in.For, missing: in.Missing} // it cannot say
 	}
-	move, err := lossMove(s, cluster.DefaultGroup, in, own, time.Now())
+	move, err := lossMove(s, state.DefaultGroup, in, own, time.Now())
 	if err != nil || move.Group == "" {
 		return api.Done{}, err
 	}
-	return api.Done{}, d.node.Apply(ctx, cluster.Command{Move: &move})
+	return api.Done{}, d.node.Apply(ctx, state.Command{Move: &move})
 }
 
 // lossSlack is by how much the clocks of nodes may differ for what they say of a loss
@@ -226,34 +227,34 @@ const lossSlack = 10 * time.Second
 
 // lossMove is the entry of the history for a loss of the quorum, or none if there is
 // one, or there was a quorum: own is the leader's own last loss.
-func lossMove(s *cluster.State, group string, in api.LossRequest, own quorumLoss, now time.Time) (cluster.Move, error) {
+func lossMove(s *state.State, group string, in api.LossRequest, own quorumLoss, now time.Time) (state.Move, error) {
 	end := in.At.Add(in.For)
 	if in.For <= 0 || end.After(now.Add(lossSlack)) || len(in.Missing) == 0 {
-		return cluster.Move{}, cluster.Refuse(cluster.CodeBadRequest, "", "a loss of the quorum must have been, and somebody missing")
+		return state.Move{}, state.Refuse(state.CodeBadRequest, "", "a loss of the quorum must have been, and somebody missing")
 	}
 	for _, name := range in.Missing {
 		if _, ok := s.NodeByName(name); !ok {
-			return cluster.Move{}, cluster.Refuse(cluster.CodeNotFound, "", "no node %.80s", name)
+			return state.Move{}, state.Refuse(state.CodeNotFound, "", "no node %.80s", name)
 		}
 	}
 	if own.missing == nil || own.at.After(end.Add(lossSlack)) || own.at.Add(own.until-own.since).Before(in.At.Add(-lossSlack)) {
-		return cluster.Move{}, nil
+		return state.Move{}, nil
 	}
-	var before cluster.Move
+	var before state.Move
 	for _, m := range s.Moves {
 		switch {
 		case m.Group != group:
 		case m.Loss:
 			if m.At.After(in.At.Add(-lossSlack)) && m.At.Before(end) {
-				return cluster.Move{}, nil
+				return state.Move{}, nil
 			}
 		case m.At.Before(in.At):
 			before = m
 		case m.To != "" && m.At.Before(end.Add(-lossSlack/10)):
-			return cluster.Move{}, nil // somebody has taken the addresses, which takes a quorum
+			return state.Move{}, nil // somebody has taken the addresses, which takes a quorum
 		}
 	}
-	return cluster.Move{
+	return state.Move{
 		Group: group, Term: before.Term, From: before.To, At: in.At, Loss: true,
 		Reason: fmt.Sprintf("quorum lost for %s: %s did not answer", roundTime(in.For), listOf(in.Missing)),
 	}, nil

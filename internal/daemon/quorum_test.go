@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 )
 
@@ -71,7 +71,7 @@ func TestQuorumWatch(t *testing.T) {
 func TestLossMove(t *testing.T) {
 	begin := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	after := func(s int) time.Time { return begin.Add(time.Duration(s) * time.Second) }
-	take := func(s int, term uint64, to string) cluster.Move {
+	take := func(s int, term uint64, to string) state.Move {
 		m := moved(term, "", to)
 		m.At = after(s)
 		return m
@@ -82,18 +82,18 @@ func TestLossMove(t *testing.T) {
 	own := quorumLoss{at: after(61), since: time.Second, until: 35 * time.Second, missing: []string{"lb2"}}
 	for _, tt := range []struct {
 		name  string
-		moves []cluster.Move
+		moves []state.Move
 		in    api.LossRequest
 		own   quorumLoss
 		want  string // from, term; "" for none
 		err   string
 	}{
-		{"written down with the owner of that time", []cluster.Move{take(0, 7, "lb1"), take(96, 9, "lb2")}, in, own, "lb1 7", ""},
+		{"written down with the owner of that time", []state.Move{take(0, 7, "lb1"), take(96, 9, "lb2")}, in, own, "lb1 7", ""},
 		{"nobody had owned", nil, in, own, " 0", ""},
-		{"written down already", []cluster.Move{take(0, 7, "lb1"), loss}, in, own, "", ""},
-		{"the leader was there and knows of no loss", []cluster.Move{take(0, 7, "lb1")}, in, quorumLoss{}, "", ""},
-		{"the leader knows of another one only", []cluster.Move{take(0, 7, "lb1")}, in, quorumLoss{at: after(5), until: 10 * time.Second, missing: []string{"lb2"}}, "", ""},
-		{"somebody took the addresses meanwhile: the node was cut off", []cluster.Move{take(0, 7, "lb1"), take(61, 8, "lb2")}, in, own, "", ""},
+		{"written down already", []state.Move{take(0, 7, "lb1"), loss}, in, own, "", ""},
+		{"the leader was there and knows of no loss", []state.Move{take(0, 7, "lb1")}, in, quorumLoss{}, "", ""},
+		{"the leader knows of another one only", []state.Move{take(0, 7, "lb1")}, in, quorumLoss{at: after(5), until: 10 * time.Second, missing: []string{"lb2"}}, "", ""},
+		{"somebody took the addresses meanwhile: the node was cut off", []state.Move{take(0, 7, "lb1"), take(61, 8, "lb2")}, in, own, "", ""},
 		{"nobody is missing", nil, api.LossRequest{At: in.At, For: in.For}, own, "", "somebody missing"},
 		{"it lasts", nil, api.LossRequest{At: after(100), For: time.Hour, Missing: in.Missing}, own, "", "must have been"},
 		{"no such node", nil, api.LossRequest{At: in.At, For: in.For, Missing: []string{"lb7"}}, own, "", "no node lb7"},

@@ -10,7 +10,7 @@ import (
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/config"
 )
@@ -87,7 +87,7 @@ const proposals = 10
 func (d *Daemon) propose(ctx context.Context, c *config.Config, force bool) ([]string, error) {
 	heartbeat := d.heartbeatOf(c)
 	file := contentOf(instancesOf(c), heartbeat)
-	in := api.ConfigureRequest{Configuration: cluster.Configuration{Heartbeat: heartbeat, Instances: instancesOf(c)}, Force: force}
+	in := api.ConfigureRequest{Configuration: state.Configuration{Heartbeat: heartbeat, Instances: instancesOf(c)}, Force: force}
 	for i := 1; ; i++ {
 		changed, s := d.node.Changed(), d.node.State()
 		if len(difference(s.Instances, instancesOf(c), s.Heartbeat.Configured, heartbeat)) == 0 {
@@ -96,7 +96,7 @@ func (d *Daemon) propose(ctx context.Context, c *config.Config, force bool) ([]s
 		if !force {
 			judged := s
 			if len(instancesOf(c)) == 0 { // the file has no say in them
-				judged = &cluster.State{Heartbeat: s.Heartbeat}
+				judged = &state.State{Heartbeat: s.Heartbeat}
 			}
 			if err := refuseOlder(d.base(), judged, file); err != nil {
 				return nil, err
@@ -116,7 +116,7 @@ func (d *Daemon) propose(ctx context.Context, c *config.Config, force bool) ([]s
 			}
 			return done.Changes, nil
 		}
-		if refused, ok := errors.AsType[*cluster.Refusal](err); !ok || refused.Code != cluster.CodeMoved || i == proposals {
+		if refused, ok := errors.AsType[*state.Refusal](err); !ok || refused.Code != state.CodeMoved || i == proposals {
 			return nil, err
 		}
 		select {
@@ -130,8 +130,8 @@ func (d *Daemon) propose(ctx context.Context, c *config.Config, force bool) ([]s
 
 // notTaken says what a refused proposal means: the node's own part is in effect.
 func notTaken(err error) error {
-	r := cluster.Refusal{Code: "error", Message: err.Error(), Hint: api.HintOf(err)}
-	if refused, ok := errors.AsType[*cluster.Refusal](err); ok {
+	r := state.Refusal{Code: "error", Message: err.Error(), Hint: api.HintOf(err)}
+	if refused, ok := errors.AsType[*state.Refusal](err); ok {
 		r = *refused
 	}
 	r.Message = "priorities and checks of the file are in effect, but the cluster did not take its addresses and timing: " + r.Message

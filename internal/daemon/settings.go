@@ -12,7 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/pki"
@@ -107,7 +108,7 @@ func ReadSecretFile(path string) (pki.Secret, error) {
 
 // ownIdentity reads who this node is, or makes it somebody from the peers and
 // secret_file of its configuration.
-func ownIdentity(data *cluster.DataDir, c *config.Config) (cluster.Identity, pki.Secret, error) {
+func ownIdentity(data *store.DataDir, c *config.Config) (store.Identity, pki.Secret, error) {
 	id, err := data.Identity()
 	if err == nil {
 		secret, err := data.Secret()
@@ -127,7 +128,7 @@ func ownIdentity(data *cluster.DataDir, c *config.Config) (cluster.Identity, pki
 		}
 		return id, secret, nil
 	}
-	if !errors.Is(err, cluster.ErrEmptyDataDir) {
+	if !errors.Is(err, store.ErrEmptyDataDir) {
 		return id, pki.Secret{}, err
 	}
 	if len(c.Raft.Peers) == 0 || c.Raft.SecretFile == "" {
@@ -138,18 +139,18 @@ func ownIdentity(data *cluster.DataDir, c *config.Config) (cluster.Identity, pki
 	if err != nil {
 		return id, pki.Secret{}, err
 	}
-	if err := cluster.CheckName(c.Raft.NodeID); err != nil {
+	if err := state.CheckName(c.Raft.NodeID); err != nil {
 		return id, pki.Secret{}, err
 	}
-	id = cluster.Identity{
-		ClusterID: secret.ClusterID(), NodeID: cluster.NewNodeID(c.Raft.NodeID), Name: c.Raft.NodeID,
-		Witness: c.Raft.Witness, Origin: cluster.OriginPeers,
+	id = store.Identity{
+		ClusterID: secret.ClusterID(), NodeID: store.NewNodeID(c.Raft.NodeID), Name: c.Raft.NodeID,
+		Witness: c.Raft.Witness, Origin: store.OriginPeers,
 	}
-	return id, secret, data.Create(id, secret, cluster.Cache{}, nil)
+	return id, secret, data.Create(id, secret, store.Cache{}, nil)
 }
 
 // ListenAddress is where a node listens.
-func ListenAddress(id cluster.Identity, c *config.Config) string {
+func ListenAddress(id store.Identity, c *config.Config) string {
 	if id.Listen != "" && (c.Raft.Listen == "" || c.Raft.Listen == ":"+DefaultPort) {
 		return id.Listen
 	}
@@ -163,17 +164,17 @@ func ListenAddress(id cluster.Identity, c *config.Config) string {
 // host listened on, else what the operator told init or join, else an address of
 // this host: the one chosen before if it is still there, the one on the way to a
 // known peer, one in the subnet of a virtual address, the first.
-func AdvertiseAddress(id cluster.Identity, c *config.Config, peers []string, vips []netip.Addr) (string, error) {
+func AdvertiseAddress(id store.Identity, c *config.Config, peers []string, vips []netip.Addr) (string, error) {
 	address, err := chooseAdvertised(id, c, peers, vips)
 	if err == nil {
-		if err := cluster.CheckAddress(address); err != nil {
+		if err := state.CheckAddress(address); err != nil {
 			return "", fmt.Errorf("advertise: %w", err)
 		}
 	}
 	return address, err
 }
 
-func chooseAdvertised(id cluster.Identity, c *config.Config, peers []string, vips []netip.Addr) (string, error) {
+func chooseAdvertised(id store.Identity, c *config.Config, peers []string, vips []netip.Addr) (string, error) {
 	listen := ListenAddress(id, c)
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {

@@ -8,8 +8,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/group"
 	"github.com/raftvip/raftvip/cluster/lease"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/doctor"
@@ -87,7 +88,7 @@ type changeWatch struct {
 }
 
 // quiet tells whether it is longer ago than settleAfter.
-func (c *changeWatch) quiet(now time.Duration, s cluster.Standing) bool {
+func (c *changeWatch) quiet(now time.Duration, s group.Standing) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if s.LeaderID != c.leader || s.Term != c.term || c.at == 0 {
@@ -102,7 +103,7 @@ func (d *Daemon) sight(ctx context.Context) sight {
 	end := boottime.Now() + settleWithin
 	for {
 		changed := d.node.Changed()
-		standing := d.node.Group(cluster.DefaultGroup).Standing()
+		standing := d.node.Group(state.DefaultGroup).Standing()
 		quiet := d.changes.quiet(boottime.Now(), standing)
 		seen := d.seeNow(ctx, d.node.State(), standing)
 		switch {
@@ -121,7 +122,7 @@ func (d *Daemon) sight(ctx context.Context) sight {
 }
 
 // seeNow is one look.
-func (d *Daemon) seeNow(ctx context.Context, s *cluster.State, standing cluster.Standing) sight {
+func (d *Daemon) seeNow(ctx context.Context, s *state.State, standing group.Standing) sight {
 	self := d.node.Self()
 	if standing.Leading {
 		own, err := d.ownership(ctx, struct{}{})
@@ -141,7 +142,7 @@ func (d *Daemon) seeNow(ctx context.Context, s *cluster.State, standing cluster.
 		return seen
 	}
 	in.leader = nameOf(s, standing.LeaderID)
-	in.owned = ownedIn(s, cluster.DefaultGroup, standing.LeaderID, standing.Term, hints)
+	in.owned = ownedIn(s, state.DefaultGroup, standing.LeaderID, standing.Term, hints)
 	var answer api.Ownership
 	if in.asked = d.askOwner(ctx, &answer); in.asked == nil {
 		return sight{owner: answer.Owner, known: true, moving: answer.Moving, why: answer.Why, reachable: answer.Reachable, troubles: mergeTroubles(answer.Troubles, d.ownTroubles(), self.Name)}
@@ -175,11 +176,11 @@ func (d *Daemon) askOwner(ctx context.Context, answer *api.Ownership) error {
 
 // ownership is the leader's word.
 func (d *Daemon) ownership(context.Context, struct{}) (api.Ownership, error) {
-	standing := d.node.Group(cluster.DefaultGroup).Standing()
+	standing := d.node.Group(state.DefaultGroup).Standing()
 	view := d.owner.View()
 	self, s := d.node.Self(), d.node.State()
 	if !standing.Leading {
-		return api.Ownership{}, cluster.Refuse(cluster.CodeNotLeader, "try again", "node %s does not lead", self.Name)
+		return api.Ownership{}, state.Refuse(state.CodeNotLeader, "try again", "node %s does not lead", self.Name)
 	}
 	out := api.Ownership{Why: view.why, Term: standing.Term, Troubles: d.ownTroubles()}
 	if view.owning && standing.LeaseUntil > boottime.Now() {
@@ -205,7 +206,7 @@ func (d *Daemon) ownership(context.Context, struct{}) (api.Ownership, error) {
 }
 
 // whyOwner is what the history says of how the owner came to be.
-func whyOwner(s *cluster.State, owner string) string {
+func whyOwner(s *state.State, owner string) string {
 	for _, m := range slices.Backward(s.Moves) {
 		if m.To == owner && !m.Loss {
 			return fmt.Sprintf("%s (%s)", m.Reason, m.At.Local().Format(time.DateTime))

@@ -5,7 +5,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/policy"
 )
 
@@ -45,19 +45,19 @@ func lastEligible(nodes []policy.Node, id, owner string) (others string, last bo
 
 // refuseSilence refuses what would take the last node that may own, unless there is
 // no address or the operator insists.
-func refuseSilence(s *cluster.State, nodes []policy.Node, owner, id, what string, force bool) error {
+func refuseSilence(s *state.State, nodes []policy.Node, owner, id, what string, force bool) error {
 	if force || countAddresses(s.Instances) == 0 {
 		return nil
 	}
 	if others, last := lastEligible(nodes, id, owner); last {
-		return cluster.Refuse(cluster.CodeSilences, silenceHint,
+		return state.Refuse(state.CodeSilences, silenceHint,
 			"%s would silence all addresses: no other node may own (%s)", what, others)
 	}
 	return nil
 }
 
 // refuseEmpty refuses a list of instances without an address where there were some.
-func refuseEmpty(have, want []cluster.Instance, what string, force bool) error {
+func refuseEmpty(have, want []state.Instance, what string, force bool) error {
 	before := countAddresses(have)
 	if force || before == 0 || countAddresses(want) > 0 {
 		return nil
@@ -66,11 +66,11 @@ func refuseEmpty(have, want []cluster.Instance, what string, force bool) error {
 	if before > 1 {
 		which = "all virtual addresses"
 	}
-	return cluster.Refuse(cluster.CodeSilences, "add another address first, or repeat with --force",
+	return state.Refuse(state.CodeSilences, "add another address first, or repeat with --force",
 		"%s would take away %s: %s", what, which, strings.Join(addressTexts(have), ", "))
 }
 
-func countAddresses(instances []cluster.Instance) int {
+func countAddresses(instances []state.Instance) int {
 	n := 0
 	for _, in := range instances {
 		n += len(in.Addresses)
@@ -81,7 +81,7 @@ func countAddresses(instances []cluster.Instance) int {
 // maxListed is how many addresses a sentence names.
 const maxListed = 5
 
-func addressTexts(instances []cluster.Instance) []string {
+func addressTexts(instances []state.Instance) []string {
 	var out []string
 	for _, in := range instances {
 		for _, a := range in.Addresses {
@@ -96,8 +96,8 @@ func addressTexts(instances []cluster.Instance) []string {
 
 // electable are the members as the leader's policy sees them, for requests of
 // operators.
-func (d *Daemon) electable(s *cluster.State) []policy.Node {
-	group := d.node.Group(cluster.DefaultGroup)
+func (d *Daemon) electable(s *state.State) []policy.Node {
+	group := d.node.Group(state.DefaultGroup)
 	connected := func(id string) bool {
 		ago, ok := group.Contact(id)
 		return ok && ago < max(s.Heartbeat.Current, time.Second)

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/policy"
 )
 
@@ -22,11 +22,11 @@ func TestRefuseSilence(t *testing.T) {
 	silent := with(fit("lb2"), func(n *policy.Node) { n.Connected = false })
 	old := with(fit("lb2"), func(n *policy.Node) { n.ReportAge = time.Minute })
 	unready := with(fit("lb1"), func(n *policy.Node) { n.Ready = false })
-	one := &cluster.State{Instances: []cluster.Instance{{Name: "a", Addresses: addressesOf("10.0.0.1/24")}}}
-	none := &cluster.State{Instances: []cluster.Instance{{Name: "a"}}}
+	one := &state.State{Instances: []state.Instance{{Name: "a", Addresses: addressesOf("10.0.0.1/24")}}}
+	none := &state.State{Instances: []state.Instance{{Name: "a"}}}
 	for _, tt := range []struct {
 		name   string
-		s      *cluster.State
+		s      *state.State
 		nodes  []policy.Node
 		id     string
 		owner  string
@@ -48,7 +48,7 @@ func TestRefuseSilence(t *testing.T) {
 		{"the owner whose checks begin anew", one, []policy.Node{unready, drained}, "lb1", "lb1", false, "no other node may own"},
 	} {
 		err := refuseSilence(tt.s, tt.nodes, tt.owner, tt.id, "to drain it", tt.force)
-		checkRefusal(t, tt.name, err, cluster.CodeSilences, tt.refuse)
+		checkRefusal(t, tt.name, err, state.CodeSilences, tt.refuse)
 	}
 }
 
@@ -62,15 +62,15 @@ func checkRefusal(t *testing.T, name string, err error, code, says string) {
 		}
 		return
 	}
-	var r *cluster.Refusal
+	var r *state.Refusal
 	if !errors.As(err, &r) || r.Code != code || !strings.Contains(r.Message, says) || !strings.Contains(r.Hint, "--force") {
 		t.Errorf("%s: got %v, want a refusal that says %q", name, err, says)
 	}
 }
 
 func TestRefuseEmpty(t *testing.T) {
-	list := func(texts ...string) []cluster.Instance {
-		return []cluster.Instance{{Name: "a", Addresses: addressesOf(texts...)}}
+	list := func(texts ...string) []state.Instance {
+		return []state.Instance{{Name: "a", Addresses: addressesOf(texts...)}}
 	}
 	many := make([]string, 9)
 	for i := range many {
@@ -78,7 +78,7 @@ func TestRefuseEmpty(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name       string
-		have, want []cluster.Instance
+		have, want []state.Instance
 		force      bool
 		refuse     string
 	}{
@@ -90,6 +90,6 @@ func TestRefuseEmpty(t *testing.T) {
 		{"asked for", list("10.0.0.1/24"), nil, true, ""},
 		{"there was none", list(), nil, false, ""},
 	} {
-		checkRefusal(t, tt.name, refuseEmpty(tt.have, tt.want, "the file", tt.force), cluster.CodeSilences, tt.refuse)
+		checkRefusal(t, tt.name, refuseEmpty(tt.have, tt.want, "the file", tt.force), state.CodeSilences, tt.refuse)
 	}
 }

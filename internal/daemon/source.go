@@ -4,7 +4,7 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/vip"
 )
 
@@ -25,5 +25,5 @@ func (d *Daemon) isVirtual(ip netip.Addr) bool {
 	if d.node == nil {
 		return false
 	}
-	return slices.ContainsFunc(d.node.State().Instances, func(in cluster.Instance) bool { return hasAddress(in, ip) })
+	return slices.ContainsFunc(d.node.State().Instances, func(in state.Instance) bool { return hasAddress(in, ip) })
 }

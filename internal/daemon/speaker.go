@@ -5,7 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/vrrpcompat"
 	"github.com/raftvip/raftvip/vrrpcompat/vrrpnet"
@@ -65,7 +65,7 @@ func (s speakerSettings) router(addrs []netip.Addr, priority uint8, sink vrrpnet
 
 // advertised are the addresses that go on the wire: those of virtual_ipaddress in
 // their order, not the excluded ones.
-func advertised(in cluster.Instance) []netip.Addr {
+func advertised(in state.Instance) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range in.Addresses {
 		if !a.Excluded {

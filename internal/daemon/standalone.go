@@ -11,7 +11,7 @@ import (
 	sd "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
@@ -47,7 +47,7 @@ func (d *Daemon) openStandalone() error {
 		return d.Reload(ctx, in.Force)
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		api.Answer(w, nil, cluster.Refuse(cluster.CodeNoLeader, `see "raftvip status"`, "this daemon has no cluster: all its instances are vrrp only"))
+		api.Answer(w, nil, state.Refuse(state.CodeNoLeader, `see "raftvip status"`, "this daemon has no cluster: all its instances are vrrp only"))
 	})
 	d.socket = mux
 	return nil

@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/group"
+	"github.com/raftvip/raftvip/cluster/identity"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/doctor"
@@ -25,7 +28,7 @@ const (
 func (d *Daemon) Status(ctx context.Context) api.Status {
 	seen := d.sight(ctx)
 	s := d.node.State()
-	standing := d.node.Group(cluster.DefaultGroup).Standing()
+	standing := d.node.Group(state.DefaultGroup).Standing()
 	self := d.node.Self()
 	st := api.Status{
 		API: api.Version, Program: d.settings.Program, Phase: d.node.Phase(),
@@ -43,7 +46,7 @@ func (d *Daemon) Status(ctx context.Context) api.Status {
 }
 
 // identityWarnings say what is wrong with members' identities.
-func identityWarnings(s *cluster.State, findings []cluster.Finding) []string {
+func identityWarnings(s *state.State, findings []identity.Finding) []string {
 	var w []string
 	for _, f := range findings {
 		name := s.Nodes[f.Node].Name
@@ -51,7 +54,7 @@ func identityWarnings(s *cluster.State, findings []cluster.Finding) []string {
 			name = f.Node
 		}
 		effect := " and does not take part"
-		if f.Kind == cluster.FindingDiverged {
+		if f.Kind == identity.FindingDiverged {
 			effect = ""
 		}
 		w = append(w, fmt.Sprintf("IDENTITY of %s%s: %s; %s", name, effect, f.Text, f.Hint))
@@ -59,7 +62,7 @@ func identityWarnings(s *cluster.State, findings []cluster.Finding) []string {
 	return w
 }
 
-func (d *Daemon) clusterStatus(s *cluster.State, standing cluster.Standing, seen sight) api.Cluster {
+func (d *Daemon) clusterStatus(s *state.State, standing group.Standing, seen sight) api.Cluster {
 	c := api.Cluster{
 		ID: d.node.Self().ClusterID, Term: standing.Term, Version: s.Version,
 		HeartbeatTimeout: s.Heartbeat.Current.Seconds(), Reachable: seen.reachable,
@@ -81,21 +84,21 @@ func tolerates(voters, answering int) int { return max(answering-(voters/2+1), 0
 
 // ownerName returns who owns, as far as this node can tell without asking; "" also if
 // it cannot.
-func (d *Daemon) ownerName(s *cluster.State) string {
+func (d *Daemon) ownerName(s *state.State) string {
 	if d.owner.View().owning {
 		return d.node.Self().Name
 	}
-	standing := d.node.Group(cluster.DefaultGroup).Standing()
-	if ownedIn(s, cluster.DefaultGroup, standing.LeaderID, standing.Term, d.hints.read(d.node.Reports())) {
+	standing := d.node.Group(state.DefaultGroup).Standing()
+	if ownedIn(s, state.DefaultGroup, standing.LeaderID, standing.Term, d.hints.read(d.node.Reports())) {
 		return nameOf(s, standing.LeaderID)
 	}
 	return ""
 }
 
-func (d *Daemon) groupStatus(s *cluster.State, standing cluster.Standing, seen sight) api.Group {
+func (d *Daemon) groupStatus(s *state.State, standing group.Standing, seen sight) api.Group {
 	view := d.owner.View()
 	g := api.Group{
-		Name: cluster.DefaultGroup, Owner: seen.owner, Unknown: seen.owner == "" && !seen.known, Why: seen.why,
+		Name: state.DefaultGroup, Owner: seen.owner, Unknown: seen.owner == "" && !seen.known, Why: seen.why,
 		State: "standby", Troubles: seen.troubles,
 	}
 	switch {
@@ -140,7 +143,7 @@ func (d *Daemon) groupStatus(s *cluster.State, standing cluster.Standing, seen s
 	return g
 }
 
-func (d *Daemon) nodeStatus(s *cluster.State, standing cluster.Standing, owner string) []api.Node {
+func (d *Daemon) nodeStatus(s *state.State, standing group.Standing, owner string) []api.Node {
 	hints := d.hints.read(d.node.Reports())
 	suffrages := d.node.Suffrages()
 	self := d.node.Self().NodeID
@@ -288,7 +291,7 @@ func (d *Daemon) levelWarnings() (w []string) {
 	}
 	s := d.node.State()
 	for _, r := range d.node.Reports() {
-		if n, ok := s.Nodes[r.NodeID]; ok && max(r.Level, 1) < cluster.FeatureLevel {
+		if n, ok := s.Nodes[r.NodeID]; ok && max(r.Level, 1) < state.FeatureLevel {
 			w = append(w, fmt.Sprintf("%s runs an older raftvip: the cluster works at feature level %d until it is upgraded", n.Name, s.FeatureLevel()))
 		}
 	}

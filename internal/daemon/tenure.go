@@ -6,7 +6,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/group"
+	"github.com/raftvip/raftvip/cluster/state"
 )
 
 // What the history says of a take is pieced together here: who owned before, since
@@ -31,12 +32,12 @@ func (t tenure) later(o tenure) tenure {
 
 // ownedIn tells whether a node owned a group in a term: the history says so, or the
 // node itself does.
-func ownedIn(s *cluster.State, group, id string, term uint64, hints map[string]seenHint) bool {
+func ownedIn(s *state.State, name, id string, term uint64, hints map[string]seenHint) bool {
 	if id == "" || term == 0 {
 		return false
 	}
 	for _, m := range slices.Backward(s.Moves) {
-		if m.Group != group || m.Loss || m.Term > term {
+		if m.Group != name || m.Loss || m.Term > term {
 			continue
 		}
 		if m.Term < term {
@@ -49,9 +50,9 @@ func ownedIn(s *cluster.State, group, id string, term uint64, hints map[string]s
 }
 
 // heardOwner is what the leaders that this node has heard add to what is known.
-func heardOwner(known tenure, s *cluster.State, group string, heard [2]cluster.HeardLeader, hints map[string]seenHint) tenure {
-	for _, l := range []cluster.HeardLeader{heard[1], heard[0]} {
-		if ownedIn(s, group, l.NodeID, l.Term, hints) {
+func heardOwner(known tenure, s *state.State, name string, heard [2]group.HeardLeader, hints map[string]seenHint) tenure {
+	for _, l := range []group.HeardLeader{heard[1], heard[0]} {
+		if ownedIn(s, name, l.NodeID, l.Term, hints) {
 			known = known.later(tenure{id: l.NodeID, term: l.Term, last: l.At})
 		}
 	}
@@ -67,7 +68,7 @@ type quorumLoss struct {
 
 // A takeover is all that is known when this node has taken the addresses.
 type takeover struct {
-	state *cluster.State
+	state *state.State
 	group string
 	self  string // node ID
 	term  uint64
@@ -77,9 +78,9 @@ type takeover struct {
 	before  tenure
 	stopped string
 	// release is the last hand-over that this node was told of, and when.
-	release    cluster.Release
+	release    group.Release
 	releasedAt time.Duration
-	heard      [2]cluster.HeardLeader
+	heard      [2]group.HeardLeader
 	loss       quorumLoss // the last one, or the zero value
 	// lease is for how long the kernel of the owner before may have answered after
 	// it was last heard; negative: without end.
@@ -161,7 +162,7 @@ func (t takeover) account() account {
 }
 
 // nameOf is what people call a node, also one that is no member any more.
-func nameOf(s *cluster.State, id string) string {
+func nameOf(s *state.State, id string) string {
 	if n, ok := s.Nodes[id]; ok && n.Name != "" {
 		return n.Name
 	}

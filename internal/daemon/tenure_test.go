@@ -4,18 +4,19 @@ import (
 	"testing"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/group"
+	"github.com/raftvip/raftvip/cluster/state"
 )
 
-func moved(term uint64, from, to string) cluster.Move {
-	return cluster.Move{Group: "default", Term: term, From: from, To: to}
+func moved(term uint64, from, to string) state.Move {
+	return state.Move{Group: "default", Term: term, From: from, To: to}
 }
 
 // members are lb1 to lb3, with the IDs id1 to id3, and the history given.
-func members(moves ...cluster.Move) *cluster.State {
-	s := &cluster.State{ClusterID: "c", Nodes: map[string]cluster.NodeRecord{}, Removed: map[string]cluster.RemovedNode{"id9": {Name: "old9"}}, Moves: moves}
+func members(moves ...state.Move) *state.State {
+	s := &state.State{ClusterID: "c", Nodes: map[string]state.NodeRecord{}, Removed: map[string]state.RemovedNode{"id9": {Name: "old9"}}, Moves: moves}
 	for _, name := range []string{"1", "2", "3"} {
-		s.Nodes["id"+name] = cluster.NodeRecord{ID: "id" + name, Name: "lb" + name}
+		s.Nodes["id"+name] = state.NodeRecord{ID: "id" + name, Name: "lb" + name}
 	}
 	return s
 }
@@ -27,14 +28,14 @@ const ms = time.Millisecond
 func TestAccount(t *testing.T) {
 	const up = 100 * time.Second
 	base := takeover{group: "default", self: "id1", term: 9, took: up - 5*ms, arrived: up, lease: 270 * ms}
-	with := func(s *cluster.State, change func(*takeover)) takeover {
+	with := func(s *state.State, change func(*takeover)) takeover {
 		in := base
 		in.state = s
 		change(&in)
 		return in
 	}
-	heard := func(id string, term uint64, ago time.Duration) [2]cluster.HeardLeader {
-		return [2]cluster.HeardLeader{{NodeID: id, Term: term, At: up - 5*ms - ago}}
+	heard := func(id string, term uint64, ago time.Duration) [2]group.HeardLeader {
+		return [2]group.HeardLeader{{NodeID: id, Term: term, At: up - 5*ms - ago}}
 	}
 	for _, tt := range []struct {
 		name   string
@@ -55,15 +56,15 @@ func TestAccount(t *testing.T) {
 		}), "lb2", "election: lb2 was not heard for 330ms", 335 * ms, 65 * ms},
 		{"handed over", with(members(moved(8, "", "lb2")), func(in *takeover) {
 			in.before, in.heard = tenure{"id2", 8, up - 4*ms}, heard("id2", 8, 4*ms)
-			in.release, in.releasedAt = cluster.Release{Term: 8, From: "id2", To: "id1", Reason: "lb2 is drained"}, up-3*ms
+			in.release, in.releasedAt = group.Release{Term: 8, From: "id2", To: "id1", Reason: "lb2 is drained"}, up-3*ms
 		}), "lb2", "lb2 is drained", 3 * ms, 3 * ms},
 		{"handed over by a leader that did not own: the gap is the owner's", with(members(moved(7, "", "lb3")), func(in *takeover) {
 			in.before, in.heard = tenure{"id3", 7, up - 35*time.Second}, heard("id2", 8, 4*ms)
-			in.release, in.releasedAt = cluster.Release{Term: 8, From: "id2", To: "id1", Reason: "fault of lb2: eth0 is down"}, up-85*ms
+			in.release, in.releasedAt = group.Release{Term: 8, From: "id2", To: "id1", Reason: "fault of lb2: eth0 is down"}, up-85*ms
 		}), "lb3", "handed over by lb2, which led without owning: fault of lb2: eth0 is down", 35 * time.Second, 35*time.Second - 270*ms},
 		{"handed over by a leader that did not own, to a node that was restarted", with(members(moved(7, "", "lb3")), func(in *takeover) {
 			in.heard = heard("id2", 8, 4*ms)
-			in.release, in.releasedAt = cluster.Release{Term: 8, From: "id2", To: "id1", Reason: "fault of lb2: eth0 is down"}, up-85*ms
+			in.release, in.releasedAt = group.Release{Term: 8, From: "id2", To: "id1", Reason: "fault of lb2: eth0 is down"}, up-85*ms
 		}), "lb3", "handed over by lb2, which led without owning: fault of lb2: eth0 is down", 0, 0},
 		{"a leader in between that did not own died", with(members(moved(7, "", "lb3")), func(in *takeover) {
 			in.before, in.heard = tenure{"id3", 7, up - 35*time.Second}, heard("id2", 8, 330*ms)
@@ -73,11 +74,11 @@ func TestAccount(t *testing.T) {
 		}), "lb1", "lease regained: nobody else took over since this node stopped owning (the lease has ended)", 500 * ms, 500 * ms},
 		{"regained in the term that was handed over to it", with(members(moved(9, "lb2", "lb1")), func(in *takeover) {
 			in.before, in.heard, in.stopped = tenure{"id1", 9, up - 500*ms}, heard("id2", 8, 60*time.Second), "the lease has ended"
-			in.release, in.releasedAt = cluster.Release{Term: 8, From: "id2", To: "id1", Reason: "requested with raftvip transfer"}, up-60*time.Second
+			in.release, in.releasedAt = group.Release{Term: 8, From: "id2", To: "id1", Reason: "requested with raftvip transfer"}, up-60*time.Second
 		}), "lb1", "lease regained: nobody else took over since this node stopped owning (the lease has ended)", 500 * ms, 500 * ms},
 		{"undrained in the term that was handed over to it", with(members(moved(9, "lb2", "lb1"), moved(9, "lb1", "")), func(in *takeover) {
 			in.before, in.heard, in.stopped = tenure{"id1", 9, up - 3*time.Second}, heard("id2", 8, 60*time.Second), "lb1 is drained; no other node is eligible"
-			in.release, in.releasedAt = cluster.Release{Term: 8, From: "id2", To: "id1", Reason: "requested with raftvip transfer"}, up-60*time.Second
+			in.release, in.releasedAt = group.Release{Term: 8, From: "id2", To: "id1", Reason: "requested with raftvip transfer"}, up-60*time.Second
 		}), "", "owns again: nobody owned since it stopped (lb1 is drained; no other node is eligible)", 3 * time.Second, 3 * time.Second},
 		{"had owned, and another led in between: that is no regaining", with(members(moved(7, "", "lb1")), func(in *takeover) {
 			in.before, in.heard, in.stopped = tenure{"id1", 7, up - 5*time.Second}, heard("id2", 8, 330*ms), "x"
@@ -122,7 +123,7 @@ func TestAccountAfterLoss(t *testing.T) {
 	got := takeover{
 		state: members(moved(7, "", "lb3")), group: "default", self: "id1", term: 9, took: time.Minute, arrived: time.Minute,
 		before: tenure{"id3", 7, 20 * time.Second}, loss: quorumLoss{since: 20 * time.Second, until: 59 * time.Second, missing: []string{"lb3", "lb2"}},
-		release: cluster.Release{Term: 8, From: "id2", To: "id1", Reason: "lb2 is a witness"}, releasedAt: time.Minute - ms,
+		release: group.Release{Term: 8, From: "id2", To: "id1", Reason: "lb2 is a witness"}, releasedAt: time.Minute - ms,
 	}.account()
 	want := "quorum is back after 39s: lb3 and lb2 had not answered; handed over by lb2, which led without owning: lb2 is a witness"
 	if got.reason != want || got.gap != 40*time.Second {
@@ -134,11 +135,11 @@ func TestOwnedIn(t *testing.T) {
 	says := func(id string, term uint64) map[string]seenHint {
 		return map[string]seenHint{id: {known: true, hint: hint{Owning: term > 0, OwningTerm: term}}}
 	}
-	loss := cluster.Move{Group: "default", Term: 8, From: "lb2", Loss: true}
-	other := cluster.Move{Group: "web", Term: 8, To: "lb2"}
+	loss := state.Move{Group: "default", Term: 8, From: "lb2", Loss: true}
+	other := state.Move{Group: "web", Term: 8, To: "lb2"}
 	for _, tt := range []struct {
 		name  string
-		s     *cluster.State
+		s     *state.State
 		id    string
 		term  uint64
 		hints map[string]seenHint
@@ -163,10 +164,10 @@ func TestOwnedIn(t *testing.T) {
 
 // TestHeardOwner: the leader before the last one counts if only that one owned.
 func TestHeardOwner(t *testing.T) {
-	heard := [2]cluster.HeardLeader{{NodeID: "id2", Term: 8, At: 9 * time.Second}, {NodeID: "id3", Term: 7, At: 5 * time.Second}}
+	heard := [2]group.HeardLeader{{NodeID: "id2", Term: 8, At: 9 * time.Second}, {NodeID: "id3", Term: 7, At: 5 * time.Second}}
 	for _, tt := range []struct {
 		name  string
-		s     *cluster.State
+		s     *state.State
 		known tenure
 		want  tenure
 	}{

@@ -3,7 +3,7 @@ package daemon
 import (
 	"net/netip"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
@@ -13,7 +13,7 @@ import (
 
 // openHybrid makes the VRRP half of the owner.
 func (d *Daemon) openHybrid(keeper *shares) {
-	log := d.log.With("group", cluster.DefaultGroup)
+	log := d.log.With("group", state.DefaultGroup)
 	d.hybrid = &hybrid{
 		log: log, shares: keeper, config: d.configuration, report: d.checks.Report, fellows: d.fellows,
 		newSlot: func(name string, number uint32) *slot {
@@ -76,7 +76,7 @@ func splitReport(r check.Report, c *config.Config) (group check.Report, plain ma
 
 // place resolves addresses on this node, those of a virtual router with a virtual
 // MAC on its interface.
-func (d *Daemon) place(instances []cluster.Instance) []placement {
+func (d *Daemon) place(instances []state.Instance) []placement {
 	out := place(instances, d.configuration(), d.currentLinks(), &d.sites)
 	vmacs := d.hybrid.vmacs()
 	for i, p := range out {

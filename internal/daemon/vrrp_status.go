@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/config"
@@ -47,7 +47,7 @@ func (d *Daemon) virtualRouters() []api.VirtualRouter {
 }
 
 // speakerNames are the nodes by the addresses from which they speak VRRP.
-func speakerNames(s *cluster.State, hints map[string]seenHint) map[netip.Addr]string {
+func speakerNames(s *state.State, hints map[string]seenHint) map[netip.Addr]string {
 	out := make(map[netip.Addr]string)
 	for id, h := range hints {
 		for _, v := range h.VRRP {

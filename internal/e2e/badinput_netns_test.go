@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/testnet"
 )
@@ -259,7 +259,7 @@ func TestBadAddress(t *testing.T) {
 	for _, a := range []string{"127.0.0.1/8", "224.0.0.18/32", "ff02::1/128", "0.0.0.0/32", "10.99.0.255/24", "255.255.255.255/32", "::ffff:10.99.0.9/120"} {
 		in := api.VIPRequest{Prefix: netip.MustParsePrefix(a), Dev: "eth0", Force: true}
 		err := api.NewClient(n.Socket).Call(t.Context(), api.PathVIPAdd, in, &api.Done{})
-		if refused, ok := errors.AsType[*cluster.Refusal](err); !ok || refused.Code != cluster.CodeBadRequest {
+		if refused, ok := errors.AsType[*state.Refusal](err); !ok || refused.Code != state.CodeBadRequest {
 			t.Errorf("request for %s: %v", a, err)
 		}
 	}

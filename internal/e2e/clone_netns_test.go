@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/identity"
 	"github.com/raftvip/raftvip/internal/testnet"
 )
 
@@ -50,7 +50,7 @@ func copyData(t *testing.T, from, to string) {
 }
 
 // sees tells whether a node's status says this of an identity, and fails for it.
-func sees(n *Node, kind cluster.FindingKind) func() error {
+func sees(n *Node, kind identity.FindingKind) func() error {
 	return func() error {
 		r, err := n.Run(bg, "status")
 		if err != nil {
@@ -81,7 +81,7 @@ func TestCopyIsRefusedElsewhere(t *testing.T) {
 
 	run(t, clone, "node", "move-here")
 	must(t, clone.Start())
-	testnet.MustWait(t, 20*time.Second, "the original is told", sees(old, cluster.FindingMoved))
+	testnet.MustWait(t, 20*time.Second, "the original is told", sees(old, identity.FindingMoved))
 	if _, err := old.Stop(); err != nil {
 		t.Error(err)
 	}
@@ -94,7 +94,7 @@ func TestCopyIsRefusedElsewhere(t *testing.T) {
 	owner(t, c, nil)
 	// And it stays out, also after its daemon was started again.
 	must(t, old.Start())
-	testnet.MustWait(t, 20*time.Second, "the original stays out", sees(old, cluster.FindingMoved))
+	testnet.MustWait(t, 20*time.Second, "the original stays out", sees(old, identity.FindingMoved))
 	owner(t, c, nil)
 }
 
@@ -112,7 +112,7 @@ func TestTwoHoldersAreSilenced(t *testing.T) {
 			clone := copyOf(t, c, original, spare, false)
 			must(t, clone.Start())
 			for _, n := range append([]*Node{clone}, c.Nodes...) {
-				testnet.MustWait(t, 20*time.Second, n.Name+" says that two hold an identity", sees(n, cluster.FindingTwo))
+				testnet.MustWait(t, 20*time.Second, n.Name+" says that two hold an identity", sees(n, identity.FindingTwo))
 			}
 			// Then the network is cut so that each of the two has one other on its side.
 			rest := c.Others(original)
@@ -184,7 +184,7 @@ func TestRolledBackNode(t *testing.T) {
 	copyData(t, older, back.DataDir)
 	must(t, back.Start())
 	for _, n := range c.Nodes {
-		testnet.MustWait(t, 20*time.Second, n.Name+" says that the node went back", sees(n, cluster.FindingBack))
+		testnet.MustWait(t, 20*time.Second, n.Name+" says that the node went back", sees(n, identity.FindingBack))
 	}
 	testnet.MustWait(t, 20*time.Second, "it is written down", func() error {
 		_, err := os.Stat(filepath.Join(back.DataDir, "void.json"))

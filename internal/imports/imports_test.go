@@ -118,6 +118,7 @@ func TestStandardLibraryOnly(t *testing.T) {
 		reason string
 	}{
 		{"cluster/lease", true, "the arithmetic that makes ownership exclusive is pure, so that it can be read, modelled and tested without a cluster"},
+		{"cluster/identity", true, "who holds an identity follows from what was told, whatever tells it"},
 		{"internal/policy", true, "who should own is a pure function of the hints: it has no way to make anybody owner"},
 		{"internal/keepalived", true, "the language is read without knowing what it is for, so that tools and fuzzers can use it alone"},
 		{"vrrpcompat", false, "packets and elections are pure; the sockets are in vrrpcompat/vrrpnet"},
@@ -165,6 +166,37 @@ func TestClusterAndAddressesApart(t *testing.T) {
 			if bad := using(p.tests, rule.not); len(bad) > 0 {
 				t.Errorf("a test of %s uses %s: %s", p.path, strings.Join(bad, ", "), rule.reason)
 			}
+		}
+	}
+}
+
+// TestLayersOfCluster: authority flows down the list of cluster/DESIGN.md, "Parts".
+func TestLayersOfCluster(t *testing.T) {
+	rules := []struct{ path, not, reason string }{
+		{"cluster/state", "cluster/store", "what the nodes agree on does not depend on a node"},
+		{"cluster/state", "cluster/port", "what the nodes agree on does not depend on a node"},
+		{"cluster/state", "cluster/group", "what the nodes agree on grants nothing"},
+		{"cluster/store", "cluster/port", "what was written is read without the network"},
+		{"cluster/store", "cluster/group", "what was written is read without Raft"},
+		{"cluster/port", "cluster/store", "what carries messages does not know what is in them"},
+		{"cluster/port", "cluster/group", "what carries messages does not know what is in them"},
+	}
+	groups := []string{
+		"cluster",         // opens them
+		"internal/daemon", // owns by their lease
+		"cmd/raftvip",     // wires the daemon up
+		"internal/e2e",    // test code: looks at the whole product
+		"internal/chaos",  // test code: the same, beside keepalived
+	}
+	for _, p := range list(t) {
+		all := append(slices.Clone(p.deps), p.tests...)
+		for _, rule := range rules {
+			if bad := using(all, rule.not); within(p.path, rule.path) && len(bad) > 0 {
+				t.Errorf("%s uses %s: %s", p.path, strings.Join(bad, ", "), rule.reason)
+			}
+		}
+		if len(using(all, "cluster/group")) > 0 && !slices.ContainsFunc(groups, func(root string) bool { return within(p.path, root) }) {
+			t.Errorf("%s uses cluster/group: only what owns may see a lease", p.path)
 		}
 	}
 }

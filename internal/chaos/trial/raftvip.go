@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/e2e"
 	"github.com/raftvip/raftvip/internal/testnet"
@@ -251,7 +251,7 @@ func (s *raftvip) Retime(ctx context.Context, h *testnet.Host, d time.Duration) 
 		return fmt.Errorf("no leader to propose it to")
 	}
 	var out api.Configured
-	in := api.ConfigureRequest{Configuration: cluster.Configuration{Heartbeat: d}}
+	in := api.ConfigureRequest{Configuration: state.Configuration{Heartbeat: d}}
 	if err := api.NewClient(leader.Socket).Call(ctx, api.PathConfig, in, &out); err != nil {
 		return err
 	}

@@ -1,0 +1,60 @@
+package group
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/raftvip/raftvip/cluster/raftlog"
+)
+
+// Configuration returns Raft's newest configuration, committed or not.
+func (g *Group) Configuration() raft.Configuration {
+	return g.raft.GetConfiguration().Configuration()
+}
+
+// SetServer adds a server, or changes its address or suffrage; only the leader can. It
+// waits for at most the time given until the change can begin.
+func (g *Group) SetServer(s raft.Server, wait time.Duration) error {
+	if s.Suffrage == raft.Voter {
+		return g.raft.AddVoter(s.ID, s.Address, 0, wait).Error()
+	}
+	return g.raft.AddNonvoter(s.ID, s.Address, 0, wait).Error()
+}
+
+// RemoveServer takes a server out of the configuration; only the leader can.
+func (g *Group) RemoveServer(nodeID string, wait time.Duration) error {
+	return g.raft.RemoveServer(raft.ServerID(nodeID), 0, wait).Error()
+}
+
+// Bootstrap founds the group with this node, at an address, as its only voter. It fails
+// with raft.ErrCantBootstrap if there is a log.
+func (g *Group) Bootstrap(address string) error {
+	return g.raft.BootstrapCluster(firstConfiguration(g.self, address)).Error()
+}
+
+// Found writes the first entry of a group's log, before it is opened: this node, at an
+// address, is its only voter.
+func Found(p Options, address string) error {
+	config := raftConfig(p.Self, p.Heartbeat.Current)
+	config.Logger = raftlog.New(p.RaftLog)
+	err := raft.BootstrapCluster(config, p.Logs, p.Stable, p.Snapshots, p.Inner, firstConfiguration(p.Self, address))
+	if err != nil {
+		return fmt.Errorf("found cluster: %w", err)
+	}
+	return nil
+}
+
+func firstConfiguration(self, address string) raft.Configuration {
+	return raft.Configuration{Servers: []raft.Server{{
+		Suffrage: raft.Voter, ID: raft.ServerID(self), Address: raft.ServerAddress(address),
+	}}}
+}
+
+// Warm uses a connection to a member, which opens one if there is none.
+func (g *Group) Warm(nodeID, address string) error {
+	if err := g.Trans.Warm(raft.ServerID(nodeID), raft.ServerAddress(address)); err != nil {
+		return fmt.Errorf("keep a connection to %s: %w", nodeID, err)
+	}
+	return nil
+}

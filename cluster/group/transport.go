@@ -1,0 +1,577 @@
+package group
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/raftvip/raftvip/cluster/identity"
+)
+
+// Errors by which the decorated transport keeps a message from leaving.
+var (
+	errPromised    = errors.New("this voter has promised not to stand for election yet")
+	errUnfit       = errors.New("this node cannot own and lets others stand for election first")
+	errDisk        = errors.New("this node does not stand for election")
+	errTerm        = errors.New("this voter cannot write down the term")
+	errMovedOn     = errors.New("this voter has moved on to a later term")
+	errNotReleased = errors.New("leadership is not handed over before the lease is released")
+)
+
+// networkTransport is what the decorator needs of the transport below it.
+type networkTransport interface {
+	raft.Transport
+	raft.WithPreVote
+	raft.WithClose
+}
+
+// A leaseTransport decorates a Raft transport with the lease rules. It stamps
+// evidence before a request is sent, lets no vote leave that would break this
+// voter's promise, and ends this node's own lease before a granted vote or a
+// hand-over leaves. Raft itself is unchanged and knows nothing of it.
+type leaseTransport struct {
+	networkTransport
+	fence *fence
+	// promise is the heartbeat timeout, for how long a vote may be held back.
+	promise func() time.Duration
+	// steer is nil where elections are left to Raft's timers.
+	steer *steering
+	// DiskFault is that of Options.
+	diskFault func() string
+	// TermSaved is that of Options.
+	termSaved func() bool
+	// following tells whether Raft is a follower now; nil until Raft runs.
+	following atomic.Pointer[func() bool]
+	// followed is the leader and term that Raft has accepted through its main
+	// loop; only their heartbeats may take the fast path.
+	followed atomic.Pointer[leaderTerm]
+
+	consumer chan raft.RPC
+	done     chan struct{}
+
+	mu     sync.Mutex // guards closed and the first Add of wg
+	closed bool
+	wg     sync.WaitGroup
+
+	// replicating tells whether Raft leads and a node is one of its members; nil
+	// until Raft runs.
+	replicating atomic.Pointer[func(id string) bool]
+
+	// view reads this node's own log, by which requests are examined; nil until Raft runs.
+	view atomic.Pointer[func() logView]
+
+	// acked notes how far other nodes are known to have come; nil until the node has an
+	// identity that is watched.
+	acked atomic.Pointer[*identity.Holders]
+
+	// handing is the hand-over under way, or nil.
+	handing atomic.Pointer[handing]
+
+	answersMu sync.Mutex
+	matched   map[string]matched       // by node ID
+	answered  map[string]time.Duration // by node ID, when it last answered
+	stored    map[string]uint64        // by node ID, committed entries that it has said to have
+
+	ballot ballot
+
+	installing installs
+}
+
+// matched is the log index up to which a node was found to have its leader's log.
+type matched struct{ term, index uint64 }
+
+type leaderTerm struct {
+	term   uint64
+	leader string
+}
+
+func newLeaseTransport(inner networkTransport, f *fence, promise func() time.Duration) *leaseTransport {
+	return &leaseTransport{
+		networkTransport: inner, fence: f, promise: promise,
+		consumer: make(chan raft.RPC), done: make(chan struct{}),
+		matched: make(map[string]matched), answered: make(map[string]time.Duration), stored: make(map[string]uint64),
+	}
+}
+
+// start begins to receive; Close ends it and waits.
+func (t *leaseTransport) start() {
+	t.wg.Add(1)
+	go func() {
+		defer t.wg.Done()
+		for {
+			select {
+			case rpc := <-t.networkTransport.Consumer():
+				t.receive(rpc)
+			case <-t.done:
+				return
+			}
+		}
+	}()
+}
+
+// Close implements raft.WithClose.
+func (t *leaseTransport) Close() error {
+	t.mu.Lock()
+	if !t.closed {
+		t.closed = true
+		close(t.done)
+	}
+	t.mu.Unlock()
+	err := t.networkTransport.Close()
+	t.wg.Wait()
+	return err
+}
+
+// Consumer implements raft.Transport.
+func (t *leaseTransport) Consumer() <-chan raft.RPC { return t.consumer }
+
+// AppendEntriesPipeline implements raft.Transport. Pipelining is refused so that
+// there is one place that stamps evidence; the log is tiny.
+func (t *leaseTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+	return nil, raft.ErrPipelineReplicationNotSupported
+}
+
+// AppendEntries implements raft.Transport.
+func (t *leaseTransport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	index := args.PrevLogEntry + uint64(len(args.Entries))
+	heartbeat := index == 0
+	sent := t.fence.now()
+	t.answersMu.Lock()
+	stored := t.stored[string(id)]
+	t.answersMu.Unlock()
+	err := t.networkTransport.AppendEntries(id, target, args, resp)
+	if err != nil && !heartbeat && t.awaitAnswer(string(id)) {
+		// Once: a node that answers at another address now is left to Raft.
+		sent = t.fence.now()
+		err = t.networkTransport.AppendEntries(id, target, args, resp)
+	}
+	if err == nil {
+		err = examineAnswer(id, resp.RPCHeader, resp.Term, args.Term)
+	}
+	if err != nil {
+		return err
+	}
+	if resp.LastLog < stored && resp.LastLog > 0 {
+		// Said before the request was sent: it has lost committed entries.
+		if h := t.acked.Load(); h != nil {
+			(*h).Lost(string(id))
+		}
+		return fmt.Errorf("%w: node %s has lost entries %d to %d", errMessage, id, resp.LastLog+1, stored)
+	}
+	agreed := resp.Success && resp.Term == args.Term
+	if agreed {
+		t.fence.acknowledged(args.Term, string(id), sent)
+	}
+	t.answersMu.Lock()
+	defer t.answersMu.Unlock()
+	t.answered[string(id)] = t.fence.now()
+	if agreed && !heartbeat {
+		t.matched[string(id)] = matched{args.Term, index}
+		if committed := min(index, t.own().commit); committed > t.stored[string(id)] {
+			t.stored[string(id)] = committed
+			if h := t.acked.Load(); h != nil {
+				(*h).Acknowledged(string(id), "", identity.Position{Index: committed})
+			}
+		}
+	}
+	return nil
+}
+
+// awaitAnswer waits until a node that a request did not reach answers heartbeats
+// again, so that the request can be repeated. It returns false if that is not to
+// be. Raft itself waits twice as long after each failure, up to 20 s: a node that
+// was away for a minute would not have the newest log, and so could not own, for as
+// long after it is back.
+func (t *leaseTransport) awaitAnswer(id string) bool {
+	failed := t.fence.now()
+	for t.sleep(max(t.promise()/5, time.Millisecond)) {
+		if replicating := t.replicating.Load(); replicating == nil || !(*replicating)(id) {
+			return false
+		}
+		t.answersMu.Lock()
+		at := t.answered[id]
+		t.answersMu.Unlock()
+		if at > failed {
+			return true
+		}
+	}
+	return false
+}
+
+// answeredSince tells whether a node has answered an append since an instant.
+func (t *leaseTransport) answeredSince(id string, since time.Duration) bool {
+	t.answersMu.Lock()
+	defer t.answersMu.Unlock()
+	at, ok := t.answered[id]
+	return ok && at > since
+}
+
+// matches returns the log index up to which a node has the log of the leader of term.
+func (t *leaseTransport) matches(term uint64, id string) uint64 {
+	t.answersMu.Lock()
+	defer t.answersMu.Unlock()
+	if m := t.matched[id]; m.term == term {
+		return m.index
+	}
+	return 0
+}
+
+// InstallSnapshot implements raft.Transport.
+func (t *leaseTransport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	sent := t.fence.now()
+	err := t.networkTransport.InstallSnapshot(id, target, args, resp, data)
+	if err == nil {
+		err = examineAnswer(id, resp.RPCHeader, resp.Term, args.Term)
+	}
+	if err == nil && resp.Success && resp.Term == args.Term {
+		t.fence.acknowledged(args.Term, string(id), sent)
+	}
+	return err
+}
+
+// RequestVote implements raft.Transport.
+func (t *leaseTransport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	if !t.fence.campaigns(args.Term) {
+		return errPromised
+	}
+	var sent time.Duration
+	err := again(func() error {
+		*resp = raft.RequestVoteResponse{} // of the attempt before
+		sent = t.fence.now()
+		return t.networkTransport.RequestVote(id, target, args, resp)
+	})
+	if err == nil {
+		err = examineAnswer(id, resp.RPCHeader, resp.Term, args.Term)
+	}
+	if h := t.acked.Load(); h != nil && err == nil && resp.Granted && resp.Term == args.Term {
+		(*h).Acknowledged(string(id), "", identity.Position{Term: args.Term})
+	}
+	if err == nil && resp.Granted && resp.Term == args.Term && bytes.Equal(resp.Peers, votedAndBound) {
+		t.fence.acknowledged(args.Term, string(id), sent)
+	}
+	return err
+}
+
+// votedAndBound is what a voter puts into its vote if it has promised to follow the
+// candidate as it would follow a leader. It is said, not taken for granted: a voter
+// may have reasons not to, and programs of other versions know nothing of it. The
+// field is one that Raft fills for peers of protocol version 0 only.
+var votedAndBound = []byte("raftvip: bound")
+
+// RequestPreVote implements raft.WithPreVote.
+func (t *leaseTransport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if err := t.stand(); err != nil {
+		return err
+	}
+	err := again(func() error { return t.networkTransport.RequestPreVote(id, target, args, resp) })
+	if err == nil {
+		err = examineAnswer(id, resp.RPCHeader, resp.Term, args.Term)
+	}
+	if err != nil {
+		return err
+	}
+	if resp.Granted && t.steer != nil {
+		return t.advance()
+	}
+	return nil
+}
+
+// poolSize is how many idle connections to each node Raft's transport keeps.
+const poolSize = 4
+
+// again makes a call once more for each connection that its peer had closed while
+// it was idle: Raft's transport finds that out by using it, and takes it for a
+// refusal, which costs an election. The call must not mind to be made twice.
+func again(call func() error) error {
+	var err error
+	for range poolSize + 1 {
+		err = call()
+		if !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+	}
+	return err
+}
+
+// Warm sees to it that there is an open connection to a voter: what is asked of it
+// in an election or a hand-over is not to begin with a handshake. It asks for a
+// pre-vote in term 0, which no election has, and which the other end answers itself.
+func (t *leaseTransport) Warm(id raft.ServerID, target raft.ServerAddress) error {
+	req := &raft.RequestPreVoteRequest{RPCHeader: raft.RPCHeader{
+		ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(t.fence.self), Addr: t.EncodePeer(raft.ServerID(t.fence.self), t.LocalAddr()),
+	}}
+	return again(func() error {
+		return t.networkTransport.RequestPreVote(id, target, req, &raft.RequestPreVoteResponse{})
+	})
+}
+
+// TimeoutNow implements raft.Transport.
+func (t *leaseTransport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, _ *raft.TimeoutNowRequest, _ *raft.TimeoutNowResponse) error {
+	// Raft starts a hand-over only when this package asks for it, and that
+	// releases first. The check is here because being wrong would be a second owner.
+	if term, _ := t.fence.until(); term != 0 && !t.fence.released(term) {
+		return errNotReleased
+	}
+	h := t.handing.Load()
+	if h == nil || h.to != id {
+		return errNotReleased // Raft asks late: that hand-over was given up
+	}
+	return h.begin() // and the release is the TimeoutNow
+}
+
+// SetHeartbeatHandler implements raft.Transport. Heartbeats bypass Raft's main
+// loop, so that a slow disk does not look like a dead leader, but only those of
+// a leader that the main loop has accepted: Raft must not learn of a leader from
+// two goroutines.
+func (t *leaseTransport) SetHeartbeatHandler(handle func(raft.RPC)) {
+	t.networkTransport.SetHeartbeatHandler(func(rpc raft.RPC) {
+		req, ok := rpc.Command.(*raft.AppendEntriesRequest)
+		if !ok || examine(req, t.own()) != nil {
+			t.receive(rpc)
+			return
+		}
+		from := leaderTerm{req.Term, speakerOf(rpc, req.ID).Key()}
+		following := t.following.Load()
+		if f := t.followed.Load(); f != nil && *f == from && following != nil && (*following)() {
+			t.fence.heard(req.Term, from.leader)
+			inner := rpc
+			answers := make(chan raft.RPCResponse, 1)
+			inner.RespChan = answers
+			handle(inner)
+			select {
+			case r := <-answers:
+				rpc.RespChan <- t.agree(req.Term, r)
+			default: // Raft answers before it returns, unless it is shut down
+				rpc.Respond(nil, raft.ErrTransportShutdown)
+			}
+			return
+		}
+		t.receive(rpc)
+	})
+}
+
+// receive applies the rules to one request from a peer and gives it to Raft. It
+// does not wait for the answer.
+func (t *leaseTransport) receive(rpc raft.RPC) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.closed {
+		rpc.Respond(nil, raft.ErrTransportShutdown)
+		return
+	}
+	t.wg.Add(1)
+	go func() {
+		defer t.wg.Done()
+		defer func() {
+			if p := recover(); p != nil { // it ends this request, not the daemon
+				rpc.Respond(nil, fmt.Errorf("%w: it made this node panic: %v", errMessage, p))
+			}
+		}()
+		own := t.own()
+		if err := examine(rpc.Command, own); err != nil {
+			rpc.Respond(nil, err)
+			return
+		}
+		switch req := rpc.Command.(type) {
+		case *raft.AppendEntriesRequest:
+			from := speakerOf(rpc, req.ID).Key()
+			t.fence.heard(req.Term, from)
+			t.pass(rpc, func(r raft.RPCResponse) raft.RPCResponse {
+				r = t.agree(req.Term, r)
+				if resp, ok := r.Response.(*raft.AppendEntriesResponse); ok && r.Error == nil && resp.Success && resp.Term == req.Term {
+					t.followed.Store(&leaderTerm{req.Term, from})
+				}
+				return r
+			})
+		case *raft.InstallSnapshotRequest:
+			t.fence.heard(req.Term, speakerOf(rpc, req.ID).Key())
+			if req.LastLogIndex <= own.commit && req.Term >= own.term {
+				// All of it is here, and Raft would go back to it.
+				rpc.RespChan <- t.agree(req.Term, raft.RPCResponse{Response: &raft.InstallSnapshotResponse{Term: req.Term, Success: true}})
+				return
+			}
+			defer t.installing.begin(req.LastLogTerm, req.LastLogIndex)()
+			t.pass(rpc, func(r raft.RPCResponse) raft.RPCResponse { return t.agree(req.Term, r) })
+		case *raft.RequestPreVoteRequest:
+			t.preVote(rpc, req)
+		case *raft.RequestVoteRequest:
+			t.vote(rpc, req)
+		case *raft.TimeoutNowRequest:
+			// Raft would stand for election again although it has won already.
+			if following := t.following.Load(); following != nil && !(*following)() {
+				rpc.Respond(&raft.TimeoutNowResponse{}, nil)
+				return
+			}
+			t.pass(rpc, nil)
+		default:
+			t.pass(rpc, nil)
+		}
+	}()
+}
+
+// own is the view of this node's log; empty until Raft runs.
+func (t *leaseTransport) own() logView {
+	if view := t.view.Load(); view != nil {
+		return (*view)()
+	}
+	return logView{}
+}
+
+// agree withholds Raft's consent to the leader of term if this node has helped a
+// later one meanwhile. A refusal passes: the leader learns the newer term from it.
+func (t *leaseTransport) agree(term uint64, r raft.RPCResponse) raft.RPCResponse {
+	consent := false
+	switch resp := r.Response.(type) {
+	case *raft.AppendEntriesResponse:
+		consent = resp.Success
+	case *raft.InstallSnapshotResponse:
+		consent = resp.Success
+	}
+	switch {
+	case !consent || r.Error != nil:
+	case !t.fence.agrees(term):
+		return raft.RPCResponse{Error: errMovedOn}
+	case !t.saved():
+		return raft.RPCResponse{Error: errTerm}
+	}
+	return r
+}
+
+// saved tells whether this voter would know the term again after a restart. If not, it
+// consents to nothing in it.
+func (t *leaseTransport) saved() bool { return t.termSaved == nil || t.termSaved() }
+
+// preVote answers a peer that asks whether it could win. A question that comes a
+// little before this voter's promise ends is held until then, as a refusal would
+// cost the candidate a whole new random timeout, and a moment longer if this node
+// would do better itself.
+func (t *leaseTransport) preVote(rpc raft.RPC, req *raft.RequestPreVoteRequest) {
+	if req.Term == 0 { // see warm
+		rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: responseHeader(req.RPCHeader)}, nil)
+		return
+	}
+	candidate := string(req.ID)
+	key := speakerOf(rpc, req.ID).Key()
+	free := t.waitFree(key, 0)
+	if free && t.steer != nil && t.fence.self != candidate {
+		free = t.waitFree(key, holdDelay(t.steer.order(), t.fence.self, candidate, t.promise()))
+	}
+	if !free {
+		rpc.Respond(&raft.RequestPreVoteResponse{RPCHeader: responseHeader(req.RPCHeader)}, nil)
+		return
+	}
+	if t.steer == nil {
+		t.pass(rpc, nil)
+		return
+	}
+	t.steer.leaderless()
+	t.pass(rpc, func(r raft.RPCResponse) raft.RPCResponse {
+		resp, ok := r.Response.(*raft.RequestPreVoteResponse)
+		if !ok || r.Error != nil || !resp.Granted || candidate == t.fence.self {
+			return r
+		}
+		// Both at once would each have the other's consent, vote for themselves, and
+		// wait for Raft's timer.
+		if left := t.ballot.yield(t.fence.now(), t.window(), t.yieldsTo(candidate)); left > 0 {
+			t.sleep(left)
+			if t.fence.bound(key) > 0 {
+				refused := *resp
+				refused.Granted = false
+				r.Response = &refused
+			}
+		}
+		return r
+	})
+}
+
+// vote answers a candidate. While the promise runs Raft is not even asked, so
+// that its term and its vote stay as they are.
+func (t *leaseTransport) vote(rpc raft.RPC, req *raft.RequestVoteRequest) {
+	key := speakerOf(rpc, req.ID).Key()
+	if req.LeadershipTransfer {
+		t.awaitRelease(key)
+	}
+	if t.fence.bound(key) > 0 {
+		rpc.Respond(&raft.RequestVoteResponse{RPCHeader: responseHeader(req.RPCHeader)}, nil)
+		return
+	}
+	// The promise has run out or was freed, and it alone decides: Raft would go
+	// on refusing until its own randomized timer says that the leader is gone.
+	// The flag makes it ignore that timer and nothing else.
+	asked := *req
+	asked.LeadershipTransfer = true
+	rpc.Command = &asked
+	// A hand-over is expected to succeed, so its candidate may count on this vote as
+	// on an answer to its first heartbeat, and owns one round trip sooner. In other
+	// elections the vote is not worth so much: of a candidate that loses, it would keep
+	// this voter from the next one.
+	follow := req.LeadershipTransfer && string(req.ID) != t.fence.self
+	t.pass(rpc, func(r raft.RPCResponse) raft.RPCResponse {
+		resp, ok := r.Response.(*raft.RequestVoteResponse)
+		if !ok || r.Error != nil || !resp.Granted {
+			return r
+		}
+		said := *resp
+		leaves, bound := t.fence.grants(req.Term, key, follow && resp.Term == req.Term)
+		said.Granted, said.Peers = leaves, nil
+		if bound {
+			said.Peers = votedAndBound
+		}
+		r.Response = &said
+		return r
+	})
+}
+
+// awaitRelease waits a moment until this voter may help candidate, which says that it
+// was handed the group: its request may be faster than the old leader's release.
+func (t *leaseTransport) awaitRelease(candidate string) {
+	timer := time.NewTimer(t.window())
+	defer timer.Stop()
+	for {
+		freed := t.fence.freeing()
+		if t.fence.bound(candidate) <= 0 {
+			return
+		}
+		select {
+		case <-freed:
+		case <-timer.C:
+			return
+		case <-t.done:
+			return
+		}
+	}
+}
+
+// responseHeader answers in the protocol version of the request.
+func responseHeader(h raft.RPCHeader) raft.RPCHeader {
+	return raft.RPCHeader{ProtocolVersion: h.ProtocolVersion}
+}
+
+// pass gives a request to Raft and its answer, changed by after, to the peer.
+func (t *leaseTransport) pass(rpc raft.RPC, after func(raft.RPCResponse) raft.RPCResponse) {
+	answers := make(chan raft.RPCResponse, 1)
+	inner := rpc
+	inner.RespChan = answers
+	select {
+	case t.consumer <- inner:
+	case <-t.done:
+		rpc.Respond(nil, fmt.Errorf("pass request to raft: %w", raft.ErrTransportShutdown))
+		return
+	}
+	select {
+	case r := <-answers:
+		if after != nil {
+			r = after(r)
+		}
+		rpc.RespChan <- r
+	case <-t.done:
+		rpc.Respond(nil, fmt.Errorf("pass request to raft: %w", raft.ErrTransportShutdown))
+	}
+}
