@@ -236,7 +236,7 @@ func TestOnlyTheNodeThatWasAskedAnswers(t *testing.T) {
 		if leader == nil {
 			return false
 		}
-		g := leader.group
+		g, calls := leader.group, memberCalls{leader.client}
 		var others []*member
 		for _, m := range all {
 			if m != leader {
@@ -246,14 +246,14 @@ func TestOnlyTheNodeThatWasAskedAnswers(t *testing.T) {
 		r := group.Release{Group: state.DefaultGroup, Term: g.Standing().Term, From: leader.Self().NodeID}
 		for i, m := range others {
 			id, at := m.Self().NodeID, m.Advertise()
-			if g.Peers.CallRebind(context.Background(), id, at, r) != nil || g.Trans.Warm(raft.ServerID(id), raft.ServerAddress(at)) != nil {
+			if calls.CallRebind(context.Background(), id, at, r) != nil || g.Warm(id, at) != nil {
 				return false // the leader has changed, or one does not know it yet
 			}
 			absent := others[1-i].Self().NodeID
-			if err := g.Peers.CallRebind(context.Background(), absent, at, r); err == nil {
+			if err := calls.CallRebind(context.Background(), absent, at, r); err == nil {
 				t.Errorf("%s has promised for %s", id, absent)
 			}
-			if err := g.Trans.Warm(raft.ServerID(absent), raft.ServerAddress(at)); err == nil {
+			if err := g.Warm(absent, at); err == nil {
 				t.Errorf("%s has answered for %s on a Raft connection", id, absent)
 			}
 		}

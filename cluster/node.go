@@ -298,7 +298,7 @@ func (n *Node) State() *state.State { return n.group.State() }
 
 // Group returns a group, or nil.
 func (n *Node) Group(name string) *group.Group {
-	if name == n.group.Name {
+	if name == n.group.Name() {
 		return n.group
 	}
 	return nil

@@ -81,7 +81,7 @@ func (g *Group) waitApplied(ctx context.Context, term uint64) bool {
 // sent is just such a heartbeat, of a leader that has won its term. A voter that has
 // not answered the last one of that term is not asked again.
 func (g *Group) confirm(term uint64) {
-	self := g.Trans.EncodePeer(raft.ServerID(g.self), g.Trans.LocalAddr())
+	self := g.trans.EncodePeer(raft.ServerID(g.self), g.trans.LocalAddr())
 	for _, s := range g.raft.GetConfiguration().Configuration().Servers {
 		if s.Suffrage != raft.Voter || string(s.ID) == g.self || !g.beating.begin(s.ID, term) {
 			continue
@@ -93,7 +93,7 @@ func (g *Group) confirm(term uint64) {
 				Term:      term,
 			}
 			// An error is a voter that does not answer; Raft will go on asking it.
-			_ = g.Trans.AppendEntries(s.ID, s.Address, req, &raft.AppendEntriesResponse{})
+			_ = g.trans.AppendEntries(s.ID, s.Address, req, &raft.AppendEntriesResponse{})
 		})
 	}
 }

@@ -40,18 +40,18 @@ type Standing struct {
 
 // A Group is one Raft group on one node.
 type Group struct {
-	Name    string
+	name    string
 	self    string
 	log     *slog.Logger
 	now     func() time.Duration
 	fence   *fence
-	Trans   *leaseTransport
+	trans   *leaseTransport
 	machine *stateMachine
 	raft    *raft.Raft
 	logs    raft.LogStore
 	leaders chan bool
 	changed *Broadcast
-	Peers   PeerCaller
+	peers   PeerCaller
 	// reserve writes a vote ahead; nil for a store that cannot.
 	reserve func(term uint64, candidate []byte) error
 
@@ -142,24 +142,24 @@ func Open(p Options) (*Group, error) {
 	f := newFence(p.Self, p.Now, p.Heartbeat.Promise(), lease.Length(p.Heartbeat.Counted()), term, p.Sink)
 	f.version = p.Version
 	g := &Group{
-		Name: p.Name, self: p.Self, logs: p.Logs, log: p.Log.With("group", p.Name), now: p.Now, fence: f,
-		machine: newStateMachine(p.Changed, p.Log.With("group", p.Name)), leaders: make(chan bool, 16), ended: make(chan struct{}), changed: p.Changed, Peers: p.Peers,
+		name: p.Name, self: p.Self, logs: p.Logs, log: p.Log.With("group", p.Name), now: p.Now, fence: f,
+		machine: newStateMachine(p.Changed, p.Log.With("group", p.Name)), leaders: make(chan bool, 16), ended: make(chan struct{}), changed: p.Changed, peers: p.Peers,
 		retimed: p.Retimed, order: p.Order, reload: make(chan struct{}, 1),
 		role: make(chan struct{}, 1), led: make(chan struct{}, 1), pace: make(chan struct{}, 1), hear: make(chan struct{}, 1), unbound: make(chan struct{}, 1),
 	}
-	g.Trans = newLeaseTransport(p.Inner, f, func() time.Duration { promise, _ := f.timing(); return promise })
-	g.Trans.diskFault, g.Trans.termSaved = g.unable(p.DiskFault), p.TermSaved
+	g.trans = newLeaseTransport(p.Inner, f, func() time.Duration { promise, _ := f.timing(); return promise })
+	g.trans.diskFault, g.trans.termSaved = g.unable(p.DiskFault), p.TermSaved
 	if s, ok := p.Stable.(interface{ reserve(uint64, []byte) error }); ok {
 		g.reserve = s.reserve
 	}
 	config := raftConfig(p.Self, p.Heartbeat.Promise())
 	config.NotifyCh = g.leaders
 	config.Logger = raftlog.New(p.RaftLog)
-	var trans raft.Transport = g.Trans
+	var trans raft.Transport = g.trans
 	if p.between != nil {
-		trans = p.between(g.Trans)
+		trans = p.between(g.trans)
 	}
-	snapshots := groupSnapshots{p.Snapshots, f, &g.Trans.installing}
+	snapshots := groupSnapshots{p.Snapshots, f, &g.trans.installing}
 	r, err := openRaft(config, g.machine, &voterLog{p.Logs, f}, p.Stable, snapshots, trans)
 	if why := g.machine.stopped(); why != nil {
 		if err == nil {
@@ -179,19 +179,19 @@ func Open(p Options) (*Group, error) {
 	f.readVoters = g.Voters
 	f.mu.Unlock()
 	if p.Order != nil {
-		g.Trans.steer, g.detect = g.steeringOf(p.Order), true
+		g.trans.steer, g.detect = g.steeringOf(p.Order), true
 	}
 	following := func() bool { return r.State() == raft.Follower }
-	g.Trans.following.Store(&following)
+	g.trans.following.Store(&following)
 	replicating := func(id string) bool {
 		return r.State() == raft.Leader && slices.ContainsFunc(r.GetConfiguration().Configuration().Servers, func(s raft.Server) bool { return string(s.ID) == id })
 	}
-	g.Trans.replicating.Store(&replicating)
+	g.trans.replicating.Store(&replicating)
 	view := func() logView {
 		return logView{term: r.CurrentTerm(), commit: max(r.CommitIndex(), r.AppliedIndex()), termAt: g.termAt}
 	}
-	g.Trans.view.Store(&view)
-	g.Trans.start()
+	g.trans.view.Store(&view)
+	g.trans.start()
 	return g, nil
 }
 
@@ -272,7 +272,7 @@ func (g *Group) Run(ctx context.Context) error {
 			binder.Wait()
 			close(g.ended)
 			g.calls.Wait()
-			return errors.Join(err, g.Trans.Close())
+			return errors.Join(err, g.trans.Close())
 		case leading := <-g.leaders:
 			if !leading {
 				g.stepDown()
@@ -335,7 +335,7 @@ func (g *Group) length() time.Duration {
 func (g *Group) Standing() Standing {
 	term, until := g.fence.until()
 	_, leader := g.raft.LeaderWithID()
-	s := Standing{Group: g.Name, Leading: term != 0, Term: term, LeaderID: string(leader), LeaseUntil: until}
+	s := Standing{Group: g.name, Leading: term != 0, Term: term, LeaderID: string(leader), LeaseUntil: until}
 	if why := g.obstacle.Load(); why != nil {
 		s.Obstacle = *why
 	}
@@ -345,6 +345,9 @@ func (g *Group) Standing() Standing {
 	}
 	return s
 }
+
+// Name returns the group's name.
+func (g *Group) Name() string { return g.name }
 
 // State returns the newest replicated state that is applied here. It is not changed.
 func (g *Group) State() *state.State { return g.machine.state.Load() }
@@ -367,7 +370,7 @@ func (g *Group) Position() identity.Position {
 }
 
 // Watch has it noted how far other nodes are known to have come.
-func (g *Group) Watch(h *identity.Holders) { g.Trans.acked.Store(&h) }
+func (g *Group) Watch(h *identity.Holders) { g.trans.acked.Store(&h) }
 
 // Speaks tells whether this node follows a process in a term, by what it has heard.
 func (g *Group) Speaks(term uint64, process string) bool { return g.fence.speaks(term, process) }
@@ -384,7 +387,7 @@ func (g *Group) Barred() string {
 
 // Streams returns how many connections there are on which a node may speak Raft.
 func (g *Group) Streams(nodeID string) int {
-	inner, ok := g.Trans.networkTransport.(interface{ streamsFrom(string) int })
+	inner, ok := g.trans.networkTransport.(interface{ streamsFrom(string) int })
 	if !ok {
 		return 0
 	}
@@ -392,7 +395,7 @@ func (g *Group) Streams(nodeID string) int {
 }
 
 // Unfit says why this node does not stand for election, or is "".
-func (g *Group) Unfit() string { return g.Trans.diskFault() }
+func (g *Group) Unfit() string { return g.trans.diskFault() }
 
 // Raft returns the group's Raft, whose leadership grants nothing.
 func (g *Group) Raft() *raft.Raft { return g.raft }
@@ -509,9 +512,9 @@ func (g *Group) tellCommitted(term uint64, s raft.Server) {
 		return // it is in a snapshot
 	}
 	req := &raft.AppendEntriesRequest{
-		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.self), Addr: g.Trans.EncodePeer(raft.ServerID(g.self), g.Trans.LocalAddr())},
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.self), Addr: g.trans.EncodePeer(raft.ServerID(g.self), g.trans.LocalAddr())},
 		Term:      term, PrevLogEntry: last.Index, PrevLogTerm: last.Term, LeaderCommitIndex: committed,
 	}
 	// An error is a voter that does not answer; Raft will go on telling it.
-	_ = g.Trans.networkTransport.AppendEntries(s.ID, s.Address, req, &raft.AppendEntriesResponse{})
+	_ = g.trans.networkTransport.AppendEntries(s.ID, s.Address, req, &raft.AppendEntriesResponse{})
 }

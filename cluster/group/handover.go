@@ -47,7 +47,7 @@ func (g *Group) Prepared(r Release) error {
 		return state.Refuse(state.CodeNotFound, "", "node %s is not a member here yet", r.To)
 	}
 	written := make(chan error, 1)
-	if !g.background(func() { written <- g.reserve(r.Term+1, g.Trans.EncodePeer(servers[i].ID, servers[i].Address)) }) {
+	if !g.background(func() { written <- g.reserve(r.Term+1, g.trans.EncodePeer(servers[i].ID, servers[i].Address)) }) {
 		return state.Refuse(state.CodeNotReady, "", "this node is stopping")
 	}
 	select {
@@ -77,12 +77,12 @@ func (g *Group) Released(r Release) {
 	g.fence.freed(r.Term, r.Seq)
 	// Who is not to stand lets the other one go ahead, and that one encourages nobody.
 	if r.To == g.self {
-		g.Trans.ballot.advance(g.now(), g.Trans.window())
+		g.trans.ballot.advance(g.now(), g.trans.window())
 	} else {
-		g.Trans.ballot.yield(g.now(), g.Trans.window(), true)
+		g.trans.ballot.yield(g.now(), g.trans.window(), true)
 	}
 	if r.To == g.self && g.fence.bound(g.self) <= 0 && g.raft.CurrentTerm() == r.Term {
-		g.Trans.receive(raft.RPC{
+		g.trans.receive(raft.RPC{
 			Command:  &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}},
 			RespChan: make(chan raft.RPCResponse, 1),
 		})
@@ -91,7 +91,7 @@ func (g *Group) Released(r Release) {
 
 // Rebound is the voter's side of taking a release back; false refuses.
 func (g *Group) Rebound(r Release, from string) bool {
-	return g.Trans.saved() && g.fence.rebind(r.Term, r.Seq, from)
+	return g.trans.saved() && g.fence.rebind(r.Term, r.Seq, from)
 }
 
 // takeover finds what a hand-over to a voter needs, and refuses if it could not be
@@ -99,7 +99,7 @@ func (g *Group) Rebound(r Release, from string) bool {
 func (g *Group) takeover(ctx context.Context, to string) (term uint64, target raft.Server, others []raft.Server, err error) {
 	term, _ = g.fence.until()
 	if term == 0 {
-		return 0, target, nil, state.Refuse(state.CodeNotLeader, "", "this node does not lead group %s", g.Name)
+		return 0, target, nil, state.Refuse(state.CodeNotLeader, "", "this node does not lead group %s", g.name)
 	}
 	for _, s := range g.raft.GetConfiguration().Configuration().Servers {
 		if s.Suffrage != raft.Voter || string(s.ID) == g.self {
@@ -111,7 +111,7 @@ func (g *Group) takeover(ctx context.Context, to string) (term uint64, target ra
 		}
 	}
 	if target.ID == "" {
-		return 0, target, nil, state.Refuse(state.CodeTransfer, `see "raftvip node list"`, "node %s is not another voter of group %s", to, g.Name)
+		return 0, target, nil, state.Refuse(state.CodeTransfer, `see "raftvip node list"`, "node %s is not another voter of group %s", to, g.name)
 	}
 	if ago, ok := g.fence.contact(to); !ok || ago > g.length() {
 		return 0, target, nil, state.Refuse(state.CodeTransfer, `see "raftvip status"`, "node %s does not answer", to)
@@ -140,7 +140,7 @@ func (g *Group) Prepare(ctx context.Context, to string) error {
 	if err != nil {
 		return err
 	}
-	release := Release{Group: g.Name, Term: term, From: g.self, To: to}
+	release := Release{Group: g.name, Term: term, From: g.self, To: to}
 	g.background(func() {
 		if err := g.Prepared(release); err != nil {
 			g.log.Debug("vote not written ahead", "error", err)
@@ -150,7 +150,7 @@ func (g *Group) Prepare(ctx context.Context, to string) error {
 		if s.ID == target.ID {
 			g.tellCommitted(term, s)
 		}
-		return g.Peers.CallPrepare(ctx, string(s.Address), release)
+		return g.peers.CallPrepare(ctx, string(s.Address), release)
 	}
 	if _, err := g.call(ctx, others, to, tell); err != nil {
 		return state.Refuse(state.CodeTransfer, `see "raftvip status"; the owner stays`, "prepare the hand-over to %s: %s", to, err)
@@ -174,7 +174,7 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	if err != nil {
 		return err
 	}
-	release := Release{Group: g.Name, Term: term, From: g.self, To: to, Reason: reason, Manual: manual}
+	release := Release{Group: g.name, Term: term, From: g.self, To: to, Reason: reason, Manual: manual}
 	ids := make([]string, len(others))
 	for i, s := range others {
 		ids[i] = string(s.ID)
@@ -184,12 +184,12 @@ func (g *Group) Transfer(ctx context.Context, to, reason string, manual bool) er
 	defer cancel()
 	h := &handing{to: target.ID, free: func() (stop func(), err error) {
 		return g.call(freeing, others, to, func(ctx context.Context, s raft.Server) error {
-			return g.Peers.CallRelease(ctx, string(s.Address), release)
+			return g.peers.CallRelease(ctx, string(s.Address), release)
 		})
 	}}
-	g.Trans.handing.Store(h)
+	g.trans.handing.Store(h)
 	err = g.raft.LeadershipTransferToServer(target.ID, target.Address).Error()
-	g.Trans.handing.Store(nil)
+	g.trans.handing.Store(nil)
 	cancel()
 	stop := h.end()
 	if err == nil {
@@ -261,7 +261,7 @@ func (h *handing) end() (stop func()) {
 // has not is slow, and in Raft v1.8.0 the second one to a node that does not answer
 // may never end: the node that asked for it could not commit again.
 func (g *Group) caughtUp(ctx context.Context, term uint64, id string) bool {
-	for end := g.now() + g.length()/2; g.Trans.matches(term, id) < g.raft.LastIndex(); {
+	for end := g.now() + g.length()/2; g.trans.matches(term, id) < g.raft.LastIndex(); {
 		if g.now() >= end {
 			return false
 		}
@@ -342,7 +342,7 @@ func (g *Group) rebind(ctx context.Context, r Release, ask func(id string) bool)
 		n++
 		calls.Go(func() {
 			sent := g.now()
-			if err := g.Peers.CallRebind(ctx, string(s.ID), string(s.Address), r); err != nil {
+			if err := g.peers.CallRebind(ctx, string(s.ID), string(s.Address), r); err != nil {
 				g.log.Debug("cannot take a hand-over back", "voter", s.ID, "error", err)
 			} else {
 				g.fence.bind(r.Term, r.Seq, string(s.ID), sent)
@@ -386,7 +386,7 @@ func (g *Group) keepBinding(ctx context.Context) {
 		Signal(g.unbound) // to look again
 		if !under {
 			since := g.now() - g.length()
-			g.rebind(ctx, Release{Group: g.Name, Term: term, Seq: seq, From: g.self}, func(id string) bool { return g.Trans.answeredSince(id, since) })
+			g.rebind(ctx, Release{Group: g.name, Term: term, Seq: seq, From: g.self}, func(id string) bool { return g.trans.answeredSince(id, since) })
 		}
 	}
 }

@@ -133,14 +133,14 @@ func (g *Group) letGo(ctx context.Context, term uint64, reason string) {
 	}
 	to := g.successor(term, others)
 	g.log.Warn("leadership is given away", "term", term, "to", to.ID, "reason", reason)
-	release := Release{Group: g.Name, Term: term, From: g.self, To: string(to.ID), Reason: reason}
+	release := Release{Group: g.name, Term: term, From: g.self, To: string(to.ID), Reason: reason}
 	release.Seq = g.fence.release(term, ids)
 	ctx, cancel := context.WithTimeout(ctx, max(g.length(), 100*time.Millisecond))
 	defer cancel()
 	var calls sync.WaitGroup
 	for _, s := range others {
 		calls.Go(func() {
-			if err := g.Peers.CallRelease(ctx, string(s.Address), release); err != nil {
+			if err := g.peers.CallRelease(ctx, string(s.Address), release); err != nil {
 				g.log.Debug("cannot tell that leadership is given away", "voter", s.ID, "error", err)
 			}
 		})
@@ -163,7 +163,7 @@ func (g *Group) successor(term uint64, others []raft.Server) raft.Server {
 	}
 	best := others[0]
 	for _, s := range others[1:] {
-		has, most := g.Trans.matches(term, string(s.ID)), g.Trans.matches(term, string(best.ID))
+		has, most := g.trans.matches(term, string(s.ID)), g.trans.matches(term, string(best.ID))
 		if has > most || has == most && rank(s) < rank(best) {
 			best = s
 		}

@@ -53,7 +53,7 @@ func firstConfiguration(self, address string) raft.Configuration {
 
 // Warm uses a connection to a member, which opens one if there is none.
 func (g *Group) Warm(nodeID, address string) error {
-	if err := g.Trans.Warm(raft.ServerID(nodeID), raft.ServerAddress(address)); err != nil {
+	if err := g.trans.warm(raft.ServerID(nodeID), raft.ServerAddress(address)); err != nil {
 		return fmt.Errorf("keep a connection to %s: %w", nodeID, err)
 	}
 	return nil

@@ -289,7 +289,7 @@ func (g *Group) leaderless() {
 			return
 		}
 		if left := heartbeat - wakeEarly - time.Since(g.raft.LastContact()); left > 0 {
-			if !g.Trans.sleep(min(left, end-g.now())) {
+			if !g.trans.sleep(min(left, end-g.now())) {
 				return
 			}
 			continue

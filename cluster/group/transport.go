@@ -300,10 +300,10 @@ func again(call func() error) error {
 	return err
 }
 
-// Warm sees to it that there is an open connection to a voter: what is asked of it
+// warm sees to it that there is an open connection to a voter: what is asked of it
 // in an election or a hand-over is not to begin with a handshake. It asks for a
 // pre-vote in term 0, which no election has, and which the other end answers itself.
-func (t *leaseTransport) Warm(id raft.ServerID, target raft.ServerAddress) error {
+func (t *leaseTransport) warm(id raft.ServerID, target raft.ServerAddress) error {
 	req := &raft.RequestPreVoteRequest{RPCHeader: raft.RPCHeader{
 		ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(t.fence.self), Addr: t.EncodePeer(raft.ServerID(t.fence.self), t.LocalAddr()),
 	}}
