@@ -341,16 +341,27 @@ func (s *raftvip) join(ctx context.Context, h *testnet.Host, args ...string) err
 	}
 	ctx, cancel := context.WithTimeout(ctx, joinWithin)
 	defer cancel()
-	var token api.Token
-	err := s.ask(ctx, n, api.PathToken, api.TokenRequest{TTL: time.Hour, Uses: 1}, &token)
-	if err != nil {
+	err := testnet.WaitFor(ctx, "join of "+n.Name, func() error {
+		var token api.Token
+		if err := s.ask(ctx, n, api.PathToken, api.TokenRequest{TTL: time.Hour, Uses: 1}, &token); err != nil {
+			return err
+		}
+		ticket, err := e2e.TicketFrom(token.Join)
+		if err != nil {
+			return err
+		}
+		short, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		if err = n.Join(short, ticket, args...); err != nil {
+			// A leader that falls in that moment may have admitted it, and spent the token.
+			args = []string{"--replace"}
+		}
 		return err
+	})
+	if err == nil {
+		err = n.Start()
 	}
-	ticket, err := e2e.TicketFrom(token.Join)
 	if err != nil {
-		return err
-	}
-	if err := errors.Join(n.Join(ctx, ticket, args...), n.Start()); err != nil {
 		return err
 	}
 	delete(s.removed, n)
