@@ -352,6 +352,11 @@ func (d *Daemon) writeHistory(ctx context.Context) {
 
 // describe adds what the daemon knows to this node's hint.
 func (d *Daemon) describe(h *hint) {
+	// Before mu is taken: they have locks of their own, beneath which mu is taken.
+	h.VRRP, h.Claims = d.hybrid.hints(), d.claims.hints()
+	if d.hearing != nil {
+		h.Settling = d.hearing.Settling()
+	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	h.Program = d.settings.Program
@@ -362,12 +367,7 @@ func (d *Daemon) describe(h *hint) {
 	if d.guard != nil {
 		h.Guard = string(d.guard.Kind())
 	}
-	h.VRRP = d.hybrid.hints()
-	h.Claims, h.MACs = d.claims.hints(), macsOf(d.placed.on, d.links)
-	h.Fronts = frontsOf(d.placed.on, d.links)
-	if d.hearing != nil {
-		h.Settling = d.hearing.Settling()
-	}
+	h.MACs, h.Fronts = macsOf(d.placed.on, d.links), frontsOf(d.placed.on, d.links)
 }
 
 func dataDirHint(err error) error {
