@@ -57,11 +57,15 @@ func TestRevokeWaitsForTheDeletion(t *testing.T) {
 		gate.Open(3)
 		s := newLeaseSink(gate, 0)
 		var calls atomic.Int32
-		s.release = func(context.Context) error {
+		until := boottime.Now() + tt.lease
+		s.release = func(ctx context.Context) error {
+			// What it waits for may never come.
+			if end, ok := ctx.Deadline(); !ok || time.Until(end) > until-boottime.Now()+time.Second {
+				t.Errorf("%s: it waits until %v, the lease ends in %v", tt.name, end, until-boottime.Now())
+			}
 			n := int(calls.Add(1))
 			return tt.says[min(n, len(tt.says))-1]
 		}
-		until := boottime.Now() + tt.lease
 		s.Renew(3, until)
 		s.Revoke(3)
 		if n := calls.Load(); n != tt.calls {
@@ -70,6 +74,18 @@ func TestRevokeWaitsForTheDeletion(t *testing.T) {
 		if over := boottime.Now() >= until; over != (tt.waits || tt.lease < 0) {
 			t.Errorf("%s: the lease is over: %v", tt.name, over)
 		}
-		s.Revoke(2)
+	}
+}
+
+// Revoke of an older term does nothing to what is owned in a newer one.
+func TestRevokeOfAnOlderTerm(t *testing.T) {
+	gate := &gates{main: vip.NewGate(&viptest.Guard{}, 1, nil)}
+	gate.Open(3)
+	s := newLeaseSink(gate, 0)
+	s.release = func(context.Context) error { t.Error("addresses of a newer term deleted"); return nil }
+	s.Renew(3, boottime.Now()+time.Hour)
+	s.Revoke(2)
+	if !gate.main.Valid(boottime.Now()) {
+		t.Error("the gate of a newer term is shut")
 	}
 }
