@@ -155,9 +155,13 @@ func (k *Keeper) disarm(now time.Duration) time.Duration {
 	keep, next := map[netip.Addr]bool{}, never
 	k.mu.Lock()
 	for _, e := range k.entries {
-		l := k.mirror.link(e.want.Link)
-		there := l != nil && len(l.addrs[e.ip()]) > 0
-		if there && !e.listed && e.foreign.IsValid() && len(l.addrs[e.ip()]) == 1 {
+		on := 0
+		if l := k.mirror.link(e.want.Link); l != nil {
+			on = len(l.addrs[e.ip()])
+		}
+		copied := k.mirror.has(e.copyAt.link, e.copyAt.prefix)
+		there := on > 0 || copied
+		if there && !e.listed && copied && on <= 1 {
 			free := e.unlistedAt + freeAfter
 			if there = !k.wanted.Own && now < free; there {
 				next = min(next, free)

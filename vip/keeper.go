@@ -140,6 +140,9 @@ type entry struct {
 	foreign netip.Prefix
 	silent  bool
 	mute    string
+	// copyAt is where such a copy was seen last. It may be on a link that has another
+	// name by now.
+	copyAt place
 
 	state State
 	why   string

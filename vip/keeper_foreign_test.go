@@ -3,6 +3,7 @@ package vip_test
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -197,4 +198,66 @@ func TestForeignIsFreedWhenItIsNoLongerListed(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A copy that is under the guard stays there when its link is renamed: it is the same
+// address on the same network, and nobody else silences it.
+func TestForeignOnARenamedLink(t *testing.T) {
+	rename := func(b *bench, from, to string) {
+		synctest.Wait()
+		b.host.ChangeLink(from, func(l *vip.Link) { l.Name = to })
+		synctest.Wait()
+	}
+	armed := func(b *bench) []netip.Addr { synctest.Wait(); return b.guard.Armed() }
+	ip := []netip.Addr{netip.MustParseAddr("10.0.0.5")}
+	for name, owns := range map[string]bool{"standby": false, "owner": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := guarded(t)
+				b.host.Configure("eth0", "10.0.0.5/24")
+				if owns {
+					b.own("10.0.0.5/24")
+				} else {
+					b.k.Set(b.wanted(false, 0, "10.0.0.5/24"))
+				}
+				rename(b, "eth0", "wan0")
+				if owns {
+					b.gate.Shut()
+					if err := b.k.Release(t.Context()); err != nil {
+						t.Error(err)
+					}
+				}
+				time.Sleep(time.Minute)
+				if got := armed(b); !slices.Equal(got, ip) {
+					t.Errorf("armed: %v", got)
+				}
+				// An other link gets the name.
+				b.host.AddLink("eth0")
+				time.Sleep(time.Minute)
+				if got := armed(b); !slices.Equal(got, ip) {
+					t.Errorf("with another link of that name, armed: %v", got)
+				}
+				b.host.Unconfigure("wan0", "10.0.0.5/24")
+				if got := armed(b); len(got) > 0 {
+					t.Errorf("armed when it is gone: %v", got)
+				}
+			})
+		})
+	}
+	t.Run("not listed any more", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := guarded(t)
+			b.host.Configure("eth0", "10.0.0.5/24")
+			b.k.Set(b.wanted(false, 0, "10.0.0.5/24"))
+			rename(b, "eth0", "wan0")
+			b.k.Set(b.wanted(false, 0))
+			if got := armed(b); !slices.Equal(got, ip) {
+				t.Errorf("at once: armed %v", got)
+			}
+			time.Sleep(6 * time.Second)
+			if got := armed(b); len(got) > 0 {
+				t.Errorf("it is the operator's again: armed %v", got)
+			}
+		})
+	})
 }

@@ -458,6 +458,7 @@ func (k *Keeper) lookAtForeign(e *entry, v view, s *step) {
 	if !v.foreign.IsValid() {
 		return
 	}
+	e.copyAt = place{v.link.Index, v.foreign}
 	e.silent = armed && k.cfg.Unguarded != nil && k.cfg.Unguarded(v.linkName, e.ip()) == ""
 	switch {
 	case !s.guard:
