@@ -186,11 +186,11 @@ func (d *Daemon) openOwner(gate *gates, sink *leaseSink) {
 	keeper.main = d.keeper
 	if !d.owner.silent {
 		sink.release = func(ctx context.Context) error {
-			errs := []error{d.keeper.Release(ctx)}
+			all := []releaser{d.keeper}
 			for _, s := range gate.all() {
-				errs = append(errs, s.keeper.Release(ctx))
+				all = append(all, s.keeper)
 			}
-			return errors.Join(errs...)
+			return releaseAll(ctx, all)
 		}
 	}
 	d.hearing.Tell(func(int) { d.look() })

@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -91,6 +92,21 @@ func (s *leaseSink) deleted() {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// A releaser is a keeper as far as Release goes.
+type releaser interface{ Release(context.Context) error }
+
+// releaseAll releases all at the same time: one that cannot delete its addresses does
+// not hold up the others.
+func releaseAll(ctx context.Context, all []releaser) error {
+	errs := make([]error, len(all))
+	var wg sync.WaitGroup
+	for i, r := range all {
+		wg.Go(func() { errs[i] = r.Release(ctx) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 func (s *leaseSink) notify() {
