@@ -3,12 +3,9 @@ package vip
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
-
-	"github.com/raftvip/raftvip/internal/shortage"
 )
 
 // removeAll does the removals of jobs, and reports whether it stopped because Set
@@ -139,14 +136,8 @@ func (k *Keeper) addAll(jobs []*job, start time.Duration, seq uint64) (stale boo
 	if jobs = k.guarded(jobs, bad, start); len(jobs) == 0 {
 		return false
 	}
-	stale = k.addGuarded(jobs, start, seq)
-	bad = k.cfg.Guard.Attached(linksOf(jobs))
-	// Being short of something is no word about whether it is attached, as it was.
-	maps.DeleteFunc(bad, func(_ int, why error) bool { return shortage.Is(why) })
-	if len(bad) > 0 {
-		k.withdraw(jobs, bad)
-	}
-	return stale
+	defer func() { k.confirm(jobs) }()
+	return k.addGuarded(jobs, start, seq)
 }
 
 // addGuarded is addAll of jobs that are armed, on links that are guarded.
@@ -283,6 +274,8 @@ func (k *Keeper) requeueAll(jobs []*job, seq uint64) (stale bool) {
 		k.mu.Unlock()
 		return true
 	})
+	put := jobs
+	defer func() { k.confirm(put) }()
 	records := map[place]string{}
 	changes := make([]Change, 0, requeueSteps*len(jobs))
 	for _, j := range jobs {
@@ -407,6 +400,8 @@ func (k *Keeper) refreshLifetimes(seq uint64) (stale bool) {
 		jobs = slices.DeleteFunc(jobs, func(j *job) bool { return bad[j.target.link] != nil })
 		k.loop.lifeAt = min(k.loop.lifeAt, now+maxBackoff)
 	}
+	put := jobs
+	defer func() { k.confirm(put) }()
 	changes := make([]Change, len(jobs))
 	for i, j := range jobs {
 		changes[i] = Change{Kind: RefreshAddress, Link: j.target.link, Address: j.form}

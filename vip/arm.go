@@ -2,9 +2,12 @@ package vip
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/raftvip/raftvip/internal/shortage"
 )
 
 // linksOf returns the links that the jobs are for, each once.
@@ -41,10 +44,23 @@ func (k *Keeper) guarded(jobs []*job, bad map[int]error, now time.Duration) []*j
 
 // unguarded puts an add off until the guard is attached to the link. It reports
 // whether the state is another one.
-func (e *entry) unguarded(why error, now time.Duration) bool {
+func (e *entry) unguarded(why error, now time.Duration) (changed bool) {
 	e.backoff = min(max(2*e.backoff, minUnguarded), maxUnguarded)
 	e.retryAt = now + e.backoff
-	return e.setState(StateWaiting, "interface "+e.want.Link+" is not guarded: "+why.Error(), now)
+	changed = e.setState(StateWaiting, "interface "+e.want.Link+" is not guarded: "+why.Error(), now)
+	e.noGuard = true
+	return changed
+}
+
+// confirm looks again whether the guard is attached to the links where the jobs have
+// put their addresses, and takes off what is not guarded.
+func (k *Keeper) confirm(jobs []*job) {
+	bad := k.cfg.Guard.Attached(linksOf(jobs))
+	// Being short of something is no word about whether it is attached, as it was.
+	maps.DeleteFunc(bad, func(_ int, why error) bool { return shortage.Is(why) })
+	if len(bad) > 0 {
+		k.withdraw(jobs, bad)
+	}
 }
 
 // withdraw takes the addresses of jobs off links that the guard is not attached to.
@@ -61,7 +77,7 @@ func (k *Keeper) withdraw(jobs []*job, bad map[int]error) {
 		return
 	}
 	for link, why := range bad {
-		k.log.Error("guard lost while addresses were added; they are removed", "link", link, "reason", why)
+		k.log.Error("guard lost while addresses were put; they are removed", "link", link, "reason", why)
 	}
 	slices.Reverse(out)
 	for k.removeAll(out, k.seq.Load()) { // until Set is not called meanwhile
@@ -70,11 +86,14 @@ func (k *Keeper) withdraw(jobs []*job, bad map[int]error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, j := range out {
-		if !j.e.placed {
+		if j.e.placed {
+			j.e.spec = Address{} // As it is there it is wrong, and deleting is tried again.
+		} else {
 			j.e.unguarded(bad[j.target.link], now)
 		}
 	}
 	k.notify()
+	k.wake()
 }
 
 // arm installs the guard entries of the jobs and reports whether all are there.

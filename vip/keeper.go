@@ -147,6 +147,8 @@ type entry struct {
 	state State
 	why   string
 	since time.Duration
+	// noGuard: it waits for the guard, not for the lease.
+	noGuard bool
 
 	lastErr error
 	backoff time.Duration

@@ -485,6 +485,7 @@ func (k *Keeper) lookAtTug(e *entry, now time.Duration, s *step) {
 
 // setState reports whether it changed anything.
 func (e *entry) setState(s State, why string, now time.Duration) bool {
+	e.noGuard = false
 	if e.state == s && e.why == why {
 		return false
 	}

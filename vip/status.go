@@ -60,6 +60,8 @@ type AddressStatus struct {
 	Silent  bool
 	// Mute says why the kernel does not use the copy, empty if it does.
 	Mute string
+	// Unguarded: it waits for the guard of its link, not for the lease.
+	Unguarded bool
 	// Since is when State began.
 	Since time.Duration
 	// Announced counts announcements sent, LastAnnounced is the latest or 0.
@@ -113,6 +115,7 @@ func (k *Keeper) Status() Status {
 			Foreign:        e.foreign,
 			Silent:         e.silent,
 			Mute:           e.mute,
+			Unguarded:      e.noGuard,
 			Since:          e.since,
 			Announced:      e.announced,
 			LastAnnounced:  e.lastAnnounced,

@@ -155,7 +155,7 @@ func (t *takes) taken(now time.Duration, links []vip.Link, kept []vip.AddressSta
 			if t.unsettled == 0 || until < t.unsettled {
 				t.unsettled = until
 			}
-		case a.State == vip.StateWaiting: // which is the lease's business
+		case a.State == vip.StateWaiting && !a.Unguarded: // which is the lease's business
 		default:
 			in.add(ip, why)
 		}

@@ -49,6 +49,8 @@ func TestTaken(t *testing.T) {
 		{name: "announcements fail", a: vip.AddressStatus{State: vip.StatePresent, Present: true, AnnounceErr: errors.New("no"), AnnounceFailures: announceTries}, missing: "fd00::1: no"},
 		{name: "there, but the link is down", link: vip.Link{Name: "eth0", Up: true}, a: vip.AddressStatus{State: vip.StatePresent, Present: true}, missing: "fd00::1: interface eth0 is down"},
 		{name: "the lease is to come", a: vip.AddressStatus{State: vip.StateWaiting, Why: "x"}, unsettled: 10500 * ms},
+		{name: "the guard is to come", a: vip.AddressStatus{State: vip.StateWaiting, Why: "x", Unguarded: true}, unsettled: 10500 * ms},
+		{name: "the guard does not come", at: long, a: vip.AddressStatus{State: vip.StateWaiting, Why: "x", Unguarded: true}, missing: "fd00::1: x"},
 		{name: "the lease has lapsed", at: long, a: vip.AddressStatus{State: vip.StateWaiting, Why: "x"}},
 		{name: "VRRP has not given it", at: long, waits: true, a: vip.AddressStatus{State: vip.StateAbsent}},
 	} {
