@@ -66,6 +66,41 @@ func TestQuorumWatch(t *testing.T) {
 	if text, lost := q.state(); lost || text != "" {
 		t.Errorf("state: %q %v", text, lost)
 	}
+	// All that were missing at some time are, also who is back before the loss is over.
+	q.saw(30*time.Second, wall(), quorumSight{5, []string{"lb2", "lb3", "lb4"}, false})
+	q.saw(31*time.Second, wall(), quorumSight{5, []string{"lb3", "lb4", "lb5"}, false})
+	if l := q.loss(31 * time.Second); !slices.Equal(l.missing, []string{"lb2", "lb3", "lb4", "lb5"}) {
+		t.Errorf("one after the other: %+v", l)
+	}
+}
+
+// TestQuorumSight: who is left is no majority at half of the voters either; that nobody
+// can own takes more than that.
+func TestQuorumSight(t *testing.T) {
+	for _, tt := range []struct {
+		voters, missing int
+		led             bool
+		lost, noneCan   bool
+		says            string
+	}{
+		{3, 0, false, false, true, "no leader, though 3 of 3 voters answer"},
+		{3, 1, false, false, true, "no leader, though 2 of 3 voters answer"},
+		{3, 2, false, true, false, "no quorum: 1 of 3 voters answer"},
+		{4, 1, false, false, true, "no leader, though 3 of 4 voters answer"},
+		{4, 2, false, true, true, "no quorum: 2 of 4 voters answer"},
+		{4, 3, false, true, false, "no quorum: 1 of 4 voters answer"},
+		{1, 1, false, true, false, "no quorum: 0 of 1 voters answer"},
+		{3, 2, true, false, false, "no leader is heard here, though other members know one; 1 of 3 voters answer"},
+		{3, 1, true, false, false, "no leader is heard here, though other members know one; 2 of 3 voters answer"},
+	} {
+		q := quorumSight{voters: tt.voters, led: tt.led}
+		for i := range tt.missing {
+			q.missing = append(q.missing, fmt.Sprint("lb", i))
+		}
+		if q.lost() != tt.lost || q.noneCan() != tt.noneCan || !strings.HasPrefix(q.String(), tt.says) {
+			t.Errorf("%d of %d missing, led %v: lost %v, nobody can own %v, %q", tt.missing, tt.voters, tt.led, q.lost(), q.noneCan(), q)
+		}
+	}
 }
 
 func TestLossMove(t *testing.T) {
@@ -93,6 +128,7 @@ func TestLossMove(t *testing.T) {
 		{"written down already", []state.Move{take(0, 7, "lb1"), loss}, in, own, "", ""},
 		{"the leader was there and knows of no loss", []state.Move{take(0, 7, "lb1")}, in, quorumLoss{}, "", ""},
 		{"the leader knows of another one only", []state.Move{take(0, 7, "lb1")}, in, quorumLoss{at: after(5), until: 10 * time.Second, missing: []string{"lb2"}}, "", ""},
+		{"the leader knows of a later one only", []state.Move{take(0, 7, "lb1")}, api.LossRequest{At: after(10), For: 15 * time.Second, Missing: []string{"lb2", "lb3"}}, own, "", ""},
 		{"somebody took the addresses meanwhile: the node was cut off", []state.Move{take(0, 7, "lb1"), take(61, 8, "lb2")}, in, own, "", ""},
 		{"nobody is missing", nil, api.LossRequest{At: in.At, For: in.For}, own, "", "somebody missing"},
 		{"it lasts", nil, api.LossRequest{At: after(100), For: time.Hour, Missing: in.Missing}, own, "", "must have been"},
