@@ -66,7 +66,7 @@ func (n *Node) meet(proto, nodeID, run string, begun time.Duration, address stri
 		return nil
 	}
 	n.cut(nodeID, n.holders.Met(nodeID, r, begun, address))
-	if f := n.holders.Barred(nodeID, r.Boot); f != nil && proto == pki.ProtoRaft {
+	if f := n.holders.Barred(nodeID, r.Boot); f != nil && proto != pki.ProtoAPI {
 		return fmt.Errorf("node %s does not take part: %s", nodeID, f.Text)
 	}
 	return nil

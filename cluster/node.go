@@ -19,6 +19,7 @@ import (
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/raftvip/raftvip/cluster/beat"
 	"github.com/raftvip/raftvip/cluster/group"
 	"github.com/raftvip/raftvip/cluster/identity"
 	"github.com/raftvip/raftvip/cluster/port"
@@ -72,6 +73,7 @@ type Node struct {
 	port   *port.Port
 	client *port.Client
 	group  *group.Group
+	beats  *beat.Sender
 	store  *raftboltdb.BoltStore
 	votes  *store.VoteStore
 	disk   *store.DiskWatch
@@ -161,6 +163,7 @@ func OpenNode(o Options) (*Node, error) {
 	n.port = port.New(ln, creds, o.Log, n.authorize, n.expect, n.isMemberAt)
 	n.port.Bind = o.Bind
 	n.client = port.NewClient(n.port.Dial)
+	n.beats = beat.NewSender(beat.Options{Dial: n.dialBeat, Now: boottime.Now, Log: o.Log})
 	n.persisted.marked = o.Identity.HasLog
 	n.persisted.cache, n.remembered = cache, cache.Addresses
 	n.disk = store.WatchDisk(o.DataDir.Path(), o.Log, n.changed.Notify, n.testDisk)
@@ -190,7 +193,7 @@ func (n *Node) authorize(proto, nodeID string) error {
 	}
 	// A removed node may connect to the node API, to be told that it was removed:
 	// a refused handshake has no words.
-	if proto != pki.ProtoRaft {
+	if proto != pki.ProtoRaft && proto != pki.ProtoBeat {
 		return nil
 	}
 	return mayLead(n.State(), nodeID, n.group.Standing())
@@ -252,6 +255,8 @@ func (n *Node) Run(ctx context.Context) error {
 	defer closePort()
 	var ports errgroup.Group
 	ports.Go(func() error { return n.port.Run(portCtx) })
+	ports.Go(func() error { return n.beats.Run(portCtx) })
+	ports.Go(func() error { n.answerBeats(portCtx); return nil })
 	ports.Go(func() error { return n.serve(portCtx, n.port.API, n.apiHandler(), false) })
 	ports.Go(func() error { return n.serve(portCtx, n.port.Join, n.joinHandler(), true) })
 

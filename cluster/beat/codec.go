@@ -60,7 +60,8 @@ type Result struct {
 	Why string
 }
 
-var errFormat = errors.New("not a beat that this version understands")
+// ErrFormat is the error of a message that is none.
+var ErrFormat = errors.New("not a beat that this version understands")
 
 // The first byte of a message.
 const (
@@ -106,12 +107,12 @@ func ParseBeat(b []byte, m *Beat) error {
 	p := parser{b}
 	m.Groups = m.Groups[:0]
 	if p.byte() != kindBeat {
-		return fmt.Errorf("%w: kind", errFormat)
+		return fmt.Errorf("%w: kind", ErrFormat)
 	}
 	m.Seq = p.uvarint()
 	n := p.uvarint()
 	if n > MaxGroups {
-		return fmt.Errorf("%w: %d groups", errFormat, n)
+		return fmt.Errorf("%w: %d groups", ErrFormat, n)
 	}
 	last := m.Groups[:cap(m.Groups)]
 	for i := range int(n) {
@@ -132,17 +133,17 @@ func ParseAnswer(b []byte, m *Answer) error {
 	p := parser{b}
 	m.Results = m.Results[:0]
 	if p.byte() != kindAnswer {
-		return fmt.Errorf("%w: kind", errFormat)
+		return fmt.Errorf("%w: kind", ErrFormat)
 	}
 	m.Seq = p.uvarint()
 	n := p.uvarint()
 	if n > MaxGroups {
-		return fmt.Errorf("%w: %d groups", errFormat, n)
+		return fmt.Errorf("%w: %d groups", ErrFormat, n)
 	}
 	for range n {
 		r := Result{Verdict: Verdict(p.byte()), Term: p.uvarint(), LastLog: p.uvarint()}
 		if r.Verdict >= verdicts {
-			return fmt.Errorf("%w: verdict %d", errFormat, r.Verdict)
+			return fmt.Errorf("%w: verdict %d", ErrFormat, r.Verdict)
 		}
 		if r.Verdict == Failed {
 			r.Why = p.text("")
@@ -196,9 +197,9 @@ func (p *parser) text(last string) string {
 func (p *parser) end() error {
 	switch {
 	case p.rest == nil:
-		return fmt.Errorf("%w: it is cut off", errFormat)
+		return fmt.Errorf("%w: it is cut off", ErrFormat)
 	case len(p.rest) > 0:
-		return fmt.Errorf("%w: %d bytes more than it should have", errFormat, len(p.rest))
+		return fmt.Errorf("%w: %d bytes more than it should have", ErrFormat, len(p.rest))
 	}
 	return nil
 }

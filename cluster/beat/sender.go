@@ -39,6 +39,9 @@ const (
 
 // A Source is a group whose heartbeats are sent.
 type Source interface {
+	// Pace is the time between two beats that the group needs. The shortest of all groups
+	// counts, and all nodes get their beats at the same moments, at multiples of it.
+	Pace() time.Duration
 	// Leads tells whether this node leads the group in a term.
 	Leads(term uint64) bool
 	// Mark is asked for right before a beat is sent to a node; Answered gets it back.
@@ -55,13 +58,7 @@ type Options struct {
 	Dial func(ctx context.Context, node, address string) (Conn, error)
 	// Now is the clock of the instants that a Source is told.
 	Now func() time.Duration
-	// Interval is the time between two beats; it is asked for at each. All nodes get
-	// theirs at the same moment, at multiples of it.
-	Interval func() time.Duration
-	// Patience is how long a node may leave beats unanswered before its connection is
-	// given up, and how long one is tried to be opened.
-	Patience func() time.Duration
-	Log      *slog.Logger
+	Log *slog.Logger
 }
 
 // A Sender sends a node's beats. Nothing is sent before Run.
@@ -74,7 +71,7 @@ type Sender struct {
 	sources map[string]Source
 	pairs   map[string]*pair // by node
 	timer   *time.Timer
-	readers sync.WaitGroup   // what reads, and what dials
+	readers sync.WaitGroup // what reads, and what dials
 }
 
 // NewSender makes a sender.
@@ -109,7 +106,13 @@ type pair struct {
 type listed struct {
 	term    uint64
 	asked   time.Duration
-	waiters []chan error
+	waiters []chan outcome
+}
+
+// An outcome is what who asked is told.
+type outcome struct {
+	result Result
+	err    error
 }
 
 // A sent is a beat that is not answered.
@@ -122,12 +125,13 @@ type sent struct {
 }
 
 // Exchange has a group that this node leads in term listed in the beats to a node, and
-// waits for the answer to the next one. It returns what the Source made of the answer.
-func (s *Sender) Exchange(group, node, address string, term uint64) error {
+// waits for an answer. The error is one of this package's, or what the Source made of
+// the answer.
+func (s *Sender) Exchange(group, node, address string, term uint64) (Result, error) {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		return ErrClosed
+		return Result{}, ErrClosed
 	}
 	now := s.o.Now()
 	p := s.pairs[node]
@@ -141,7 +145,7 @@ func (s *Sender) Exchange(group, node, address string, term uint64) error {
 	}
 	if now < p.ordinary {
 		s.mu.Unlock()
-		return ErrOrdinary
+		return Result{}, ErrOrdinary
 	}
 	idle := !s.busyLocked(now)
 	l := p.groups[group]
@@ -150,22 +154,23 @@ func (s *Sender) Exchange(group, node, address string, term uint64) error {
 		p.groups[group] = l
 	}
 	if l.term != term {
-		l.answer(ErrNotLed)
+		l.answer(outcome{err: ErrNotLed})
 		l.term = term
 	}
 	l.asked = now
-	answer := make(chan error, 1)
+	answer := make(chan outcome, 1)
 	l.waiters = append(l.waiters, answer)
 	if idle {
 		s.wakeUp()
 	}
 	s.mu.Unlock()
-	return <-answer // always comes: at the next answer, or with the connection's end
+	o := <-answer // always comes: with an answer, or with the connection's end
+	return o.result, o.err
 }
 
-func (l *listed) answer(err error) {
+func (l *listed) answer(o outcome) {
 	for _, w := range l.waiters {
-		w <- err
+		w <- o
 	}
 	l.waiters = l.waiters[:0]
 }
@@ -233,7 +238,18 @@ func (s *Sender) tickLocked(now time.Duration) time.Duration {
 	return now / interval * interval
 }
 
-func (s *Sender) interval() time.Duration { return max(s.o.Interval(), time.Millisecond) }
+// interval is the time between two beats now.
+func (s *Sender) interval() time.Duration {
+	shortest := time.Second
+	for _, source := range s.sources {
+		shortest = min(shortest, source.Pace())
+	}
+	return max(shortest, time.Millisecond)
+}
+
+// patience is how long a node may leave beats unanswered before its connection is given
+// up, and how long one is tried to be opened.
+func (s *Sender) patience() time.Duration { return max(6*s.interval(), 500*time.Millisecond) }
 
 // setTimerLocked sets the timer to the next instant at which there is something to do;
 // an idle sender is woken up.
@@ -261,7 +277,7 @@ func (s *Sender) beatLocked(ctx context.Context, p *pair) {
 		case !s.listedLocked(l, now):
 			delete(p.groups, name)
 		case source == nil || !source.Leads(l.term):
-			l.answer(ErrNotLed)
+			l.answer(outcome{err: ErrNotLed})
 			delete(p.groups, name)
 		case len(groups) < MaxGroups:
 			groups = append(groups, Led{name, l.term})
@@ -274,7 +290,7 @@ func (s *Sender) beatLocked(ctx context.Context, p *pair) {
 		s.dialLocked(ctx, p, now)
 		return
 	}
-	if n := len(p.outstanding); n > 0 && (now-p.outstanding[0].at > s.o.Patience() || n >= maxOutstanding) {
+	if n := len(p.outstanding); n > 0 && (now-p.outstanding[0].at > s.patience() || n >= maxOutstanding) {
 		s.breakLocked(p, ErrUnanswered)
 		s.dialLocked(ctx, p, now)
 		return
@@ -314,7 +330,7 @@ func (s *Sender) breakLocked(p *pair, why error) {
 	}
 	p.outstanding, p.repeat = nil, 0
 	for _, l := range p.groups {
-		l.answer(why)
+		l.answer(outcome{err: why})
 	}
 }
 
@@ -325,14 +341,14 @@ func (s *Sender) dialLocked(ctx context.Context, p *pair, now time.Duration) {
 	}
 	if now < p.notBefore {
 		for _, l := range p.groups {
-			l.answer(ErrUnanswered)
+			l.answer(outcome{err: ErrUnanswered})
 		}
 		return
 	}
 	p.dialing = true
-	address := p.address
+	address, patience := p.address, s.patience()
 	s.readers.Go(func() {
-		bounded, cancel := context.WithTimeout(ctx, s.o.Patience())
+		bounded, cancel := context.WithTimeout(ctx, patience)
 		conn, err := s.o.Dial(bounded, p.node, address)
 		cancel()
 		s.mu.Lock()
@@ -425,7 +441,7 @@ func (s *Sender) answered(p *pair, conn Conn, in Answer) bool {
 		}
 		s.mu.Lock()
 		if l := p.groups[g.Group]; l != nil && l.term == g.Term {
-			l.answer(err)
+			l.answer(outcome{r, err})
 		}
 		s.mu.Unlock()
 	}

@@ -93,7 +93,7 @@ func (g *Group) confirm(term uint64) {
 				Term:      term,
 			}
 			// An error is a voter that does not answer; Raft will go on asking it.
-			_ = g.trans.AppendEntries(s.ID, s.Address, req, &raft.AppendEntriesResponse{})
+			_ = g.trans.append(s.ID, s.Address, req, &raft.AppendEntriesResponse{})
 		})
 	}
 }

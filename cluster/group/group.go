@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/raftvip/raftvip/cluster/beat"
 	"github.com/raftvip/raftvip/cluster/identity"
 	"github.com/raftvip/raftvip/cluster/lease"
 	"github.com/raftvip/raftvip/cluster/raftlog"
@@ -110,6 +111,8 @@ type Options struct {
 	TermSaved func() bool
 	// Retimed is told of a changed heartbeat timeout; nil for nobody.
 	Retimed func(heartbeat time.Duration)
+	// Beats sends the group's heartbeats together with those of others; nil for nobody.
+	Beats Beats
 	// between is what Raft gets for a transport, nil for the decorated one itself: a
 	// simulated machine is busy there.
 	between func(*leaseTransport) raft.Transport
@@ -191,6 +194,12 @@ func Open(p Options) (*Group, error) {
 		return logView{term: r.CurrentTerm(), commit: max(r.CommitIndex(), r.AppliedIndex()), termAt: g.termAt}
 	}
 	g.trans.view.Store(&view)
+	if p.Beats != nil {
+		p.Beats.Follow(p.Name, source{g})
+		g.trans.exchange = func(node, address string, term uint64) (beat.Result, error) {
+			return p.Beats.Exchange(p.Name, node, address, term)
+		}
+	}
 	g.trans.start()
 	return g, nil
 }

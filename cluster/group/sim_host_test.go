@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/raftvip/raftvip/cluster/beat"
 	"github.com/raftvip/raftvip/cluster/raftlog"
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/cluster/store"
@@ -39,7 +40,9 @@ type simHost struct {
 	// setting and the version it is from.
 	cache store.Cache
 	raw   bool // the holder is whoever Raft calls leader
-	order func(lost string) []string
+	// ordinary: a program that knows of no beats.
+	ordinary bool
+	order    func(lost string) []string
 	// between is that of Options.
 	between func(*leaseTransport) raft.Transport
 
@@ -205,6 +208,7 @@ type simProc struct {
 	moves   chan simMove
 	// reported is the version of the state that the process has said to have.
 	reported atomic.Uint64
+	beats    *beat.Sender // nil for a program that knows of none
 
 	mu       sync.Mutex // guards the gate
 	open     bool
@@ -247,7 +251,7 @@ func (h *simHost) boot() *simProc {
 		g, err := Open(Options{
 			Name: state.DefaultGroup, Self: h.id, Log: log, Now: h.now, Heartbeat: h.cache.Heartbeat, Version: h.cache.Version,
 			Sink: p, Inner: p.trans, Logs: mem, Stable: mem, Snapshots: h.snaps,
-			Peers: simPeers{p}, Changed: p.changed, RaftLog: log, Order: h.order, between: h.between,
+			Peers: simPeers{p}, Changed: p.changed, RaftLog: log, Order: h.order, between: h.between, Beats: h.beatsOf(p, log),
 		})
 		if err != nil {
 			h.t.Fatal(err)
@@ -264,6 +268,9 @@ func (h *simHost) boot() *simProc {
 		var tasks sync.WaitGroup
 		tasks.Go(func() { p.own(ctx) })
 		tasks.Go(func() { p.followTiming(ctx) })
+		if p.beats != nil {
+			tasks.Go(func() { p.beats.Run(ctx) })
+		}
 		go func() {
 			err := g.Run(ctx)
 			tasks.Wait()

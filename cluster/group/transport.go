@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/raftvip/raftvip/cluster/beat"
 	"github.com/raftvip/raftvip/cluster/identity"
 )
 
@@ -39,6 +40,11 @@ type networkTransport interface {
 type leaseTransport struct {
 	networkTransport
 	fence *fence
+	// exchange has a heartbeat sent with the next beat to a node, and returns the answer;
+	// nil where there are no beats.
+	exchange func(node, address string, term uint64) (beat.Result, error)
+	// handle is Raft's handler of heartbeats; nil until Raft runs.
+	handle atomic.Pointer[func(raft.RPC)]
 	// promise is the heartbeat timeout, for how long a vote may be held back.
 	promise func() time.Duration
 	// steer is nil where elections are left to Raft's timers.
@@ -140,44 +146,66 @@ func (t *leaseTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress
 
 // AppendEntries implements raft.Transport.
 func (t *leaseTransport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if t.exchange != nil && isHeartbeat(args) {
+		r, err := t.exchange(string(id), string(target), args.Term)
+		if !errors.Is(err, beat.ErrOrdinary) {
+			*resp = answerOf(string(id), r)
+			return err
+		}
+	}
+	return t.append(id, target, args, resp)
+}
+
+// append sends a request by itself.
+func (t *leaseTransport) append(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	index := args.PrevLogEntry + uint64(len(args.Entries))
-	heartbeat := index == 0
 	sent := t.fence.now()
-	t.answersMu.Lock()
-	stored := t.stored[string(id)]
-	t.answersMu.Unlock()
+	stored := t.storedBy(string(id))
 	err := t.networkTransport.AppendEntries(id, target, args, resp)
-	if err != nil && !heartbeat && t.awaitAnswer(string(id)) {
+	if err != nil && index > 0 && t.awaitAnswer(string(id)) {
 		// Once: a node that answers at another address now is left to Raft.
 		sent = t.fence.now()
 		err = t.networkTransport.AppendEntries(id, target, args, resp)
 	}
-	if err == nil {
-		err = examineAnswer(id, resp.RPCHeader, resp.Term, args.Term)
-	}
 	if err != nil {
+		return err
+	}
+	return t.answer(string(id), args.Term, index, sent, stored, resp)
+}
+
+// storedBy returns how many committed entries a node has said to have.
+func (t *leaseTransport) storedBy(id string) uint64 {
+	t.answersMu.Lock()
+	defer t.answersMu.Unlock()
+	return t.stored[id]
+}
+
+// answer takes the answer to a request of term, with entries up to index or none for 0,
+// that was sent at sent, when the node had said to have stored entries.
+func (t *leaseTransport) answer(id string, term, index uint64, sent time.Duration, stored uint64, resp *raft.AppendEntriesResponse) error {
+	if err := examineAnswer(raft.ServerID(id), resp.RPCHeader, resp.Term, term); err != nil {
 		return err
 	}
 	if resp.LastLog < stored && resp.LastLog > 0 {
 		// Said before the request was sent: it has lost committed entries.
 		if h := t.acked.Load(); h != nil {
-			(*h).Lost(string(id))
+			(*h).Lost(id)
 		}
 		return fmt.Errorf("%w: node %s has lost entries %d to %d", errMessage, id, resp.LastLog+1, stored)
 	}
-	agreed := resp.Success && resp.Term == args.Term
+	agreed := resp.Success && resp.Term == term
 	if agreed {
-		t.fence.acknowledged(args.Term, string(id), sent)
+		t.fence.acknowledged(term, id, sent)
 	}
 	t.answersMu.Lock()
 	defer t.answersMu.Unlock()
-	t.answered[string(id)] = t.fence.now()
-	if agreed && !heartbeat {
-		t.matched[string(id)] = matched{args.Term, index}
-		if committed := min(index, t.own().commit); committed > t.stored[string(id)] {
-			t.stored[string(id)] = committed
+	t.answered[id] = t.fence.now()
+	if agreed && index > 0 {
+		t.matched[id] = matched{term, index}
+		if committed := min(index, t.own().commit); committed > t.stored[id] {
+			t.stored[id] = committed
 			if h := t.acked.Load(); h != nil {
-				(*h).Acknowledged(string(id), "", identity.Position{Index: committed})
+				(*h).Acknowledged(id, "", identity.Position{Index: committed})
 			}
 		}
 	}
@@ -331,30 +359,36 @@ func (t *leaseTransport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, _ *r
 // a leader that the main loop has accepted: Raft must not learn of a leader from
 // two goroutines.
 func (t *leaseTransport) SetHeartbeatHandler(handle func(raft.RPC)) {
+	t.handle.Store(&handle)
 	t.networkTransport.SetHeartbeatHandler(func(rpc raft.RPC) {
 		req, ok := rpc.Command.(*raft.AppendEntriesRequest)
-		if !ok || examine(req, t.own()) != nil {
+		if !ok || examine(req, t.own()) != nil || !t.follows(req.Term, speakerOf(rpc, req.ID)) {
 			t.receive(rpc)
 			return
 		}
-		from := leaderTerm{req.Term, speakerOf(rpc, req.ID).Key()}
-		following := t.following.Load()
-		if f := t.followed.Load(); f != nil && *f == from && following != nil && (*following)() {
-			t.fence.heard(req.Term, from.leader)
-			inner := rpc
-			answers := make(chan raft.RPCResponse, 1)
-			inner.RespChan = answers
-			handle(inner)
-			select {
-			case r := <-answers:
-				rpc.RespChan <- t.agree(req.Term, r)
-			default: // Raft answers before it returns, unless it is shut down
-				rpc.Respond(nil, raft.ErrTransportShutdown)
-			}
-			return
-		}
-		t.receive(rpc)
+		rpc.RespChan <- t.heartbeat(rpc, req)
 	})
+}
+
+// follows tells whether Raft has accepted a leader of term through its main loop.
+func (t *leaseTransport) follows(term uint64, from Speaker) bool {
+	following := t.following.Load()
+	f := t.followed.Load()
+	return f != nil && *f == leaderTerm{term, from.Key()} && following != nil && (*following)()
+}
+
+// heartbeat gives Raft a heartbeat of the leader that it follows.
+func (t *leaseTransport) heartbeat(rpc raft.RPC, req *raft.AppendEntriesRequest) raft.RPCResponse {
+	t.fence.heard(req.Term, speakerOf(rpc, req.ID).Key())
+	answers := make(chan raft.RPCResponse, 1)
+	rpc.RespChan = answers
+	(*t.handle.Load())(rpc)
+	select {
+	case r := <-answers:
+		return t.agree(req.Term, r)
+	default: // Raft answers before it returns, unless it is shut down
+		return raft.RPCResponse{Error: raft.ErrTransportShutdown}
+	}
 }
 
 // receive applies the rules to one request from a peer and gives it to Raft. It

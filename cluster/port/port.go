@@ -42,8 +42,9 @@ type Port struct {
 	// nobody.
 	Meet func(proto, nodeID, run string, begun time.Duration, address string) error
 
-	API  *connQueue
-	Join *connQueue
+	API   *connQueue
+	Join  *connQueue
+	Beats *connQueue
 
 	Refusals Refusals
 
@@ -63,6 +64,7 @@ func New(ln net.Listener, creds *pki.Credentials, log *slog.Logger, authorize fu
 		handshakes: NewLimiter(sourceRate, sourceBurst, strangerRate, strangerBurst, true),
 		API:        newConnQueue(ln.Addr()),
 		Join:       newConnQueue(ln.Addr()),
+		Beats:      newConnQueue(ln.Addr()),
 		groups:     make(map[string]*StreamLayer),
 		conns:      make(map[net.Conn]string),
 	}
@@ -201,6 +203,7 @@ func (p *Port) close() {
 	}
 	p.API.Close()
 	p.Join.Close()
+	p.Beats.Close()
 }
 
 // serve does the handshake in the place that it got, and hands the connection to its
@@ -237,6 +240,8 @@ func (p *Port) serve(ctx context.Context, raw net.Conn, config *tls.Config, at *
 		}
 	}
 	switch state.NegotiatedProtocol {
+	case pki.ProtoBeat:
+		p.Beats.put(tracked)
 	case pki.ProtoAPI:
 		p.API.put(tracked)
 	case pki.ProtoJoin:

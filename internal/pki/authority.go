@@ -19,6 +19,7 @@ import (
 // Application protocols (ALPN) that share the one TCP port.
 const (
 	ProtoRaft = "raftvip-raft/1"
+	ProtoBeat = "raftvip-beat/1"
 	ProtoAPI  = "raftvip-api/1"
 	ProtoJoin = "raftvip-join/1"
 )
@@ -187,7 +188,7 @@ func (c *Credentials) certificate() (*tls.Certificate, error) {
 func (c *Credentials) Server(authorize func(proto, nodeID string) error) *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS13,
-		NextProtos: []string{ProtoRaft, ProtoAPI, ProtoJoin},
+		NextProtos: []string{ProtoRaft, ProtoBeat, ProtoAPI, ProtoJoin},
 		ClientAuth: tls.RequestClientCert,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 			return c.certificate()
@@ -276,8 +277,8 @@ func verifyChain(cs tls.ConnectionState, root *x509.Certificate, now time.Time) 
 	return leaf.Subject.CommonName, nil
 }
 
-// PeerID returns the node ID of an established connection of ProtoRaft or
-// ProtoAPI, or "".
+// PeerID returns the node ID of an established connection of ProtoRaft,
+// ProtoBeat or ProtoAPI, or "".
 func PeerID(cs tls.ConnectionState) string {
 	if len(cs.PeerCertificates) == 0 {
 		return ""
