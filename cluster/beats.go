@@ -42,6 +42,26 @@ func (n *Node) dialBeat(ctx context.Context, node, address string) (beat.Conn, e
 	return c, nil
 }
 
+// keepBeats keeps a connection for beats to every member.
+func (n *Node) keepBeats(ctx context.Context) {
+	tick := time.NewTicker(membershipInterval)
+	defer tick.Stop()
+	for {
+		members := n.State().Nodes
+		for id, node := range members {
+			if id != n.opts.Identity.NodeID {
+				n.beats.Warm(id, node.Address)
+			}
+		}
+		n.beats.Forget(func(id string) bool { _, ok := members[id]; return ok })
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // answerBeats answers members' beats until ctx ends.
 func (n *Node) answerBeats(ctx context.Context) {
 	stop := context.AfterFunc(ctx, func() { n.port.Beats.Close() })

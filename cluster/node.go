@@ -265,6 +265,7 @@ func (n *Node) Run(ctx context.Context) error {
 	tasks.Go(func() error { n.keepMembership(ctx); return nil })
 	tasks.Go(func() error { n.keepReporting(ctx); return nil })
 	tasks.Go(func() error { n.keepWarm(ctx); return nil })
+	tasks.Go(func() error { n.keepBeats(ctx); return nil })
 	tasks.Go(func() error { n.keepIdentities(ctx); return nil })
 	tasks.Go(func() error { n.followState(ctx); return nil })
 	tasks.Go(func() error { n.disk.Run(ctx); return nil })

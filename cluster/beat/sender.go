@@ -10,7 +10,8 @@ import (
 
 var (
 	// ErrOrdinary says that a heartbeat has to be sent the ordinary way: the node knows
-	// of no beats, or has not accepted the leader yet.
+	// of no beats, has not accepted the leader yet, or has left the last beat unanswered,
+	// which may be the connection's fault.
 	ErrOrdinary = errors.New("an ordinary heartbeat is asked for")
 	// ErrNotLed says that the group is not led in that term any more.
 	ErrNotLed = errors.New("the group is not led in that term any more")
@@ -65,6 +66,8 @@ type Options struct {
 type Sender struct {
 	o    Options
 	wake chan struct{} // holds a token if there is something to do
+	ctx  context.Context // of attempts to open a connection
+	stop context.CancelFunc
 
 	mu      sync.Mutex
 	closed  bool
@@ -76,7 +79,9 @@ type Sender struct {
 
 // NewSender makes a sender.
 func NewSender(o Options) *Sender {
+	ctx, stop := context.WithCancel(context.Background())
 	return &Sender{
+		ctx: ctx, stop: stop,
 		o: o, wake: make(chan struct{}, 1),
 		sources: make(map[string]Source), pairs: make(map[string]*pair), timer: time.NewTimer(time.Hour),
 	}
@@ -89,6 +94,37 @@ func (s *Sender) Follow(group string, source Source) {
 	s.sources[group] = source
 }
 
+// Warm sees to it that there is a connection to a node, and that it is alive: a beat about
+// no group is sent if nothing else is. It is called about once a second for each member,
+// so that a new leader does not begin with a handshake.
+func (s *Sender) Warm(node, address string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.o.Now()
+	p := s.pairLocked(node, address)
+	switch {
+	case s.closed || now < p.ordinary || now < p.notBefore:
+	case p.conn == nil:
+		s.dialLocked(p, now)
+	case len(p.outstanding) > 0 && now-p.outstanding[0].at > s.patience():
+		s.breakLocked(p, ErrUnanswered)
+	case len(p.outstanding) == 0 && now-p.last > s.interval():
+		s.sendLocked(p, nil)
+	}
+}
+
+// Forget closes the connections to all nodes but those that keep names.
+func (s *Sender) Forget(keep func(node string) bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for node, p := range s.pairs {
+		if !keep(node) {
+			s.breakLocked(p, ErrUnanswered)
+			delete(s.pairs, node)
+		}
+	}
+}
+
 // A pair is what this node sends to another one.
 type pair struct {
 	node, address string
@@ -98,7 +134,8 @@ type pair struct {
 	notBefore     time.Duration // of the next attempt to open a connection
 	ordinary      time.Duration // until when ordinary heartbeats are asked for
 	seq           uint64
-	outstanding   []sent // oldest first
+	last          time.Duration // when a beat was sent last
+	outstanding   []sent        // oldest first
 	repeat        time.Duration
 }
 
@@ -134,15 +171,7 @@ func (s *Sender) Exchange(group, node, address string, term uint64) (Result, err
 		return Result{}, ErrClosed
 	}
 	now := s.o.Now()
-	p := s.pairs[node]
-	if p == nil {
-		p = &pair{node: node, address: address, groups: make(map[string]*listed)}
-		s.pairs[node] = p
-	}
-	if p.address != address {
-		p.address = address
-		s.breakLocked(p, ErrUnanswered)
-	}
+	p := s.pairLocked(node, address)
 	if now < p.ordinary {
 		s.mu.Unlock()
 		return Result{}, ErrOrdinary
@@ -166,6 +195,19 @@ func (s *Sender) Exchange(group, node, address string, term uint64) (Result, err
 	s.mu.Unlock()
 	o := <-answer // always comes: with an answer, or with the connection's end
 	return o.result, o.err
+}
+
+func (s *Sender) pairLocked(node, address string) *pair {
+	p := s.pairs[node]
+	if p == nil {
+		p = &pair{node: node, address: address, groups: make(map[string]*listed)}
+		s.pairs[node] = p
+	}
+	if p.address != address {
+		p.address = address
+		s.breakLocked(p, ErrUnanswered)
+	}
+	return p
 }
 
 func (l *listed) answer(o outcome) {
@@ -200,8 +242,6 @@ func (s *Sender) listedLocked(l *listed, now time.Duration) bool {
 
 // Run sends until ctx ends, and waits for all that it has started.
 func (s *Sender) Run(ctx context.Context) error {
-	dialing, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
 	defer s.timer.Stop()
 	last := time.Duration(-1) // the last tick
 	for {
@@ -211,7 +251,7 @@ func (s *Sender) Run(ctx context.Context) error {
 		if busy := s.busyLocked(now); busy && tick != last {
 			last = tick
 			for _, p := range s.pairs {
-				s.beatLocked(dialing, p)
+				s.beatLocked(p)
 			}
 		} else if busy {
 			for _, p := range s.pairs {
@@ -225,7 +265,6 @@ func (s *Sender) Run(ctx context.Context) error {
 		case <-s.wake:
 		case <-ctx.Done():
 			s.Close()
-			stop()
 			s.readers.Wait()
 			return nil
 		}
@@ -268,7 +307,7 @@ func (s *Sender) setTimerLocked() {
 }
 
 // beatLocked sends a beat to a node, if there is something to say.
-func (s *Sender) beatLocked(ctx context.Context, p *pair) {
+func (s *Sender) beatLocked(p *pair) {
 	now := s.o.Now()
 	var groups []Led
 	for name, l := range p.groups {
@@ -287,14 +326,24 @@ func (s *Sender) beatLocked(ctx context.Context, p *pair) {
 		return
 	}
 	if p.conn == nil {
-		s.dialLocked(ctx, p, now)
+		s.dialLocked(p, now)
 		return
 	}
 	if n := len(p.outstanding); n > 0 && (now-p.outstanding[0].at > s.patience() || n >= maxOutstanding) {
 		s.breakLocked(p, ErrUnanswered)
-		s.dialLocked(ctx, p, now)
+		s.dialLocked(p, now)
 		return
 	}
+	if len(p.outstanding) > 0 {
+		for _, l := range p.groups {
+			l.answer(outcome{err: ErrOrdinary})
+		}
+	}
+	s.sendLocked(p, groups)
+}
+
+// sendLocked sends a beat about groups on the connection that there is.
+func (s *Sender) sendLocked(p *pair, groups []Led) {
 	m := sent{groups: groups, marks: make([]uint64, len(groups))}
 	for i, g := range groups {
 		m.marks[i] = s.sources[g.Group].Mark(p.node)
@@ -303,8 +352,11 @@ func (s *Sender) beatLocked(ctx context.Context, p *pair) {
 	m.seq = p.seq
 	m.bytes = AppendBeat(nil, Beat{Seq: m.seq, Groups: groups})
 	m.at = s.o.Now() // nothing is sent before
+	p.last = m.at
 	p.outstanding = append(p.outstanding, m)
-	p.repeat = m.at + s.interval()/repeatShare
+	if len(groups) > 0 {
+		p.repeat = m.at + s.interval()/repeatShare
+	}
 	if err := p.conn.Send(m.bytes); err != nil {
 		s.breakLocked(p, err)
 	}
@@ -335,7 +387,7 @@ func (s *Sender) breakLocked(p *pair, why error) {
 }
 
 // dialLocked begins to open a connection; the first beat goes out when it is open.
-func (s *Sender) dialLocked(ctx context.Context, p *pair, now time.Duration) {
+func (s *Sender) dialLocked(p *pair, now time.Duration) {
 	if p.dialing || s.closed {
 		return
 	}
@@ -348,7 +400,7 @@ func (s *Sender) dialLocked(ctx context.Context, p *pair, now time.Duration) {
 	p.dialing = true
 	address, patience := p.address, s.patience()
 	s.readers.Go(func() {
-		bounded, cancel := context.WithTimeout(ctx, patience)
+		bounded, cancel := context.WithTimeout(s.ctx, patience)
 		conn, err := s.o.Dial(bounded, p.node, address)
 		cancel()
 		s.mu.Lock()
@@ -368,7 +420,7 @@ func (s *Sender) dialLocked(ctx context.Context, p *pair, now time.Duration) {
 			return
 		}
 		p.conn = conn
-		s.beatLocked(ctx, p)
+		s.beatLocked(p)
 		s.wakeUp() // to repeat it
 		s.mu.Unlock()
 		s.read(p, conn)
@@ -453,6 +505,7 @@ func (s *Sender) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
+	s.stop()
 	for _, p := range s.pairs {
 		s.breakLocked(p, ErrClosed)
 	}

@@ -155,6 +155,11 @@ func Open(p Options) (*Group, error) {
 	if s, ok := p.Stable.(interface{ reserve(uint64, []byte) error }); ok {
 		g.reserve = s.reserve
 	}
+	if p.Beats != nil {
+		g.trans.exchange = func(node, address string, term uint64) (beat.Result, error) {
+			return p.Beats.Exchange(p.Name, node, address, term)
+		}
+	}
 	config := raftConfig(p.Self, p.Heartbeat.Promise())
 	config.NotifyCh = g.leaders
 	config.Logger = raftlog.New(p.RaftLog)
@@ -196,9 +201,6 @@ func Open(p Options) (*Group, error) {
 	g.trans.view.Store(&view)
 	if p.Beats != nil {
 		p.Beats.Follow(p.Name, source{g})
-		g.trans.exchange = func(node, address string, term uint64) (beat.Result, error) {
-			return p.Beats.Exchange(p.Name, node, address, term)
-		}
 	}
 	g.trans.start()
 	return g, nil
