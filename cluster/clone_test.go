@@ -79,6 +79,9 @@ func TestCopyOfANodeIsFoundByAll(t *testing.T) {
 			for _, m := range others {
 				for _, h := range []*member{original, clone} {
 					run := h.holders.Run.Text()
+					if err := m.meet(pki.ProtoBeat, id, run, boottime.Now(), ""); err == nil {
+						t.Error("a holder may send beats")
+					}
 					if err := m.meet(pki.ProtoRaft, id, run, boottime.Now(), ""); err == nil {
 						t.Errorf("%s speaks Raft with a holder", m.Self().Name)
 					}

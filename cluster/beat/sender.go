@@ -4,19 +4,19 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"sync"
 	"time"
 )
 
 var (
 	// ErrOrdinary says that a heartbeat has to be sent the ordinary way: the node knows
-	// of no beats, has not accepted the leader yet, or has left the last beat unanswered,
-	// which may be the connection's fault.
+	// of no beats or has not accepted the leader yet, there is no connection, or it has
+	// left the last beat unanswered, which may be the connection's fault. Nothing waits
+	// for a connection.
 	ErrOrdinary = errors.New("an ordinary heartbeat is asked for")
 	// ErrNotLed says that the group is not led in that term any more.
 	ErrNotLed = errors.New("the group is not led in that term any more")
-	// ErrUnanswered says that a node has not answered in time.
-	ErrUnanswered = errors.New("the node does not answer beats")
 	// ErrClosed says that the sender has ended.
 	ErrClosed = errors.New("no more beats are sent")
 	// ErrUnsupported is returned by a dialler for a node that knows of no beats.
@@ -65,7 +65,7 @@ type Options struct {
 // A Sender sends a node's beats. Nothing is sent before Run.
 type Sender struct {
 	o    Options
-	wake chan struct{} // holds a token if there is something to do
+	wake chan struct{}   // holds a token if there is something to do
 	ctx  context.Context // of attempts to open a connection
 	stop context.CancelFunc
 
@@ -107,7 +107,7 @@ func (s *Sender) Warm(node, address string) {
 	case p.conn == nil:
 		s.dialLocked(p, now)
 	case len(p.outstanding) > 0 && now-p.outstanding[0].at > s.patience():
-		s.breakLocked(p, ErrUnanswered)
+		s.breakLocked(p)
 	case len(p.outstanding) == 0 && now-p.last > s.interval():
 		s.sendLocked(p, nil)
 	}
@@ -119,7 +119,7 @@ func (s *Sender) Forget(keep func(node string) bool) {
 	defer s.mu.Unlock()
 	for node, p := range s.pairs {
 		if !keep(node) {
-			s.breakLocked(p, ErrUnanswered)
+			s.breakLocked(p)
 			delete(s.pairs, node)
 		}
 	}
@@ -176,6 +176,11 @@ func (s *Sender) Exchange(group, node, address string, term uint64) (Result, err
 		s.mu.Unlock()
 		return Result{}, ErrOrdinary
 	}
+	if p.conn == nil {
+		s.dialLocked(p, now)
+		s.mu.Unlock()
+		return Result{}, ErrOrdinary
+	}
 	idle := !s.busyLocked(now)
 	l := p.groups[group]
 	if l == nil {
@@ -205,7 +210,7 @@ func (s *Sender) pairLocked(node, address string) *pair {
 	}
 	if p.address != address {
 		p.address = address
-		s.breakLocked(p, ErrUnanswered)
+		s.breakLocked(p)
 	}
 	return p
 }
@@ -215,6 +220,13 @@ func (l *listed) answer(o outcome) {
 		w <- o
 	}
 	l.waiters = l.waiters[:0]
+}
+
+// answer tells all who wait for a node's answer the same.
+func (p *pair) answer(err error) {
+	for _, l := range p.groups {
+		l.answer(outcome{err: err})
+	}
 }
 
 func (s *Sender) wakeUp() {
@@ -325,19 +337,16 @@ func (s *Sender) beatLocked(p *pair) {
 	if len(groups) == 0 {
 		return
 	}
-	if p.conn == nil {
-		s.dialLocked(p, now)
-		return
-	}
-	if n := len(p.outstanding); n > 0 && (now-p.outstanding[0].at > s.patience() || n >= maxOutstanding) {
-		s.breakLocked(p, ErrUnanswered)
-		s.dialLocked(p, now)
-		return
-	}
-	if len(p.outstanding) > 0 {
-		for _, l := range p.groups {
-			l.answer(outcome{err: ErrOrdinary})
+	if n := len(p.outstanding); n > 0 {
+		p.answer(ErrOrdinary)
+		if now-p.outstanding[0].at > s.patience() || n >= maxOutstanding {
+			s.breakLocked(p)
 		}
+	}
+	if p.conn == nil {
+		p.answer(ErrOrdinary)
+		s.dialLocked(p, now)
+		return
 	}
 	s.sendLocked(p, groups)
 }
@@ -358,7 +367,7 @@ func (s *Sender) sendLocked(p *pair, groups []Led) {
 		p.repeat = m.at + s.interval()/repeatShare
 	}
 	if err := p.conn.Send(m.bytes); err != nil {
-		s.breakLocked(p, err)
+		s.breakLocked(p)
 	}
 }
 
@@ -370,20 +379,18 @@ func (s *Sender) repeatLocked(p *pair, now time.Duration) {
 	}
 	p.repeat = now + s.interval()/repeatShare
 	if err := p.conn.Send(p.outstanding[n-1].bytes); err != nil {
-		s.breakLocked(p, err)
+		s.breakLocked(p)
 	}
 }
 
-// breakLocked gives a connection up and tells those who wait why.
-func (s *Sender) breakLocked(p *pair, why error) {
+// breakLocked gives a connection up.
+func (s *Sender) breakLocked(p *pair) {
 	if p.conn != nil {
 		p.conn.Close()
 		p.conn = nil
 	}
 	p.outstanding, p.repeat = nil, 0
-	for _, l := range p.groups {
-		l.answer(outcome{err: why})
-	}
+	p.answer(ErrOrdinary)
 }
 
 // dialLocked begins to open a connection; the first beat goes out when it is open.
@@ -392,9 +399,6 @@ func (s *Sender) dialLocked(p *pair, now time.Duration) {
 		return
 	}
 	if now < p.notBefore {
-		for _, l := range p.groups {
-			l.answer(outcome{err: ErrUnanswered})
-		}
 		return
 	}
 	p.dialing = true
@@ -408,14 +412,14 @@ func (s *Sender) dialLocked(p *pair, now time.Duration) {
 		switch {
 		case err == nil && (s.closed || p.address != address):
 			conn.Close()
-			err = ErrUnanswered
+			err = net.ErrClosed
 			fallthrough
 		case err != nil:
 			p.notBefore = s.o.Now() + dialPause
 			if errors.Is(err, ErrUnsupported) {
-				p.ordinary, err = s.o.Now()+ordinaryFor, ErrOrdinary
+				p.ordinary = s.o.Now() + ordinaryFor
 			}
-			s.breakLocked(p, err)
+			s.breakLocked(p)
 			s.mu.Unlock()
 			return
 		}
@@ -448,7 +452,7 @@ func (s *Sender) read(p *pair, conn Conn) {
 	defer s.mu.Unlock()
 	conn.Close()
 	if p.conn == conn {
-		s.breakLocked(p, errors.Join(ErrUnanswered, err))
+		s.breakLocked(p)
 	}
 }
 
@@ -507,6 +511,7 @@ func (s *Sender) Close() {
 	s.closed = true
 	s.stop()
 	for _, p := range s.pairs {
-		s.breakLocked(p, ErrClosed)
+		p.answer(ErrClosed)
+		s.breakLocked(p)
 	}
 }

@@ -160,10 +160,19 @@ func newLab(t *testing.T, voters ...string) *lab {
 	}})
 	l.ctx, l.stop = context.WithCancel(context.Background())
 	go func() { l.ended <- l.sender.Run(l.ctx) }()
+	l.warm()
 	return l
 }
 
 func (l *lab) now() time.Duration { return time.Hour + time.Since(l.start) }
+
+// warm opens a connection to every node.
+func (l *lab) warm() {
+	for node := range l.voters {
+		l.sender.Warm(node, node)
+	}
+	synctest.Wait()
+}
 
 // end stops the sender, which leaves nothing behind.
 func (l *lab) end() {
@@ -378,6 +387,9 @@ func TestNodeThatDoesNotAnswer(t *testing.T) {
 		v.mu.Lock()
 		v.silent = false
 		v.mu.Unlock()
+		l.sender.Exchange("g", "b", "b", 3) // opens a new one, if that was not done yet
+		time.Sleep(dialPause)
+		l.warm()
 		if _, err := l.sender.Exchange("g", "b", "b", 3); err != nil {
 			t.Errorf("on a new connection: %v", err)
 		}
@@ -403,11 +415,9 @@ func TestIdlePair(t *testing.T) {
 		g, v := &leader{term: 3}, l.voters["b"]
 		l.sender.Follow("g", g)
 		warm := func() {
-			l.sender.Warm("b", "b")
 			time.Sleep(time.Second)
-			synctest.Wait()
+			l.warm()
 		}
-		warm()
 		if len(v.conns) != 1 {
 			t.Fatalf("%d connections", len(v.conns))
 		}
@@ -476,16 +486,23 @@ func TestProgramWithoutBeats(t *testing.T) {
 		defer l.end()
 		g, v := &leader{term: 3}, l.voters["b"]
 		l.sender.Follow("g", g)
+		v.mu.Lock()
 		v.dial = ErrUnsupported
-		for range 3 {
+		v.mu.Unlock()
+		v.conns[0].Close() // it was replaced by an older one
+		synctest.Wait()
+		began := l.now()
+		for l.now()-began < ordinaryFor {
 			if _, err := l.sender.Exchange("g", "b", "b", 3); !errors.Is(err, ErrOrdinary) {
 				t.Error(err)
 			}
+			time.Sleep(pace)
 		}
 		v.mu.Lock()
 		v.dial = nil // it was replaced by a newer one
 		v.mu.Unlock()
-		time.Sleep(ordinaryFor)
+		time.Sleep(dialPause)
+		l.warm()
 		if _, err := l.sender.Exchange("g", "b", "b", 3); err != nil {
 			t.Error(err)
 		}

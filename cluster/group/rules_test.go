@@ -40,6 +40,11 @@ package group
 //	copy of the leader, helped at once         TestPromiseIsMadeToARun
 //	two hold an identity, or it forgot votes   TestBarredNodeTakesNoPart, TestHoldersAreToldApart, TestRolledBackNodeIsFound
 //	answer of another node at the address      TestAnswerOfAnotherNodeIsNoEvidence, TestOnlyTheNodeThatWasAskedAnswers
+//	repeated beat, stamped anew                beat.TestRepeatedBeatKeepsItsStamp, TestAnswerToABeatIsEvidenceOfItsSending
+//	late answer taken for a newer beat's       beat.TestLateAnswerIsOfItsOwnBeat
+//	beat agreed to before Raft has accepted it TestBeatBindsAndDoesNotAgreeBeforeItIsFollowed
+//	beat of a term that is over                beat.TestGroupThatIsNotLedIsNotListed, TestBeatIsAnsweredAsAHeartbeatIs
+//	group that hangs on a node that lives      beat.TestRaftThatHangsIsNotListed (no overlap, an owner for ever)
 //	release by who does not lead               TestHostileMemberIsContained, lease.TestWhoMayFreeAVoter
 //	vote counted without a promise             TestVoteIsEvidenceOnlyIfItSaysSo, TestVoterInAHandOverIsBound
 
