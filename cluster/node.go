@@ -53,6 +53,8 @@ type Options struct {
 	// lost (a node ID, or ""): the best one stands for election first. Nil leaves
 	// elections to Raft's own timers.
 	Order func(lost string) []string
+	// Lateness is by how much the sinks shorten a lease.
+	Lateness time.Duration
 	// Sink returns where the leases of a group go.
 	Sink func(group string) group.LeaseSink
 	// Bind prepares the socket of a connection to a member before it is connected, as

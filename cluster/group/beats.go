@@ -106,9 +106,15 @@ func (t *leaseTransport) begin() bool {
 // of the timeout left when the next beat is answered, and bears the loss of one.
 const beatShare = 3
 
-// beatPace is the time between two beats of the group: it follows the shorter timeout
-// while one replaces another.
+// beatPace is the time between two beats of the group. It follows the shorter timeout
+// while one replaces another, and what a lease is worth here.
 func (g *Group) beatPace() time.Duration {
 	promise, length := g.fence.timing()
-	return min(promise, time.Duration(float64(length)/lease.Margin)) / beatShare
+	return paceOfBeats(promise, length, g.lateness)
+}
+
+// paceOfBeats is a third of the timeout where the whole of a lease is of use.
+func paceOfBeats(promise, length, lateness time.Duration) time.Duration {
+	usable := min(lease.Length(promise), length) - lateness
+	return max(time.Duration(float64(usable)/lease.Margin)/beatShare, time.Millisecond)
 }

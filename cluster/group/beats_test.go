@@ -145,3 +145,20 @@ func TestHeartbeatLeavesInABeat(t *testing.T) {
 		t.Errorf("%v, asked for terms %v", err, terms)
 	}
 }
+
+func TestPaceOfBeats(t *testing.T) {
+	const ms = time.Millisecond
+	for _, c := range []struct {
+		name                            string
+		promise, length, lateness, want time.Duration
+	}{
+		{"three in a timeout", 300 * ms, 270 * ms, 0, 100 * ms},
+		{"the timeout grows", 2000 * ms, 270 * ms, 0, 100 * ms},
+		{"half of the lease is the guard's", 2000 * ms, 1800 * ms, 900 * ms, 333333333},
+		{"nothing is left", 30 * ms, 27 * ms, 40 * ms, ms},
+	} {
+		if got := paceOfBeats(c.promise, c.length, c.lateness); got.Round(ms) != c.want.Round(ms) {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
+		}
+	}
+}

@@ -52,7 +52,9 @@ type Group struct {
 	logs    raft.LogStore
 	leaders chan bool
 	changed *Broadcast
-	peers   PeerCaller
+	// lateness is that of Options.
+	lateness time.Duration
+	peers    PeerCaller
 	// reserve writes a vote ahead; nil for a store that cannot.
 	reserve func(term uint64, candidate []byte) error
 
@@ -94,13 +96,15 @@ type Options struct {
 	Heartbeat  state.HeartbeatSetting
 	Version    uint64 // of the state that heartbeat is from
 	Sink       LeaseSink
-	Inner      networkTransport
-	Logs       raft.LogStore
-	Stable     raft.StableStore
-	Snapshots  raft.SnapshotStore
-	Peers      PeerCaller
-	Changed    *Broadcast
-	RaftLog    *slog.Logger
+	// Lateness is by how much the sink shortens a lease.
+	Lateness  time.Duration
+	Inner     networkTransport
+	Logs      raft.LogStore
+	Stable    raft.StableStore
+	Snapshots raft.SnapshotStore
+	Peers     PeerCaller
+	Changed   *Broadcast
+	RaftLog   *slog.Logger
 	// Order returns the nodes that may own, best first, without a lost leader; nil
 	// leaves elections to Raft's own timers.
 	Order func(lost string) []string
@@ -145,7 +149,7 @@ func Open(p Options) (*Group, error) {
 	f := newFence(p.Self, p.Now, p.Heartbeat.Promise(), lease.Length(p.Heartbeat.Counted()), term, p.Sink)
 	f.version = p.Version
 	g := &Group{
-		name: p.Name, self: p.Self, logs: p.Logs, log: p.Log.With("group", p.Name), now: p.Now, fence: f,
+		name: p.Name, self: p.Self, lateness: p.Lateness, logs: p.Logs, log: p.Log.With("group", p.Name), now: p.Now, fence: f,
 		machine: newStateMachine(p.Changed, p.Log.With("group", p.Name)), leaders: make(chan bool, 16), ended: make(chan struct{}), changed: p.Changed, peers: p.Peers,
 		retimed: p.Retimed, order: p.Order, reload: make(chan struct{}, 1),
 		role: make(chan struct{}, 1), led: make(chan struct{}, 1), pace: make(chan struct{}, 1), hear: make(chan struct{}, 1), unbound: make(chan struct{}, 1),

@@ -139,7 +139,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	d.node, err = cluster.OpenNode(cluster.Options{
 		DataDir: d.data, Identity: id, Secret: secret,
 		Listen: ListenAddress(id, d.config), Advertise: advertise,
-		Peers: d.config.Raft.Peers, Heartbeat: d.config.Raft.HeartbeatTimeout, MinHeartbeat: minHeartbeat(d.lateness()),
+		Peers: d.config.Raft.Peers, Heartbeat: d.config.Raft.HeartbeatTimeout, MinHeartbeat: minHeartbeat(d.lateness()), Lateness: d.lateness(),
 		Content: func() []state.Instance { return instancesOf(d.configuration()) },
 		Order:   d.order,
 		Sink:    func(string) group.LeaseSink { return sink },

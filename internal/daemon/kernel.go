@@ -138,8 +138,8 @@ func (d *Daemon) lateness() time.Duration {
 }
 
 // minHeartbeat is the heartbeat timeout at which a lease, shortened by the guard's
-// lateness, still lasts for half of what it would without: renewals come each
-// fifth of the timeout or faster, so several may be lost.
+// lateness, still lasts for half of what it would without: a lease is renewed
+// more than twice in the time that it lasts, so one renewal may be lost.
 func minHeartbeat(lateness time.Duration) time.Duration {
 	return time.Duration(float64(lateness) / (lease.Margin / 2)).Round(time.Millisecond)
 }

@@ -176,6 +176,8 @@ func TestLayersOfCluster(t *testing.T) {
 		{"cluster/state", "cluster/store", "what the nodes agree on does not depend on a node"},
 		{"cluster/state", "cluster/port", "what the nodes agree on does not depend on a node"},
 		{"cluster/state", "cluster/group", "what the nodes agree on grants nothing"},
+		{"cluster/beat", "cluster/state", "what carries heartbeats knows of no rule"},
+		{"cluster/beat", "cluster/group", "what carries heartbeats knows of no rule"},
 		{"cluster/store", "cluster/port", "what was written is read without the network"},
 		{"cluster/store", "cluster/group", "what was written is read without Raft"},
 		{"cluster/port", "cluster/store", "what carries messages does not know what is in them"},
