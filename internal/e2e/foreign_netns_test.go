@@ -88,3 +88,31 @@ func TestForeignCopy(t *testing.T) {
 		}
 	}
 }
+
+// TestForeignCopyOnARenamedLink: the copy on a standby stays silent when its interface
+// gets another name, and when it has its own again.
+func TestForeignCopyOnARenamedLink(t *testing.T) {
+	c := newCluster(t, setup{nodes: 3, unjudged: true}) // for a moment after it was added the copy does answer
+	must(t, c.Found(bounded(t, 60*time.Second), "--vip", vip4.String()+"/24@eth0"))
+	n := c.Others(owner(t, c, nil))[0]
+	exec1(t, n.Host, "ip", "address", "add", vip4.String()+"/24", "dev", "eth0")
+	testnet.MustWait(t, 10*time.Second, "the copy to be seen", func() error {
+		if a := status(t, n).Groups[0].Addresses[0]; !strings.Contains(a.Problem, "keeps it silent") {
+			return fmt.Errorf("%q", a.Problem)
+		}
+		return nil
+	})
+	p := get[*testnet.Prober](t)(c.Lab.StartProber(testnet.ProberOptions{VIPs: []netip.Addr{vip4}}))
+	time.Sleep(300 * time.Millisecond)
+	for _, name := range [][2]string{{"eth0", "wan0"}, {"wan0", "eth0"}} {
+		exec1(t, n.Host, "ip", "link", "set", name[0], "down") // older kernels rename no other
+		exec1(t, n.Host, "ip", "link", "set", name[0], "name", name[1])
+		exec1(t, n.Host, "ip", "link", "set", name[1], "up")
+		time.Sleep(1500 * time.Millisecond)
+	}
+	p.Stop()
+	testnet.MustHoldP1(t, p)
+	if has := get[[]netip.Prefix](t)(n.Host.Addrs()); !slices.Contains(has, netip.PrefixFrom(vip4, 24)) {
+		t.Error("the copy has gone: this proves nothing")
+	}
+}
