@@ -111,6 +111,8 @@ func TestLossMove(t *testing.T) {
 		m.At = after(s)
 		return m
 	}
+	other := take(61, 8, "lb2")
+	other.Group = "other"
 	loss := take(60, 7, "")
 	loss.Loss = true
 	in := api.LossRequest{At: after(60), For: 35 * time.Second, Missing: []string{"lb2", "lb3"}}
@@ -130,6 +132,8 @@ func TestLossMove(t *testing.T) {
 		{"the leader knows of another one only", []state.Move{take(0, 7, "lb1")}, in, quorumLoss{at: after(5), until: 10 * time.Second, missing: []string{"lb2"}}, "", ""},
 		{"the leader knows of a later one only", []state.Move{take(0, 7, "lb1")}, api.LossRequest{At: after(10), For: 15 * time.Second, Missing: []string{"lb2", "lb3"}}, own, "", ""},
 		{"somebody took the addresses meanwhile: the node was cut off", []state.Move{take(0, 7, "lb1"), take(61, 8, "lb2")}, in, own, "", ""},
+		{"what moved meanwhile was another group", []state.Move{take(0, 7, "lb1"), other}, in, own, "lb1 7", ""},
+		{"it has not been", nil, api.LossRequest{At: in.At, Missing: in.Missing}, own, "", "must have been"},
 		{"nobody is missing", nil, api.LossRequest{At: in.At, For: in.For}, own, "", "somebody missing"},
 		{"it lasts", nil, api.LossRequest{At: after(100), For: time.Hour, Missing: in.Missing}, own, "", "must have been"},
 		{"no such node", nil, api.LossRequest{At: in.At, For: in.For, Missing: []string{"lb7"}}, own, "", "no node lb7"},
