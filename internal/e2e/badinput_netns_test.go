@@ -79,6 +79,11 @@ func TestNoQuorum(t *testing.T) {
 		if strings.Contains(next.Reason, "election: "+o.Name) || next.To != now.Name {
 			return fmt.Errorf("blamed: %+v", next)
 		}
+		// Who was there all the time knows why nobody owned.
+		if next.To == o.Name && !strings.HasPrefix(next.Reason, "quorum is back after ") {
+			return fmt.Errorf("not told as the end of the loss: %+v", next)
+		}
+		t.Logf("%s: %s", next.To, next.Reason)
 		return nil
 	})
 	if log := o.Daemon().Output(); strings.Count(log, "there is a leader again") != 1 {
