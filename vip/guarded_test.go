@@ -168,6 +168,28 @@ func TestGuardLostWhilePutting(t *testing.T) {
 	}
 }
 
+// An address is not put further back while the guard is not attached, and then it is.
+func TestNoRequeueWithoutGuard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t, nil)
+		b.own("10.0.0.5/24")
+		b.guard.Detach(eth0Index, errAway)
+		b.trace.Take()
+		b.host.Configure("eth0", "10.0.0.2/24")
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if n := b.trace.Count("add "); n > 0 {
+			t.Errorf("put there %d times without a guard", n)
+		}
+		b.guard.Detach(eth0Index, nil)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if b.trace.Count("add 10.0.0.5/32") == 0 {
+			t.Error("not put further back when the guard is back")
+		}
+	})
+}
+
 // The lifetime of an address is not prolonged where the guard is not attached.
 func TestNoRefreshWithoutGuard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
