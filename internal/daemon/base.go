@@ -278,8 +278,8 @@ func (d *Daemon) refuseUnfit(c *config.Config, force bool) error {
 		return nil
 	}
 	self := d.node.Self()
-	hints := d.hints.read(d.node.Reports())
+	hints := d.seen()
 	connected := func(id string) bool { return hints[id].known && hints[id].age < aliveAge }
-	nodes := candidates(s, self.NodeID, hints, d.node.Suffrages(), connected, false)
+	nodes := d.candidates(s, hints, connected)
 	return refuseSilence(s, nodes, d.ownerID(), self.NodeID, "to take this file ("+why+")", false)
 }

@@ -112,40 +112,6 @@ func (b *claimBook) recent(now time.Duration) []claimHint {
 	return out
 }
 
-// A claimHint is a claimant as other nodes and operators are told of it.
-type claimHint struct {
-	Addr   netip.Addr `json:"addr"`
-	MAC    string     `json:"mac"`
-	Link   string     `json:"link"`
-	Port   string     `json:"port,omitempty"`
-	Member string     `json:"member,omitempty"`
-	Count  uint64     `json:"count"`
-	First  time.Time  `json:"first"`
-	Last   time.Time  `json:"last"`
-}
-
-// who names the machine.
-func (c claimHint) who() string {
-	s := c.MAC
-	if c.Member != "" {
-		s = c.Member + " (" + c.MAC + ")"
-	}
-	s += " on " + c.Link
-	if c.Port != "" {
-		s += ", bridge port " + c.Port
-	}
-	return s
-}
-
-// text says what was seen, by the node that owns the address.
-func (c claimHint) text() string {
-	times := fmt.Sprintf("%d times", c.Count)
-	if c.Count == 1 {
-		times = "once"
-	}
-	return fmt.Sprintf("%s is claimed by %s: %s, last at %s", c.Addr, c.who(), times, c.Last.Local().Format(time.DateTime))
-}
-
 // claims hears who else claims the addresses that this node owns, tells operators,
 // and has the keeper defend them.
 type claims struct {
@@ -302,7 +268,7 @@ func (d *Daemon) openClaims() {
 // memberOf names the other member that has told to have this hardware address.
 func (d *Daemon) memberOf(mac string) string {
 	s := d.node.State()
-	for id, h := range d.hints.read(d.node.Reports()) {
+	for id, h := range d.seen() {
 		if n, ok := s.Nodes[id]; ok && id != d.node.Self().NodeID && slices.Contains(h.MACs, mac) {
 			return n.Name
 		}

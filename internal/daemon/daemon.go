@@ -160,9 +160,9 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 // order ranks the nodes that may own, by their latest hints, for the election
 // after a leader was lost.
 func (d *Daemon) order(lost string) []string {
-	hints := d.hints.read(d.node.Reports())
+	hints := d.seen()
 	connected := func(id string) bool { return id != lost }
-	return policy.Rank(candidates(d.node.State(), "", hints, d.node.Suffrages(), connected, false), "")
+	return policy.Rank(candidates(d.node.State(), "", hints, votes(d.node.Suffrages()), connected, false), "")
 }
 
 func (d *Daemon) openOwner(gate *gates, sink *leaseSink) {

@@ -73,9 +73,9 @@ func firstAddress(s *state.State) (state.Address, bool) {
 // drillNodes chooses where to go and who watches: the best eligible node, and one
 // that takes no part in the move and is on the network of the address.
 func (d *Daemon) drillNodes(s *state.State, home string) (target, observer state.NodeRecord, err error) {
-	hints := d.hints.read(d.node.Reports())
+	hints := d.seen()
 	connected := func(id string) bool { return hints[id].known && hints[id].age < aliveAge }
-	nodes := candidates(s, d.node.Self().NodeID, hints, d.node.Suffrages(), connected, false)
+	nodes := d.candidates(s, hints, connected)
 	for _, id := range policy.Rank(nodes, "") {
 		if n := s.Nodes[id]; n.Name != home {
 			target = n
@@ -157,7 +157,7 @@ func (d *Daemon) answersInFront(owner, observer string, ip netip.Addr, holders [
 		return nil
 	}
 	last := holders[len(holders)-1]
-	hints := d.hints.read(d.node.Reports())
+	hints := d.seen()
 	for id, n := range d.node.State().Nodes {
 		if n.Name != owner {
 			continue

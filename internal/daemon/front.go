@@ -76,7 +76,7 @@ func (d *Daemon) frontTroubles(ctx context.Context) (out []doctor.Trouble) {
 // announces; "" if there is none or it does not say.
 func (d *Daemon) ownerInFront(s *state.State) (name string, macs []string) {
 	leader := d.node.Group(state.DefaultGroup).Standing().LeaderID
-	h := d.hints.read(d.node.Reports())[leader]
+	h := d.seen()[leader]
 	if leader == d.node.Self().NodeID || !h.Owning || h.age > aliveAge || len(h.Fronts) == 0 || len(h.Fronts) >= maxMACs {
 		return "", nil
 	}

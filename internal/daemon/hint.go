@@ -4,14 +4,15 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/doctor"
 	"github.com/raftvip/raftvip/internal/policy"
@@ -86,8 +87,18 @@ type readHint struct {
 	seenHint
 }
 
+// A hintReport is a report as far as hints go: the newest one of a node.
+type hintReport struct {
+	nodeID string
+	raw    json.RawMessage // the hint; what cannot be read counts as never told
+	// age is the time since the leader got it, offset how far the node's wall clock is
+	// ahead of the leader's.
+	age, offset time.Duration
+	applied     uint64 // index of the log that the node has applied
+}
+
 // read returns what the newest reports say, by node ID.
-func (r *hintReader) read(reports []cluster.SeenReport) map[string]seenHint {
+func (r *hintReader) read(reports []hintReport) map[string]seenHint {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.last == nil {
@@ -95,34 +106,34 @@ func (r *hintReader) read(reports []cluster.SeenReport) map[string]seenHint {
 	}
 	out := make(map[string]seenHint, len(reports))
 	for _, rep := range reports {
-		last := r.last[rep.NodeID]
-		if !bytes.Equal(last.raw, rep.Hint) {
-			last = readHint{raw: rep.Hint}
+		last := r.last[rep.nodeID]
+		if !bytes.Equal(last.raw, rep.raw) {
+			last = readHint{raw: rep.raw}
 			// A node of another version may send what this one cannot read; it is then
 			// a node that has not reported.
-			last.known = json.Unmarshal(rep.Hint, &last.hint) == nil
+			last.known = json.Unmarshal(rep.raw, &last.hint) == nil
 			if !last.known {
 				last.hint = hint{}
 			}
-			r.last[rep.NodeID] = last
+			r.last[rep.nodeID] = last
 		}
 		s := last.seenHint
-		s.age, s.offset, s.applied = rep.Age, rep.ClockOffset, rep.Applied
-		out[rep.NodeID] = s
+		s.age, s.offset, s.applied = rep.age, rep.offset, rep.applied
+		out[rep.nodeID] = s
 	}
 	maps.DeleteFunc(r.last, func(id string, _ readHint) bool { _, ok := out[id]; return !ok })
 	return out
 }
 
-// candidates makes the policy's view of the members.
-func candidates(s *state.State, self string, hints map[string]seenHint, suffrages map[string]cluster.Suffrage,
-	connected func(nodeID string) bool, held bool) []policy.Node {
+// candidates makes the policy's view of the members. votes and connected tell of a node,
+// by its ID, whether it is a voter and whether it answers; held says that nobody preempts.
+func candidates(s *state.State, self string, hints map[string]seenHint, votes, connected func(nodeID string) bool, held bool) []policy.Node {
 	nodes := make([]policy.Node, 0, len(s.Nodes))
 	for id, n := range s.Nodes {
 		h := hints[id]
 		p := policy.Node{
 			ID: id, Name: n.Name, Self: id == self,
-			Voter: suffrages[id] == cluster.SuffrageVoter, Connected: connected(id),
+			Voter: votes(id), Connected: connected(id),
 			CaughtUp: h.applied+caughtUpSlack >= s.Version,
 			Witness:  n.Witness, Drained: n.Drained,
 			Ready: h.known && h.Check.Ready, Faults: h.faults(), Degraded: h.Check.Degraded,
@@ -140,4 +151,73 @@ func candidates(s *state.State, self string, hints map[string]seenHint, suffrage
 	}
 	slices.SortFunc(nodes, func(a, b policy.Node) int { return cmp.Compare(a.ID, b.ID) })
 	return nodes
+}
+
+// A foreignHint is a copy of an address that someone else has configured on the node.
+type foreignHint struct {
+	Prefix netip.Prefix `json:"prefix"`
+	Link   string       `json:"link"`
+	// Silent: the guard lets it answer only under the lease. Serves: it does so now.
+	Silent bool `json:"silent,omitempty"`
+	Serves bool `json:"serves,omitempty"`
+	// Why says what it means, and how to be rid of it.
+	Why string `json:"why"`
+}
+
+// A claimHint is a claimant as other nodes and operators are told of it.
+type claimHint struct {
+	Addr   netip.Addr `json:"addr"`
+	MAC    string     `json:"mac"`
+	Link   string     `json:"link"`
+	Port   string     `json:"port,omitempty"`
+	Member string     `json:"member,omitempty"`
+	Count  uint64     `json:"count"`
+	First  time.Time  `json:"first"`
+	Last   time.Time  `json:"last"`
+}
+
+// who names the machine.
+func (c claimHint) who() string {
+	s := c.MAC
+	if c.Member != "" {
+		s = c.Member + " (" + c.MAC + ")"
+	}
+	s += " on " + c.Link
+	if c.Port != "" {
+		s += ", bridge port " + c.Port
+	}
+	return s
+}
+
+// text says what was seen, by the node that owns the address.
+func (c claimHint) text() string {
+	times := fmt.Sprintf("%d times", c.Count)
+	if c.Count == 1 {
+		times = "once"
+	}
+	return fmt.Sprintf("%s is claimed by %s: %s, last at %s", c.Addr, c.who(), times, c.Last.Local().Format(time.DateTime))
+}
+
+// troubles are the addresses that do not answer on a node where they should, or do
+// where they should not.
+func (h hint) troubles(node string) []api.Trouble {
+	var out []api.Trouble
+	if h.Owning && h.Take != nil && h.Take.Missing > 0 {
+		out = append(out, api.Trouble{Node: node, Kind: api.TroubleDown,
+			Why: fmt.Sprintf("%d of %d addresses do not answer: %s", h.Take.Missing, h.Take.Wanted, doctor.Clean(h.Take.Reason))})
+	}
+	for _, f := range h.Foreign {
+		if !f.Silent && !f.Serves {
+			out = append(out, api.Trouble{Node: node, Address: f.Prefix.Addr(), Kind: api.TroubleStray, Why: doctor.Clean(f.Why)})
+		}
+	}
+	for _, c := range h.Claims {
+		if c.Member != "" { // a member that says so answers, too
+			out = append(out, api.Trouble{Node: node, Address: c.Addr, Kind: api.TroubleStray, Why: doctor.Clean(c.text())})
+		}
+	}
+	if h.NotRemoved > 0 {
+		out = append(out, api.Trouble{Node: node, Kind: api.TroubleStray, Why: fmt.Sprintf("%d addresses cannot be removed", h.NotRemoved)})
+	}
+	return out
 }

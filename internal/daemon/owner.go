@@ -195,7 +195,7 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	o.lookAtTakes(addrs)
 	o.publishHint(faults)
 	standing := o.standing()
-	o.known = heardOwner(o.known, s, o.name, o.group.HeardLeaders(), o.hints.read(o.node.Reports()))
+	o.known = heardOwner(o.known, s, o.name, o.group.HeardLeaders(), o.hints.read(reported(o.node.Reports())))
 	if newReign(o.term, o.leading, standing) {
 		o.policy, o.term, o.leading = policy.State{}, standing.Term, standing.Leading
 		o.held, o.silentAt, o.ledFrom = false, nil, o.now()
@@ -276,10 +276,10 @@ func (o *owner) candidates(s *state.State) []policy.Node {
 		ago, ok := o.group.Contact(id)
 		return ok && ago < max(s.Heartbeat.Current, time.Second)
 	}
-	hints := o.hints.read(o.node.Reports())
+	hints := o.hints.read(reported(o.node.Reports()))
 	// What is known of oneself is newer than the last report of it.
 	hints[o.node.Self().NodeID] = seenHint{hint: o.hint, known: true, applied: s.Version}
-	return candidates(s, o.node.Self().NodeID, hints, o.node.Suffrages(), connected, o.held)
+	return candidates(s, o.node.Self().NodeID, hints, votes(o.node.Suffrages()), connected, o.held)
 }
 
 // logSilence says once when a member stops or begins to answer this leader.
@@ -395,7 +395,7 @@ func (o *owner) explain(s *state.State, term uint64) account {
 	if o.loss != nil {
 		t.loss = o.loss()
 	}
-	if h := o.hints.read(o.node.Reports())[o.before.id]; h.Guard == string(guard.Off) {
+	if h := o.hints.read(reported(o.node.Reports()))[o.before.id]; h.Guard == string(guard.Off) {
 		t.lease = -1 // nothing silences it but the end of the addresses' lifetime
 	}
 	return t.account()

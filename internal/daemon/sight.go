@@ -13,7 +13,6 @@ import (
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
-	"github.com/raftvip/raftvip/internal/doctor"
 )
 
 // Who owns is known for certain on the leader alone. So another node asks it each time
@@ -130,7 +129,7 @@ func (d *Daemon) seeNow(ctx context.Context, s *state.State, standing group.Stan
 			return sight{owner: own.Owner, known: true, moving: own.Moving, why: own.Why, reachable: own.Reachable, troubles: own.Troubles}
 		}
 	}
-	hints := d.hints.read(d.node.Reports())
+	hints := d.seen()
 	in := sightInputs{
 		phase: d.node.Phase(), founded: s.Founded(), heard: standing.Heard, lease: lease.Length(s.Heartbeat.Counted()),
 		searched: d.quorum.leaderless(boottime.Now()),
@@ -196,7 +195,7 @@ func (d *Daemon) ownership(context.Context, struct{}) (api.Ownership, error) {
 			out.Reachable++
 		}
 	}
-	for id, h := range d.hints.read(d.node.Reports()) {
+	for id, h := range d.seen() {
 		if h.age < aliveAge && id != self.NodeID {
 			out.Troubles = append(out.Troubles, h.troubles(nameOf(s, id))...)
 		}
@@ -213,30 +212,6 @@ func whyOwner(s *state.State, owner string) string {
 		}
 	}
 	return ""
-}
-
-// troubles are the addresses that do not answer on a node where they should, or do
-// where they should not.
-func (h hint) troubles(node string) []api.Trouble {
-	var out []api.Trouble
-	if h.Owning && h.Take != nil && h.Take.Missing > 0 {
-		out = append(out, api.Trouble{Node: node, Kind: api.TroubleDown,
-			Why: fmt.Sprintf("%d of %d addresses do not answer: %s", h.Take.Missing, h.Take.Wanted, doctor.Clean(h.Take.Reason))})
-	}
-	for _, f := range h.Foreign {
-		if !f.Silent && !f.Serves {
-			out = append(out, api.Trouble{Node: node, Address: f.Prefix.Addr(), Kind: api.TroubleStray, Why: doctor.Clean(f.Why)})
-		}
-	}
-	for _, c := range h.Claims {
-		if c.Member != "" { // a member that says so answers, too
-			out = append(out, api.Trouble{Node: node, Address: c.Addr, Kind: api.TroubleStray, Why: doctor.Clean(c.text())})
-		}
-	}
-	if h.NotRemoved > 0 {
-		out = append(out, api.Trouble{Node: node, Kind: api.TroubleStray, Why: fmt.Sprintf("%d addresses cannot be removed", h.NotRemoved)})
-	}
-	return out
 }
 
 // ownTroubles are this node's, as of its loop's last turn.

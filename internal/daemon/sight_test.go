@@ -9,7 +9,6 @@ import (
 
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/doctor"
-	"github.com/raftvip/raftvip/internal/policy"
 )
 
 // TestSeenFromHere: what a node says that does not lead and gets no answer is true, or
@@ -36,34 +35,6 @@ func TestSeenFromHere(t *testing.T) {
 		got := seenFromHere(tt.in)
 		if got.owner != tt.owner || got.known != tt.known || !strings.Contains(got.why, tt.why) {
 			t.Errorf("%s: got %+v, want %q %v %q", tt.name, got, tt.owner, tt.known, tt.why)
-		}
-	}
-}
-
-func TestTroubles(t *testing.T) {
-	ip := netip.MustParsePrefix("10.0.0.1/24")
-	missing := &policy.Take{Wanted: 2, Missing: 1, Reason: "fd00::1: permission denied"}
-	for _, tt := range []struct {
-		name string
-		h    hint
-		want string // kinds
-		says string
-	}{
-		{"well", hint{Owning: true}, "", ""},
-		{"an owner with one of two", hint{Owning: true, Take: missing}, api.TroubleDown, "1 of 2 addresses do not answer: fd00::1: permission denied"},
-		{"a standby that could put up one of two", hint{Take: missing}, "", ""},
-		{"someone else's copy answers", hint{Foreign: []foreignHint{{Prefix: ip, Why: "remove it: ip address del"}}}, api.TroubleStray, "ip address del"},
-		{"someone else's copy is silent", hint{Foreign: []foreignHint{{Prefix: ip, Silent: true}}}, "", ""},
-		{"someone else's copy serves", hint{Owning: true, Foreign: []foreignHint{{Prefix: ip, Silent: true, Serves: true}}}, "", ""},
-		{"it cannot be removed", hint{NotRemoved: 2}, api.TroubleStray, "2 addresses cannot be removed"},
-	} {
-		kinds, text := "", ""
-		for _, got := range tt.h.troubles("lb1") {
-			kinds += got.Kind
-			text += got.Why
-		}
-		if kinds != tt.want || text != "" && !strings.Contains(text, tt.says) {
-			t.Errorf("%s: %q %q", tt.name, kinds, text)
 		}
 	}
 }

@@ -102,7 +102,7 @@ func (d *Daemon) electable(s *state.State) []policy.Node {
 		ago, ok := group.Contact(id)
 		return ok && ago < max(s.Heartbeat.Current, time.Second)
 	}
-	return candidates(s, d.node.Self().NodeID, d.hints.read(d.node.Reports()), d.node.Suffrages(), connected, false)
+	return d.candidates(s, d.seen(), connected)
 }
 
 // ownerID is the node that owns, as this leader knows it, or "".

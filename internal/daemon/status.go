@@ -89,7 +89,7 @@ func (d *Daemon) ownerName(s *state.State) string {
 		return d.node.Self().Name
 	}
 	standing := d.node.Group(state.DefaultGroup).Standing()
-	if ownedIn(s, state.DefaultGroup, standing.LeaderID, standing.Term, d.hints.read(d.node.Reports())) {
+	if ownedIn(s, state.DefaultGroup, standing.LeaderID, standing.Term, d.seen()) {
 		return nameOf(s, standing.LeaderID)
 	}
 	return ""
@@ -144,12 +144,12 @@ func (d *Daemon) groupStatus(s *state.State, standing group.Standing, seen sight
 }
 
 func (d *Daemon) nodeStatus(s *state.State, standing group.Standing, owner string) []api.Node {
-	hints := d.hints.read(d.node.Reports())
+	hints := d.seen()
 	suffrages := d.node.Suffrages()
 	self := d.node.Self().NodeID
 	connected := func(id string) bool { return hints[id].known && hints[id].age < aliveAge }
 	views := make(map[string]policy.Node)
-	for _, n := range candidates(s, self, hints, suffrages, connected, false) {
+	for _, n := range d.candidates(s, hints, connected) {
 		views[n.ID] = n
 	}
 	var out []api.Node

@@ -230,17 +230,6 @@ func foreseen(addrs []vip.Address, links []vip.Link, kept []vip.AddressStatus) p
 	return in.take(len(addrs))
 }
 
-// A foreignHint is a copy of an address that someone else has configured on the node.
-type foreignHint struct {
-	Prefix netip.Prefix `json:"prefix"`
-	Link   string       `json:"link"`
-	// Silent: the guard lets it answer only under the lease. Serves: it does so now.
-	Silent bool `json:"silent,omitempty"`
-	Serves bool `json:"serves,omitempty"`
-	// Why says what it means, and how to be rid of it.
-	Why string `json:"why"`
-}
-
 // maxForeign bounds what a node tells of others' copies.
 const maxForeign = 16
 

@@ -33,7 +33,7 @@ func (d *Daemon) openHybrid(keeper *shares) {
 // fellows are what the other members are in hybrid instances, by name.
 func (d *Daemon) fellows() map[string][]fellow {
 	out := make(map[string][]fellow)
-	for id, h := range d.hints.read(d.node.Reports()) {
+	for id, h := range d.seen() {
 		if id == d.node.Self().NodeID {
 			continue
 		}

@@ -30,7 +30,7 @@ const problemFresh = time.Minute
 func (d *Daemon) virtualRouters() []api.VirtualRouter {
 	names := make(map[netip.Addr]string)
 	if d.node != nil {
-		names = speakerNames(d.node.State(), d.hints.read(d.node.Reports()))
+		names = speakerNames(d.node.State(), d.seen())
 	}
 	var out []api.VirtualRouter
 	d.hybrid.each(func(p *part) {
