@@ -279,7 +279,7 @@ func (d *Daemon) refuseUnfit(c *config.Config, force bool) error {
 	}
 	self := d.node.Self()
 	hints := d.seen()
-	connected := func(id string) bool { return hints[id].known && hints[id].age < aliveAge }
+	connected := func(id string) bool { return hints[id].Known && hints[id].Age < aliveAge }
 	nodes := d.candidates(s, hints, connected)
 	return refuseSilence(s, nodes, d.ownerID(), self.NodeID, "to take this file ("+why+")", false)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/doctor"
+	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/vip"
 )
 
@@ -92,7 +93,7 @@ func (b *claimBook) note(now, took time.Duration, at time.Time, by claimant, lin
 
 // recent are the claims that are still a warning: those of members first, then the
 // newest.
-func (b *claimBook) recent(now time.Duration) []claimHint {
+func (b *claimBook) recent(now time.Duration) []hint.Claim {
 	var list []*claimSeen
 	for _, s := range b.seen {
 		if now-s.last < claimShown {
@@ -105,9 +106,9 @@ func (b *claimBook) recent(now time.Duration) []claimHint {
 		}
 		return cmp.Or(cmp.Compare(b.last, a.last), a.addr.Compare(b.addr), cmp.Compare(a.mac, b.mac))
 	})
-	var out []claimHint
+	var out []hint.Claim
 	for _, s := range list[:min(len(list), maxClaimHints)] {
-		out = append(out, claimHint{Addr: s.addr, MAC: s.mac, Link: s.link, Port: s.port, Member: s.member, Count: s.count, First: s.first, Last: s.lastAt})
+		out = append(out, hint.Claim{Addr: s.addr, MAC: s.mac, Link: s.link, Port: s.port, Member: s.member, Count: s.count, First: s.first, Last: s.lastAt})
 	}
 	return out
 }
@@ -133,7 +134,7 @@ type claims struct {
 	mu     sync.Mutex
 	book   claimBook
 	asked  time.Duration // when fresh links were last asked for
-	hinted []claimHint
+	hinted []hint.Claim
 	hintAt time.Duration
 }
 
@@ -226,7 +227,7 @@ func ownClaim(claim vip.Claim, links []vip.Link) (link string, own bool) {
 }
 
 // hints are what other nodes are to know. They do not change with each claim.
-func (c *claims) hints() []claimHint {
+func (c *claims) hints() []hint.Claim {
 	if c == nil {
 		return nil
 	}
@@ -239,7 +240,7 @@ func (c *claims) hints() []claimHint {
 }
 
 // now are the claims as they are, and how many there were since the daemon began.
-func (c *claims) now() (recent []claimHint, total uint64) {
+func (c *claims) now() (recent []hint.Claim, total uint64) {
 	if c == nil {
 		return nil, 0
 	}
@@ -312,26 +313,26 @@ func claimWarnings(nodes []api.Node, members bool) (w []string) {
 }
 
 // apiClaims are claims for operators; they may be another node's word.
-func apiClaims(list []claimHint) []api.Claim {
+func apiClaims(list []hint.Claim) []api.Claim {
 	var out []api.Claim
 	for _, c := range list[:min(len(list), maxClaimHints)] {
 		out = append(out, api.Claim{
 			Address: c.Addr, MAC: doctor.Clean(c.MAC), Link: doctor.Clean(c.Link), Port: doctor.Clean(c.Port), Member: doctor.Clean(c.Member),
-			Count: c.Count, First: c.First, Last: c.Last, Seen: doctor.Clean(c.text()),
+			Count: c.Count, First: c.First, Last: c.Last, Seen: doctor.Clean(c.Text()),
 		})
 	}
 	return out
 }
 
 // claimTroubles are what a doctor is told.
-func claimTroubles(list []claimHint) []doctor.Trouble {
+func claimTroubles(list []hint.Claim) []doctor.Trouble {
 	var out []doctor.Trouble
 	for _, c := range list {
 		do := "find that machine and take the address from it"
 		if c.Member != "" {
 			do = "run raftvip status on " + c.Member + "; if it does not own, stop it and look at its interfaces"
 		}
-		out = append(out, doctor.Trouble{Interface: c.Link, Serious: true, Seen: doctor.Clean(c.text()), Do: do})
+		out = append(out, doctor.Trouble{Interface: c.Link, Serious: true, Seen: doctor.Clean(c.Text()), Do: do})
 	}
 	return out
 }

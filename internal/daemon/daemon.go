@@ -22,6 +22,7 @@ import (
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
@@ -59,7 +60,7 @@ type Daemon struct {
 	changing  sync.Mutex // one request at a time that may silence the addresses
 	probing   sync.Mutex // one probe at a time: what one member can ask for stays bounded
 
-	hints   hintReader
+	hints   hint.Reader
 	quorum  quorumWatch
 	changes changeWatch
 
@@ -162,7 +163,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 func (d *Daemon) order(lost string) []string {
 	hints := d.seen()
 	connected := func(id string) bool { return id != lost }
-	return policy.Rank(candidates(d.node.State(), "", hints, votes(d.node.Suffrages()), connected, false), "")
+	return policy.Rank(hint.Candidates(d.node.State(), "", hints, votes(d.node.Suffrages()), connected, false), "")
 }
 
 func (d *Daemon) openOwner(gate *gates, sink *leaseSink) {
@@ -351,7 +352,7 @@ func (d *Daemon) writeHistory(ctx context.Context) {
 }
 
 // describe adds what the daemon knows to this node's hint.
-func (d *Daemon) describe(h *hint) {
+func (d *Daemon) describe(h *hint.Hint) {
 	// Before mu is taken: they have locks of their own, beneath which mu is taken.
 	h.VRRP, h.Claims = d.hybrid.hints(), d.claims.hints()
 	if d.hearing != nil {

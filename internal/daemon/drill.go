@@ -74,7 +74,7 @@ func firstAddress(s *state.State) (state.Address, bool) {
 // that takes no part in the move and is on the network of the address.
 func (d *Daemon) drillNodes(s *state.State, home string) (target, observer state.NodeRecord, err error) {
 	hints := d.seen()
-	connected := func(id string) bool { return hints[id].known && hints[id].age < aliveAge }
+	connected := func(id string) bool { return hints[id].Known && hints[id].Age < aliveAge }
 	nodes := d.candidates(s, hints, connected)
 	for _, id := range policy.Rank(nodes, "") {
 		if n := s.Nodes[id]; n.Name != home {
@@ -162,7 +162,7 @@ func (d *Daemon) answersInFront(owner, observer string, ip netip.Addr, holders [
 		if n.Name != owner {
 			continue
 		}
-		h := hints[id].hint
+		h := hints[id].Hint
 		if id == d.node.Self().NodeID {
 			d.describe(&h)
 		}

@@ -77,7 +77,7 @@ func (d *Daemon) frontTroubles(ctx context.Context) (out []doctor.Trouble) {
 func (d *Daemon) ownerInFront(s *state.State) (name string, macs []string) {
 	leader := d.node.Group(state.DefaultGroup).Standing().LeaderID
 	h := d.seen()[leader]
-	if leader == d.node.Self().NodeID || !h.Owning || h.age > aliveAge || len(h.Fronts) == 0 || len(h.Fronts) >= maxMACs {
+	if leader == d.node.Self().NodeID || !h.Owning || h.Age > aliveAge || len(h.Fronts) == 0 || len(h.Fronts) >= maxMACs {
 		return "", nil
 	}
 	return s.Nodes[leader].Name, h.Fronts

@@ -13,6 +13,7 @@ import (
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/vip/guard"
 	"github.com/raftvip/raftvip/vrrpcompat"
 	"github.com/raftvip/raftvip/vrrpcompat/vrrpnet"
@@ -47,7 +48,7 @@ type hybrid struct {
 
 // A fellow is another member of the cluster in one instance, as reported age ago.
 type fellow struct {
-	vrrpHint
+	hint.VirtualRouter
 	age time.Duration
 }
 
@@ -355,14 +356,14 @@ func (h *hybrid) faults() []string {
 func (h *hybrid) run(ctx context.Context) error { return h.tasks.run(ctx) }
 
 // hints are what this node is, by instance.
-func (h *hybrid) hints() map[string]vrrpHint {
-	out := make(map[string]vrrpHint)
+func (h *hybrid) hints() map[string]hint.VirtualRouter {
+	out := make(map[string]hint.VirtualRouter)
 	h.each(func(p *part) {
 		if p.speaker == nil {
 			return
 		}
 		if st := p.speaker.Status(); st.Source.IsValid() {
-			out[p.name] = vrrpHint{Source: st.Source, Master: st.State == vrrpcompat.Master}
+			out[p.name] = hint.VirtualRouter{Source: st.Source, Master: st.State == vrrpcompat.Master}
 		}
 	})
 	return out

@@ -12,6 +12,7 @@ import (
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vrrpcompat"
 	"github.com/raftvip/raftvip/vrrpcompat/vrrpnet"
@@ -140,7 +141,7 @@ func TestHybridFollowsOwnership(t *testing.T) {
 		t.Fatal("a part without an instance that speaks")
 	}
 	r.state.Instances = instancesOf(r.conf)
-	r.known = map[string][]fellow{"V": {{vrrpHint{Source: netip.MustParseAddr("10.0.0.8")}, 0}}}
+	r.known = map[string][]fellow{"V": {{hint.VirtualRouter{Source: netip.MustParseAddr("10.0.0.8")}, 0}}}
 	r.turn(false, true, false)
 	f := r.last()
 	if got := f.take(); got != "new with 10.0.0.2 10.0.0.1, fellows 10.0.0.8" {
@@ -257,13 +258,13 @@ func TestHybridSucceedsMember(t *testing.T) {
 		r := newRig(t)
 		r.clock = time.Minute
 		r.state.Instances = instancesOf(r.conf)
-		r.known = map[string][]fellow{"V": {{vrrpHint{netip.MustParseAddr("10.0.0.8"), c.master}, c.age}}}
+		r.known = map[string][]fellow{"V": {{hint.VirtualRouter{Source: netip.MustParseAddr("10.0.0.8"), Master: c.master}, c.age}}}
 		r.turn(false, true, false)
 		f := r.last()
 		f.become(vrrpcompat.Backup)
 		f.st.Other = c.heard
 		f.take()
-		r.known["V"][0] = fellow{vrrpHint{Source: netip.MustParseAddr("10.0.0.8")}, 0} // it has handed over
+		r.known["V"][0] = fellow{hint.VirtualRouter{Source: netip.MustParseAddr("10.0.0.8")}, 0} // it has handed over
 		r.turn(true, false, false)
 		if got := f.take(); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)

@@ -18,6 +18,7 @@ import (
 	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/check"
+	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
@@ -93,7 +94,7 @@ type owner struct {
 	checks *check.Checks
 	// report is what the checks say about the group's instances.
 	report func() check.Report
-	hints  *hintReader
+	hints  *hint.Reader
 	log    *slog.Logger
 	now    func() time.Duration
 	// silent: the guard silences the addresses the moment the gate is shut, so
@@ -107,7 +108,7 @@ type owner struct {
 	// claims, which may be nil, listens for others' claims of what is owned.
 	claims *claims
 	// describe adds what the daemon knows to the hint.
-	describe func(*hint)
+	describe func(*hint.Hint)
 	record   func(state.Move)
 	requests chan *moveRequest
 	// beat is called at each turn of the loop: the watchdog's food.
@@ -133,7 +134,7 @@ type owner struct {
 	stopped  string        // why this node stopped owning the last time
 	arrived  bool          // the take has been recorded
 	takes    takes
-	hint     hint // as last published
+	hint     hint.Hint // as last published
 	doubts   doubts
 	ledFrom  time.Duration // when this term's leadership was first seen
 	silentAt []string      // members that did not answer at the last turn as leader
@@ -195,7 +196,7 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	o.lookAtTakes(addrs)
 	o.publishHint(faults)
 	standing := o.standing()
-	o.known = heardOwner(o.known, s, o.name, o.group.HeardLeaders(), o.hints.read(reported(o.node.Reports())))
+	o.known = heardOwner(o.known, s, o.name, o.group.HeardLeaders(), o.hints.Read(reported(o.node.Reports())))
 	if newReign(o.term, o.leading, standing) {
 		o.policy, o.term, o.leading = policy.State{}, standing.Term, standing.Leading
 		o.held, o.silentAt, o.ledFrom = false, nil, o.now()
@@ -276,10 +277,10 @@ func (o *owner) candidates(s *state.State) []policy.Node {
 		ago, ok := o.group.Contact(id)
 		return ok && ago < max(s.Heartbeat.Current, time.Second)
 	}
-	hints := o.hints.read(reported(o.node.Reports()))
+	hints := o.hints.Read(reported(o.node.Reports()))
 	// What is known of oneself is newer than the last report of it.
-	hints[o.node.Self().NodeID] = seenHint{hint: o.hint, known: true, applied: s.Version}
-	return candidates(s, o.node.Self().NodeID, hints, votes(o.node.Suffrages()), connected, o.held)
+	hints[o.node.Self().NodeID] = hint.Seen{Hint: o.hint, Known: true, Applied: s.Version}
+	return hint.Candidates(s, o.node.Self().NodeID, hints, votes(o.node.Suffrages()), connected, o.held)
 }
 
 // logSilence says once when a member stops or begins to answer this leader.
@@ -312,7 +313,7 @@ func (o *owner) silentPeers(s *state.State) []string {
 }
 
 func (o *owner) publishHint(faults []string) {
-	h := hint{Check: o.report(), Faults: faults, Owning: o.state == owning, Take: o.takes.hint(), Foreign: o.takes.foreign, NotRemoved: o.takes.notRemoved}
+	h := hint.Hint{Check: o.report(), Faults: faults, Owning: o.state == owning, Take: o.takes.hint(), Foreign: o.takes.foreign, NotRemoved: o.takes.notRemoved}
 	if h.Owning {
 		h.OwningTerm = o.known.term
 	}
@@ -395,7 +396,7 @@ func (o *owner) explain(s *state.State, term uint64) account {
 	if o.loss != nil {
 		t.loss = o.loss()
 	}
-	if h := o.hints.read(reported(o.node.Reports()))[o.before.id]; h.Guard == string(guard.Off) {
+	if h := o.hints.Read(reported(o.node.Reports()))[o.before.id]; h.Guard == string(guard.Off) {
 		t.lease = -1 // nothing silences it but the end of the addresses' lifetime
 	}
 	return t.account()
@@ -433,7 +434,7 @@ func (o *owner) setView(why string, faults []string) {
 	if o.view.owning != (o.state == owning) {
 		since = now
 	}
-	o.view = ownerView{owning: o.state == owning, why: why, since: since, lastTurn: now, faults: faults, troubles: o.hint.troubles(o.node.Self().Name)}
+	o.view = ownerView{owning: o.state == owning, why: why, since: since, lastTurn: now, faults: faults, troubles: o.hint.Troubles(o.node.Self().Name)}
 }
 
 // View returns what the loop last decided.

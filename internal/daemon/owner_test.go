@@ -15,6 +15,7 @@ import (
 	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/check"
+	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/viptest"
 )
@@ -24,7 +25,7 @@ import (
 type fakeGroup struct {
 	o     *owner
 	did   []string
-	hint  hint
+	hint  hint.Hint
 	state state.State
 	wake  chan struct{}
 }
@@ -56,11 +57,11 @@ func (g *fakeGroup) Suffrages() map[string]cluster.Suffrage {
 	return map[string]cluster.Suffrage{"id1": cluster.SuffrageVoter, "id2": cluster.SuffrageVoter}
 }
 func (g *fakeGroup) Reports() []cluster.SeenReport {
-	b, _ := json.Marshal(hint{Check: check.Report{Ready: true, Priority: 100}})
+	b, _ := json.Marshal(hint.Hint{Check: check.Report{Ready: true, Priority: 100}})
 	return []cluster.SeenReport{{Report: cluster.Report{NodeID: "id2", Hint: b}}}
 }
 func (g *fakeGroup) SetHint(b json.RawMessage) {
-	g.hint = hint{}
+	g.hint = hint.Hint{}
 	_ = json.Unmarshal(b, &g.hint)
 }
 func (g *fakeGroup) State() *state.State {
@@ -95,10 +96,10 @@ func TestShutdownHandsOver(t *testing.T) {
 	})
 	g.o = &owner{
 		name: "default", group: g, node: g, gate: gate, sink: newLeaseSink(gate, 0), keeper: &shares{main: noKeeper{}, gates: gate},
-		hints: new(hintReader), log: slog.New(slog.DiscardHandler), now: func() time.Duration { return time.Minute }, silent: true, state: owning,
+		hints: new(hint.Reader), log: slog.New(slog.DiscardHandler), now: func() time.Duration { return time.Minute }, silent: true, state: owning,
 		report:    func() check.Report { return check.Report{Ready: true, Priority: 120} },
 		addresses: func(*state.State) ([]vip.Address, vip.Schedule, []string) { return nil, vip.Schedule{}, nil },
-		describe:  func(*hint) {},
+		describe:  func(*hint.Hint) {},
 	}
 	g.o.shutdown()
 	want := []string{"prepare, address up", "kernel shut, deadline 0s", "transfer to id2, saying it is stopping", "looked for the successor"}

@@ -3,14 +3,15 @@ package daemon
 import (
 	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/internal/policy"
 )
 
 // reported are the members' reports as far as their hints go.
-func reported(reports []cluster.SeenReport) []hintReport {
-	out := make([]hintReport, len(reports))
+func reported(reports []cluster.SeenReport) []hint.Report {
+	out := make([]hint.Report, len(reports))
 	for i, r := range reports {
-		out[i] = hintReport{nodeID: r.NodeID, raw: r.Hint, age: r.Age, offset: r.ClockOffset, applied: r.Applied}
+		out[i] = hint.Report{NodeID: r.NodeID, Raw: r.Hint, Age: r.Age, Offset: r.ClockOffset, Applied: r.Applied}
 	}
 	return out
 }
@@ -21,10 +22,10 @@ func votes(suffrages map[string]cluster.Suffrage) func(nodeID string) bool {
 }
 
 // seen is what the newest reports say, by node ID.
-func (d *Daemon) seen() map[string]seenHint { return d.hints.read(reported(d.node.Reports())) }
+func (d *Daemon) seen() map[string]hint.Seen { return d.hints.Read(reported(d.node.Reports())) }
 
 // candidates are the members as the policy sees them. connected tells whether a node
 // answers.
-func (d *Daemon) candidates(s *state.State, hints map[string]seenHint, connected func(nodeID string) bool) []policy.Node {
-	return candidates(s, d.node.Self().NodeID, hints, votes(d.node.Suffrages()), connected, false)
+func (d *Daemon) candidates(s *state.State, hints map[string]hint.Seen, connected func(nodeID string) bool) []policy.Node {
+	return hint.Candidates(s, d.node.Self().NodeID, hints, votes(d.node.Suffrages()), connected, false)
 }

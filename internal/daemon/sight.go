@@ -151,8 +151,8 @@ func (d *Daemon) seeNow(ctx context.Context, s *state.State, standing group.Stan
 		seen.why = whyOwner(s, seen.owner)
 	}
 	for id, h := range hints {
-		if h.age < aliveAge && id != self.NodeID {
-			seen.troubles = append(seen.troubles, h.troubles(nameOf(s, id))...)
+		if h.Age < aliveAge && id != self.NodeID {
+			seen.troubles = append(seen.troubles, h.Troubles(nameOf(s, id))...)
 		}
 	}
 	seen.troubles = mergeTroubles(seen.troubles, d.ownTroubles(), self.Name)
@@ -196,8 +196,8 @@ func (d *Daemon) ownership(context.Context, struct{}) (api.Ownership, error) {
 		}
 	}
 	for id, h := range d.seen() {
-		if h.age < aliveAge && id != self.NodeID {
-			out.Troubles = append(out.Troubles, h.troubles(nameOf(s, id))...)
+		if h.Age < aliveAge && id != self.NodeID {
+			out.Troubles = append(out.Troubles, h.Troubles(nameOf(s, id))...)
 		}
 	}
 	slices.SortFunc(out.Troubles, compareTroubles)

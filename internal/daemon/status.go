@@ -147,7 +147,7 @@ func (d *Daemon) nodeStatus(s *state.State, standing group.Standing, owner strin
 	hints := d.seen()
 	suffrages := d.node.Suffrages()
 	self := d.node.Self().NodeID
-	connected := func(id string) bool { return hints[id].known && hints[id].age < aliveAge }
+	connected := func(id string) bool { return hints[id].Known && hints[id].Age < aliveAge }
 	views := make(map[string]policy.Node)
 	for _, n := range d.candidates(s, hints, connected) {
 		views[n.ID] = n
@@ -159,7 +159,7 @@ func (d *Daemon) nodeStatus(s *state.State, standing group.Standing, owner strin
 			Name: n.Name, ID: n.ID, Address: n.Address, Role: string(cluster.SuffrageNone),
 			Leader: n.ID == standing.LeaderID, Owner: owner != "" && n.Name == owner, Drained: n.Drained,
 			ReportAge: -1, Priority: h.Check.Priority, Checks: h.Check.Instances,
-			ClockOffset: h.offset.Seconds(), Drift: h.Drift, ConfigError: h.ConfigError, Program: h.Program,
+			ClockOffset: h.Offset.Seconds(), Drift: h.Drift, ConfigError: h.ConfigError, Program: h.Program,
 		}
 		if r, ok := suffrages[n.ID]; ok {
 			v.Role = string(r)
@@ -167,9 +167,9 @@ func (d *Daemon) nodeStatus(s *state.State, standing group.Standing, owner strin
 		if n.Witness && v.Role == string(cluster.SuffrageVoter) {
 			v.Role = "witness"
 		}
-		if h.known {
-			v.ReportAge = h.age.Seconds()
-			v.Alive = h.age < aliveAge || n.ID == self
+		if h.Known {
+			v.ReportAge = h.Age.Seconds()
+			v.Alive = h.Age < aliveAge || n.ID == self
 			v.Arithmetic = h.Check.Arithmetic()
 		}
 		if h.Take != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/doctor"
+	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/vip"
 )
@@ -27,7 +28,7 @@ type takes struct {
 	memory policy.Takes
 	now    policy.Take // as last told
 	// foreign are others' copies of the addresses, as last seen.
-	foreign []foreignHint
+	foreign []hint.ForeignCopy
 	// notRemoved is how many addresses cannot be taken off the kernel.
 	notRemoved int
 	// unsettled: some address is not up and still has time for it; look again at.
@@ -234,14 +235,14 @@ func foreseen(addrs []vip.Address, links []vip.Link, kept []vip.AddressStatus) p
 const maxForeign = 16
 
 // foreignCopies are those among the addresses, the ones that answer first.
-func foreignCopies(kept []vip.AddressStatus) []foreignHint {
-	var out []foreignHint
+func foreignCopies(kept []vip.AddressStatus) []hint.ForeignCopy {
+	var out []hint.ForeignCopy
 	for _, a := range kept {
 		if a.Wanted && a.Foreign.IsValid() {
-			out = append(out, foreignHint{Prefix: a.Foreign, Link: a.Link, Silent: a.Silent, Serves: a.State == vip.StateBorrowed, Why: a.Why})
+			out = append(out, hint.ForeignCopy{Prefix: a.Foreign, Link: a.Link, Silent: a.Silent, Serves: a.State == vip.StateBorrowed, Why: a.Why})
 		}
 	}
-	slices.SortStableFunc(out, func(a, b foreignHint) int {
+	slices.SortStableFunc(out, func(a, b hint.ForeignCopy) int {
 		switch {
 		case a.Silent == b.Silent:
 			return 0

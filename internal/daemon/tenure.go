@@ -8,6 +8,7 @@ import (
 
 	"github.com/raftvip/raftvip/cluster/group"
 	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/internal/hint"
 )
 
 // What the history says of a take is pieced together here: who owned before, since
@@ -32,7 +33,7 @@ func (t tenure) later(o tenure) tenure {
 
 // ownedIn tells whether a node owned a group in a term: the history says so, or the
 // node itself does.
-func ownedIn(s *state.State, name, id string, term uint64, hints map[string]seenHint) bool {
+func ownedIn(s *state.State, name, id string, term uint64, hints map[string]hint.Seen) bool {
 	if id == "" || term == 0 {
 		return false
 	}
@@ -46,11 +47,11 @@ func ownedIn(s *state.State, name, id string, term uint64, hints map[string]seen
 		return m.To != "" && m.To == s.Nodes[id].Name
 	}
 	h := hints[id]
-	return h.known && h.Owning && h.OwningTerm == term
+	return h.Known && h.Owning && h.OwningTerm == term
 }
 
 // heardOwner is what the leaders that this node has heard add to what is known.
-func heardOwner(known tenure, s *state.State, name string, heard [2]group.HeardLeader, hints map[string]seenHint) tenure {
+func heardOwner(known tenure, s *state.State, name string, heard [2]group.HeardLeader, hints map[string]hint.Seen) tenure {
 	for _, l := range []group.HeardLeader{heard[1], heard[0]} {
 		if ownedIn(s, name, l.NodeID, l.Term, hints) {
 			known = known.later(tenure{id: l.NodeID, term: l.Term, last: l.At})

@@ -6,6 +6,7 @@ import (
 
 	"github.com/raftvip/raftvip/cluster/group"
 	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/internal/hint"
 )
 
 func moved(term uint64, from, to string) state.Move {
@@ -132,8 +133,8 @@ func TestAccountAfterLoss(t *testing.T) {
 }
 
 func TestOwnedIn(t *testing.T) {
-	says := func(id string, term uint64) map[string]seenHint {
-		return map[string]seenHint{id: {known: true, hint: hint{Owning: term > 0, OwningTerm: term}}}
+	says := func(id string, term uint64) map[string]hint.Seen {
+		return map[string]hint.Seen{id: {Known: true, Hint: hint.Hint{Owning: term > 0, OwningTerm: term}}}
 	}
 	loss := state.Move{Group: "default", Term: 8, From: "lb2", Loss: true}
 	other := state.Move{Group: "web", Term: 8, To: "lb2"}
@@ -142,7 +143,7 @@ func TestOwnedIn(t *testing.T) {
 		s     *state.State
 		id    string
 		term  uint64
-		hints map[string]seenHint
+		hints map[string]hint.Seen
 		want  bool
 	}{
 		{"written down", members(moved(7, "", "lb1"), moved(8, "lb1", "lb2")), "id2", 8, nil, true},

@@ -38,7 +38,7 @@ func (d *Daemon) fellows() map[string][]fellow {
 			continue
 		}
 		for name, v := range h.VRRP {
-			out[name] = append(out[name], fellow{v, h.age})
+			out[name] = append(out[name], fellow{v, h.Age})
 		}
 	}
 	return out

@@ -12,6 +12,7 @@ import (
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/vrrpcompat"
 	"github.com/raftvip/raftvip/vrrpcompat/vrrpnet"
 )
@@ -47,7 +48,7 @@ func (d *Daemon) virtualRouters() []api.VirtualRouter {
 }
 
 // speakerNames are the nodes by the addresses from which they speak VRRP.
-func speakerNames(s *state.State, hints map[string]seenHint) map[netip.Addr]string {
+func speakerNames(s *state.State, hints map[string]hint.Seen) map[netip.Addr]string {
 	out := make(map[netip.Addr]string)
 	for id, h := range hints {
 		for _, v := range h.VRRP {

@@ -1,4 +1,4 @@
-package daemon
+package hint
 
 import (
 	"bytes"
@@ -18,8 +18,8 @@ import (
 	"github.com/raftvip/raftvip/internal/policy"
 )
 
-// A hint is what a node says of itself in its reports.
-type hint struct {
+// A Hint is what a node says of itself in its reports.
+type Hint struct {
 	Check check.Report `json:"check"`
 	// Faults are those that no check knows of, such as an address without an interface.
 	Faults []string `json:"faults,omitempty"`
@@ -29,11 +29,11 @@ type hint struct {
 	// Take is how many of the addresses the node has up, or could put up; nil if
 	// nothing is wrong. Foreign are others' copies of the addresses there.
 	Take    *policy.Take  `json:"take,omitempty"`
-	Foreign []foreignHint `json:"foreign,omitempty"`
+	Foreign []ForeignCopy `json:"foreign,omitempty"`
 	// Claims are other machines' claims of addresses that the node owns, MACs the
 	// hardware addresses at which it announces.
-	Claims []claimHint `json:"claims,omitempty"`
-	MACs   []string    `json:"macs,omitempty"`
+	Claims []Claim  `json:"claims,omitempty"`
+	MACs   []string `json:"macs,omitempty"`
 	// NotRemoved is how many addresses the node cannot take off its kernel.
 	NotRemoved int `json:"not_removed,omitempty"`
 	// Fronts are the hardware addresses of the interfaces that the addresses belong on:
@@ -43,7 +43,7 @@ type hint struct {
 	// up, or is empty.
 	Settling string `json:"settling,omitempty"`
 	// VRRP is what the node is in its hybrid instances, by name.
-	VRRP map[string]vrrpHint `json:"vrrp,omitempty"`
+	VRRP map[string]VirtualRouter `json:"vrrp,omitempty"`
 	// What follows is for status only.
 	Program     string   `json:"program,omitempty"`
 	Drift       []string `json:"drift,omitempty"`
@@ -51,8 +51,8 @@ type hint struct {
 	Guard       string   `json:"guard,omitempty"`
 }
 
-// A vrrpHint is what a node is in one hybrid instance.
-type vrrpHint struct {
+// A VirtualRouter is what a node is in one hybrid instance.
+type VirtualRouter struct {
 	// Source is the address from which it speaks.
 	Source netip.Addr `json:"source"`
 	// Master: it is VRRP master.
@@ -60,91 +60,95 @@ type vrrpHint struct {
 }
 
 // faults are all reasons for which the node cannot own.
-func (h hint) faults() []string { return append(slices.Clone(h.Check.Faults), h.Faults...) }
+func (h Hint) faults() []string { return append(slices.Clone(h.Check.Faults), h.Faults...) }
 
-// A seenHint is a node's hint as this node knows it.
-type seenHint struct {
-	hint
-	known   bool
-	age     time.Duration
-	offset  time.Duration
-	applied uint64
+// A Seen is a node's hint as this node knows it.
+type Seen struct {
+	Hint
+	// Known: it has reported something that this node can read.
+	Known bool
+	// Age is the time since the leader got the report; Offset is how far the node's wall
+	// clock is ahead of the leader's.
+	Age    time.Duration
+	Offset time.Duration
+	// Applied is the index of the log that the node has applied.
+	Applied uint64
 }
 
 // caughtUpSlack is how many changes behind a node may be to be handed the group:
 // Raft brings it up to date before the hand-over.
 const caughtUpSlack = 16
 
-// A hintReader decodes reports, and those that are as they were only once. What the
+// A Reader decodes reports, and those that are as they were only once. What the
 // hints refer to is not to be changed.
-type hintReader struct {
+type Reader struct {
 	mu   sync.Mutex
 	last map[string]readHint // by node ID
 }
 
 type readHint struct {
 	raw json.RawMessage
-	seenHint
+	Seen
 }
 
-// A hintReport is a report as far as hints go: the newest one of a node.
-type hintReport struct {
-	nodeID string
-	raw    json.RawMessage // the hint; what cannot be read counts as never told
-	// age is the time since the leader got it, offset how far the node's wall clock is
+// A Report is a report as far as hints go: the newest one of a node.
+type Report struct {
+	NodeID string
+	Raw    json.RawMessage // the hint; what cannot be read counts as never told
+	// Age is the time since the leader got it, Offset how far the node's wall clock is
 	// ahead of the leader's.
-	age, offset time.Duration
-	applied     uint64 // index of the log that the node has applied
+	Age, Offset time.Duration
+	Applied     uint64 // index of the log that the node has applied
 }
 
-// read returns what the newest reports say, by node ID.
-func (r *hintReader) read(reports []hintReport) map[string]seenHint {
+// Read returns what the newest reports say, by node ID.
+func (r *Reader) Read(reports []Report) map[string]Seen {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.last == nil {
 		r.last = make(map[string]readHint)
 	}
-	out := make(map[string]seenHint, len(reports))
+	out := make(map[string]Seen, len(reports))
 	for _, rep := range reports {
-		last := r.last[rep.nodeID]
-		if !bytes.Equal(last.raw, rep.raw) {
-			last = readHint{raw: rep.raw}
+		last := r.last[rep.NodeID]
+		if !bytes.Equal(last.raw, rep.Raw) {
+			last = readHint{raw: rep.Raw}
 			// A node of another version may send what this one cannot read; it is then
 			// a node that has not reported.
-			last.known = json.Unmarshal(rep.raw, &last.hint) == nil
-			if !last.known {
-				last.hint = hint{}
+			last.Known = json.Unmarshal(rep.Raw, &last.Hint) == nil
+			if !last.Known {
+				last.Hint = Hint{}
 			}
-			r.last[rep.nodeID] = last
+			r.last[rep.NodeID] = last
 		}
-		s := last.seenHint
-		s.age, s.offset, s.applied = rep.age, rep.offset, rep.applied
-		out[rep.nodeID] = s
+		s := last.Seen
+		s.Age, s.Offset, s.Applied = rep.Age, rep.Offset, rep.Applied
+		out[rep.NodeID] = s
 	}
 	maps.DeleteFunc(r.last, func(id string, _ readHint) bool { _, ok := out[id]; return !ok })
 	return out
 }
 
-// candidates makes the policy's view of the members. votes and connected tell of a node,
+// Candidates makes the policy's view of the members. votes and connected tell of a node,
 // by its ID, whether it is a voter and whether it answers; held says that nobody preempts.
-func candidates(s *state.State, self string, hints map[string]seenHint, votes, connected func(nodeID string) bool, held bool) []policy.Node {
+func Candidates(s *state.State, self string, hints map[string]Seen, votes, connected func(nodeID string) bool, held bool) []policy.Node {
 	nodes := make([]policy.Node, 0, len(s.Nodes))
 	for id, n := range s.Nodes {
 		h := hints[id]
 		p := policy.Node{
 			ID: id, Name: n.Name, Self: id == self,
 			Voter: votes(id), Connected: connected(id),
-			CaughtUp: h.applied+caughtUpSlack >= s.Version,
+			CaughtUp: h.Applied+caughtUpSlack >= s.Version,
 			Witness:  n.Witness, Drained: n.Drained,
-			Ready: h.known && h.Check.Ready, Faults: h.faults(), Degraded: h.Check.Degraded,
+			Ready: h.Known && h.Check.Ready, Faults: h.faults(), Degraded: h.Check.Degraded,
 			Priority: h.Check.Priority, Lowered: h.Check.Lowered(), NoPreempt: h.Check.NoPreempt, Held: held, PreemptDelay: h.Check.PreemptDelay,
-			ReportAge: h.age,
+			ReportAge: h.Age,
 		}
 		p.Settling = doctor.Clean(h.Settling)
 		if h.Take != nil {
 			p.Take = *h.Take
 		}
-		if !h.known {
+		if !h.Known {
 			p.ReportAge = time.Hour // never
 		}
 		nodes = append(nodes, p)
@@ -153,8 +157,8 @@ func candidates(s *state.State, self string, hints map[string]seenHint, votes, c
 	return nodes
 }
 
-// A foreignHint is a copy of an address that someone else has configured on the node.
-type foreignHint struct {
+// A ForeignCopy is a copy of an address that someone else has configured on the node.
+type ForeignCopy struct {
 	Prefix netip.Prefix `json:"prefix"`
 	Link   string       `json:"link"`
 	// Silent: the guard lets it answer only under the lease. Serves: it does so now.
@@ -164,20 +168,23 @@ type foreignHint struct {
 	Why string `json:"why"`
 }
 
-// A claimHint is a claimant as other nodes and operators are told of it.
-type claimHint struct {
-	Addr   netip.Addr `json:"addr"`
-	MAC    string     `json:"mac"`
-	Link   string     `json:"link"`
-	Port   string     `json:"port,omitempty"`
-	Member string     `json:"member,omitempty"`
-	Count  uint64     `json:"count"`
-	First  time.Time  `json:"first"`
-	Last   time.Time  `json:"last"`
+// A Claim is a machine that claims an address which the node owns, as other nodes and
+// operators are told of it.
+type Claim struct {
+	Addr netip.Addr `json:"addr"`
+	MAC  string     `json:"mac"`
+	Link string     `json:"link"` // interface on which it was heard
+	Port string     `json:"port,omitempty"`
+	// Member is the machine's name, empty for one that is no member.
+	Member string `json:"member,omitempty"`
+	Count  uint64 `json:"count"`
+	// First and Last are by the wall clock of the node that heard the claims.
+	First time.Time `json:"first"`
+	Last  time.Time `json:"last"`
 }
 
 // who names the machine.
-func (c claimHint) who() string {
+func (c Claim) who() string {
 	s := c.MAC
 	if c.Member != "" {
 		s = c.Member + " (" + c.MAC + ")"
@@ -189,8 +196,8 @@ func (c claimHint) who() string {
 	return s
 }
 
-// text says what was seen, by the node that owns the address.
-func (c claimHint) text() string {
+// Text says what was seen, by the node that owns the address.
+func (c Claim) Text() string {
 	times := fmt.Sprintf("%d times", c.Count)
 	if c.Count == 1 {
 		times = "once"
@@ -198,9 +205,9 @@ func (c claimHint) text() string {
 	return fmt.Sprintf("%s is claimed by %s: %s, last at %s", c.Addr, c.who(), times, c.Last.Local().Format(time.DateTime))
 }
 
-// troubles are the addresses that do not answer on a node where they should, or do
+// Troubles are the addresses that do not answer on a node where they should, or do
 // where they should not.
-func (h hint) troubles(node string) []api.Trouble {
+func (h Hint) Troubles(node string) []api.Trouble {
 	var out []api.Trouble
 	if h.Owning && h.Take != nil && h.Take.Missing > 0 {
 		out = append(out, api.Trouble{Node: node, Kind: api.TroubleDown,
@@ -213,7 +220,7 @@ func (h hint) troubles(node string) []api.Trouble {
 	}
 	for _, c := range h.Claims {
 		if c.Member != "" { // a member that says so answers, too
-			out = append(out, api.Trouble{Node: node, Address: c.Addr, Kind: api.TroubleStray, Why: doctor.Clean(c.text())})
+			out = append(out, api.Trouble{Node: node, Address: c.Addr, Kind: api.TroubleStray, Why: doctor.Clean(c.Text())})
 		}
 	}
 	if h.NotRemoved > 0 {
