@@ -369,7 +369,7 @@ func (d *Daemon) probeNew(ctx context.Context, s *state.State, instances []state
 	for _, in := range instances {
 		speaks[in.Name] = in.VRRP != ""
 	}
-	for _, p := range place(instances, d.configuration(), d.currentLinks(), nil) {
+	for _, p := range place(instances, d.configuration(), d.links.current(), nil) {
 		if speaks[p.instance] {
 			continue // its VRRP master may well have the addresses, and VRRP decides
 		}
@@ -378,7 +378,7 @@ func (d *Daemon) probeNew(ctx context.Context, s *state.State, instances []state
 		}
 		a := p.address
 		a.Dev = p.link
-		tasks.Go(func() error { return probe(ctx, d.currentLinks(), a, false) })
+		tasks.Go(func() error { return probe(ctx, d.links.current(), a, false) })
 	}
 	return tasks.Wait()
 }
@@ -418,7 +418,7 @@ func (d *Daemon) vipAdd(ctx context.Context, in api.VIPRequest) (api.Done, error
 	}
 	address := state.Address{Prefix: in.Prefix, Dev: in.Dev, Added: true}
 	if d.host != nil {
-		if err := probe(ctx, d.currentLinks(), address, in.Force); err != nil {
+		if err := probe(ctx, d.links.current(), address, in.Force); err != nil {
 			return api.Done{}, err
 		}
 	}
@@ -476,11 +476,6 @@ func ProbeAddresses(ctx context.Context, addrs []state.Address, force bool) erro
 		tasks.Go(func() error { return probe(ctx, links, a, force) })
 	}
 	return tasks.Wait()
-}
-
-func defaultGARP() state.GARP {
-	s := vip.DefaultSchedule()
-	return state.GARP{MasterDelay: s.Delay, MasterRepeat: s.Repeat, MasterRefresh: s.Refresh, MasterRefreshRepeat: s.RefreshRepeat}
 }
 
 func (d *Daemon) vipDel(ctx context.Context, in api.VIPRequest) (api.Done, error) {
@@ -588,3 +583,6 @@ func (d *Daemon) vips(ctx context.Context) []api.VIP {
 	}
 	return out
 }
+
+// errMoved: the cluster's configuration is another one than the file was judged by.
+var errMoved = state.Refuse(state.CodeMoved, "try again", "the cluster's configuration has just changed")

@@ -2,19 +2,16 @@ package daemon
 
 import (
 	"cmp"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/raftvip/raftvip/cluster/state"
-	"github.com/raftvip/raftvip/internal/config"
 )
 
 // A node's file says what the whole cluster shall do, and so do other nodes' files and
@@ -181,6 +178,9 @@ func clusterContent(s *state.State) content {
 	return contentOf(fromFiles(s.Instances), s.Heartbeat.Configured)
 }
 
+// maxListed is how many changes a sentence names.
+const maxListed = 5
+
 // refuseOlder refuses a file that would undo newer changes.
 func refuseOlder(base content, s *state.State, file content) error {
 	lines := undone(base, clusterContent(s), file)
@@ -196,90 +196,4 @@ func refuseOlder(base content, s *state.State, file content) error {
 	}
 	return state.Refuse(state.CodeOlder, `bring the file up to date ("raftvip status" shows the differences), or repeat with --force`,
 		"the file would undo changes of the cluster that were made %s: %s", since, strings.Join(lines, "; "))
-}
-
-// base is this node's, nil if its file and the cluster never agreed.
-func (d *Daemon) base() content {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.baseContent
-}
-
-// setBase remembers it over restarts.
-func (d *Daemon) setBase(c content) {
-	d.mu.Lock()
-	known := maps.Equal(d.baseContent, c) && d.baseContent != nil
-	d.baseContent = c
-	d.mu.Unlock()
-	if known {
-		return
-	}
-	if err := d.data.WriteBase(c); err != nil {
-		d.log.Error("cannot remember what this node's file and the cluster agree on", "error", err)
-	}
-}
-
-// followBase notes when this node's file and the cluster agree.
-func (d *Daemon) followBase(ctx context.Context) {
-	tick := time.NewTicker(linkPoll)
-	defer tick.Stop()
-	var seen struct {
-		instances []state.Instance
-		config    *config.Config
-		heartbeat time.Duration
-	}
-	for {
-		changed := d.node.Changed()
-		s, c := d.node.State(), d.configuration()
-		if s.Founded() && (seen.config != c || !same(seen.instances, s.Instances) || seen.heartbeat != s.Heartbeat.Configured) {
-			seen.instances, seen.config, seen.heartbeat = s.Instances, c, s.Heartbeat.Configured
-			if file := instancesOf(c); len(file) > 0 && agree(clusterContent(s), contentOf(file, d.heartbeatOf(c))) {
-				d.setBase(clusterContent(s))
-			}
-		}
-		select {
-		case <-changed:
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// errMoved: the cluster's configuration is another one than the file was judged by.
-var errMoved = state.Refuse(state.CodeMoved, "try again", "the cluster's configuration has just changed")
-
-// unfit says why this node could not own with a file, as far as its addresses have no
-// interface.
-func (d *Daemon) unfit(s *state.State, c *config.Config) map[netip.Addr]string {
-	out := make(map[netip.Addr]string)
-	for _, p := range place(proposal(s.Instances, instancesOf(c)), c, d.currentLinks(), new(sites)) {
-		if p.err != nil {
-			out[p.address.Prefix.Addr()] = p.err.Error()
-		}
-	}
-	return out
-}
-
-// refuseUnfit refuses a file with which this node could own no more, if it is the last
-// one that may.
-func (d *Daemon) refuseUnfit(c *config.Config, force bool) error {
-	if d.node == nil || d.host == nil || force {
-		return nil
-	}
-	s := d.node.State()
-	had, why := d.unfit(s, d.configuration()), ""
-	for ip, text := range d.unfit(s, c) {
-		if had[ip] == "" {
-			why = text
-		}
-	}
-	if why == "" {
-		return nil
-	}
-	self := d.node.Self()
-	hints := d.seen()
-	connected := func(id string) bool { return hints[id].Known && hints[id].Age < aliveAge }
-	nodes := d.candidates(s, hints, connected)
-	return refuseSilence(s, nodes, d.ownerID(), self.NodeID, "to take this file ("+why+")", false)
 }

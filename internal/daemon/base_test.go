@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -94,7 +95,17 @@ func TestRefuseOlder(t *testing.T) {
 		{"never agreed, and it takes away", nil, stateOf(time.Second, two), file(0, one), "though it never was in force here"},
 		{"what vip add brought in does not count", base(time.Second, one), stateOf(time.Second, added(instance("v", true, "10.0.0.1/24", "10.0.0.7/24"))), file(0, one), ""},
 	} {
-		checkRefusal(t, tt.name, refuseOlder(tt.base, tt.s, tt.file), state.CodeOlder, tt.refuse)
+		err := refuseOlder(tt.base, tt.s, tt.file)
+		if tt.refuse == "" {
+			if err != nil {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+			continue
+		}
+		var r *state.Refusal
+		if !errors.As(err, &r) || r.Code != state.CodeOlder || !strings.Contains(r.Message, tt.refuse) || !strings.Contains(r.Hint, "--force") {
+			t.Errorf("%s: got %v, want a refusal that says %q", tt.name, err, tt.refuse)
+		}
 	}
 }
 

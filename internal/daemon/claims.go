@@ -34,8 +34,6 @@ const (
 	// claimHintPeriod is the least time between two changes of what others are told of
 	// claims that they know of: a report follows each.
 	claimHintPeriod = 5 * time.Second
-	// maxMACs bounds the hardware addresses that a node tells.
-	maxMACs = 16
 )
 
 // A claimant is one machine that claims one address which this node owns.
@@ -257,9 +255,9 @@ func (d *Daemon) openClaims() {
 		port: func(link int, mac []byte) string { return vip.BridgePort(link, mac) },
 		links: func(fresh bool) []vip.Link {
 			if fresh {
-				return d.lookAtLinks()
+				return d.links.look()
 			}
-			return d.currentLinks()
+			return d.links.current()
 		},
 	}
 	c.listener = vip.NewClaimListener(d.log, c.heard)
@@ -275,24 +273,6 @@ func (d *Daemon) memberOf(mac string) string {
 		}
 	}
 	return ""
-}
-
-// macsOf are this node's hardware addresses: those of the links that have addresses
-// of the cluster, then those of links with any others could use.
-func macsOf(on []string, links []vip.Link) []string {
-	var macs []string
-	for _, virtual := range []bool{true, false} {
-		for _, l := range links {
-			if len(l.MAC) != 6 || len(macs) >= maxMACs {
-				continue
-			}
-			own := slices.ContainsFunc(l.Addresses, func(a vip.KernelAddress) bool { return !a.Prefix.Addr().IsLinkLocalUnicast() })
-			if slices.Contains(on, l.Name) == virtual && (virtual || own) {
-				macs = appendNew(macs, l.MAC.String())
-			}
-		}
-	}
-	return macs
 }
 
 // claimWarnings are about the claims that an owner hears. Those of members are the

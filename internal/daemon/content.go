@@ -273,3 +273,39 @@ func (p placement) addressOf(schedule vip.Schedule) (vip.Address, error) {
 func DefaultInstance(addrs []state.Address) state.Instance {
 	return state.Instance{Name: "default", Group: state.DefaultGroup, GARP: defaultGARP(), Addresses: addrs}
 }
+
+func defaultGARP() state.GARP {
+	s := vip.DefaultSchedule()
+	return state.GARP{MasterDelay: s.Delay, MasterRepeat: s.Repeat, MasterRefresh: s.Refresh, MasterRefreshRepeat: s.RefreshRepeat}
+}
+
+// advertised are the addresses that go on the wire: those of virtual_ipaddress in
+// their order, not the excluded ones.
+func advertised(in state.Instance) []netip.Addr {
+	var out []netip.Addr
+	for _, a := range in.Addresses {
+		if !a.Excluded {
+			out = append(out, a.Prefix.Addr())
+		}
+	}
+	return out
+}
+
+// fileAddresses are the virtual addresses in a file.
+func fileAddresses(c *config.Config) []netip.Addr {
+	var out []netip.Addr
+	for _, in := range c.Instances {
+		for _, a := range in.Addresses {
+			out = append(out, a.Prefix.Addr())
+		}
+	}
+	return out
+}
+
+// heartbeatOf is the heartbeat timeout that a file asks for, or 0 if it says nothing.
+func heartbeatOf(c *config.Config) time.Duration {
+	if c.Raft.HeartbeatPos.Line == 0 {
+		return 0
+	}
+	return c.Raft.HeartbeatTimeout
+}

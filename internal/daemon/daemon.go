@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -48,6 +47,9 @@ type Daemon struct {
 	guard   *guard.Guard
 	journal *vip.Journal
 	keeper  *vip.Keeper
+	hearing *vip.Hearing // listens where addresses are placed
+	links   *links       // nil on a witness
+	places  *places      // nil on a witness
 	owner   *owner
 	hybrid  *hybrid // nil on a witness
 	plain   *plain  // nil on a witness
@@ -69,16 +71,7 @@ type Daemon struct {
 	path     string // of the configuration file, "" for none
 	loadedAt time.Time
 	reload   error // why the last reload changed nothing
-	links    []vip.Link
-	placed   placed
-	// sites are where the cluster's addresses were placed, plainSites those of
-	// instances with "vrrp only".
-	sites, plainSites sites
-	// hearing listens where addresses are placed; asked are the links, by what asks for
-	// them: an instance with "vrrp only", or "" for the cluster.
-	hearing *vip.Hearing
-	asked   map[string]map[string]netip.Addr
-	drifted drifted
+	drifted  drifted
 	// baseContent is what this node's file and the cluster last agreed on.
 	baseContent content
 
@@ -144,7 +137,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 		Content: func() []state.Instance { return instancesOf(d.configuration()) },
 		Order:   d.order,
 		Sink:    func(string) group.LeaseSink { return sink },
-		Bind:    d.source(advertise).Control,
+		Bind:    source(advertise, d.isVirtual).Control,
 		Handler: nodeMux, Log: logger.With("node", id.Name), RaftLog: logger.With("node", id.Name),
 	})
 	if err != nil {
@@ -172,7 +165,7 @@ func (d *Daemon) openOwner(gate *gates, sink *leaseSink) {
 	d.owner = &owner{
 		name: state.DefaultGroup, group: g, node: d.node,
 		gate: gate, sink: sink, keeper: keeper, checks: d.checks, hints: &d.hints, report: d.groupReport, log: d.log.With("group", state.DefaultGroup), now: boottime.Now,
-		addresses: d.addresses, describe: d.describe, record: d.record, loss: func() quorumLoss { return d.quorum.loss(boottime.Now()) },
+		addresses: d.places.addresses, describe: d.describe, record: d.record, loss: func() quorumLoss { return d.quorum.loss(boottime.Now()) },
 		requests: make(chan *moveRequest), beat: d.watch.beat,
 	}
 	if d.host == nil {
@@ -181,7 +174,7 @@ func (d *Daemon) openOwner(gate *gates, sink *leaseSink) {
 	}
 	kind := d.guard.Kind()
 	d.owner.silent = kind != guard.Lifetime && kind != guard.Off
-	d.owner.links = d.currentLinks
+	d.owner.links = d.links.current
 	d.journal = vip.NewJournal(d.journalPath())
 	d.keeper = d.newKeeper(gate.main, groupNumber)
 	keeper.main = d.keeper
@@ -255,7 +248,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 		keepers.Go(part("vrrp", func() error { return d.hybrid.run(keeperCtx) }))
 		keepers.Go(part("claims", func() error { return d.claims.run(keeperCtx) }))
 		keepers.Go(part("hearing", func() error { return d.hearing.Run(keeperCtx, d.host) }))
-		keepers.Go(part("interfaces", func() error { d.followLinks(keeperCtx); return nil }))
+		keepers.Go(part("interfaces", func() error { d.links.run(keeperCtx); return nil }))
 		keepers.Go(part("guard", func() error { return d.guard.Run(keeperCtx) }))
 	}
 	if d.plain != nil {
@@ -353,22 +346,22 @@ func (d *Daemon) writeHistory(ctx context.Context) {
 
 // describe adds what the daemon knows to this node's hint.
 func (d *Daemon) describe(h *hint.Hint) {
-	// Before mu is taken: they have locks of their own, beneath which mu is taken.
-	h.VRRP, h.Claims = d.hybrid.hints(), d.claims.hints()
-	if d.hearing != nil {
-		h.Settling = d.hearing.Settling()
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
 	h.Program = d.settings.Program
+	d.mu.Lock()
 	h.Drift = d.driftLocked()
 	if d.reload != nil {
 		h.ConfigError = d.reload.Error()
 	}
+	d.mu.Unlock()
 	if d.guard != nil {
 		h.Guard = string(d.guard.Kind())
 	}
-	h.MACs, h.Fronts = macsOf(d.placed.on, d.links), frontsOf(d.placed.on, d.links)
+	h.VRRP = d.hybrid.hints()
+	h.Claims = d.claims.hints()
+	h.MACs, h.Fronts = d.places.hardware()
+	if d.hearing != nil {
+		h.Settling = d.hearing.Settling()
+	}
 }
 
 func dataDirHint(err error) error {

@@ -214,7 +214,7 @@ func (d *Daemon) doctorSubject(ctx context.Context) doctor.Subject {
 		}
 		return out
 	}
-	for _, p := range place(s.Instances, d.configuration(), d.currentLinks(), &d.sites) {
+	for _, p := range d.places.resolve(s.Instances) {
 		out.VIPs = append(out.VIPs, doctor.VIP{Prefix: p.address.Prefix, Link: p.link})
 	}
 	return out

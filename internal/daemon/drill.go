@@ -223,7 +223,7 @@ func (d *Daemon) observe(ctx context.Context, in api.ObserveRequest) (api.Observ
 	default:
 		return api.Observation{}, state.Refuse(state.CodeNotReady, "try again in a moment", "this node observes an address already, %d times at once", observeAtOnce)
 	}
-	for _, p := range place(d.node.State().Instances, d.configuration(), d.currentLinks(), &d.sites) {
+	for _, p := range d.places.resolve(d.node.State().Instances) {
 		if p.address.Prefix.Addr() != in.Address {
 			continue
 		}

@@ -25,7 +25,7 @@ const (
 // who answers for them on the networks of those interfaces: those of the clients.
 func (d *Daemon) frontTroubles(ctx context.Context) (out []doctor.Trouble) {
 	s := d.node.State()
-	places := d.place(s.Instances)
+	places := d.places.place(s.Instances)
 	ask := make(map[string]netip.Addr)
 	for _, p := range places {
 		t := doctor.Trouble{Interface: p.link, Do: "name its interface with dev in the node's file"}
@@ -98,14 +98,4 @@ func judgeAnswer(owner string, macs []string, link string, ip netip.Addr, mac ne
 		return t, false
 	}
 	return t, true
-}
-
-// frontsOf are the hardware addresses of the interfaces that addresses belong on.
-func frontsOf(on []string, links []vip.Link) (macs []string) {
-	for _, l := range links {
-		if slices.Contains(on, l.Name) && len(l.MAC) == 6 && len(macs) < maxMACs {
-			macs = appendNew(macs, l.MAC.String())
-		}
-	}
-	return macs
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
-	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
 )
@@ -33,6 +32,11 @@ func (d *Daemon) openKernel(guardKind string) error {
 	}
 	d.sender = vip.NewAnnouncer()
 	d.hearing = vip.NewHearing(d.log)
+	d.links = newLinks(d.host, d.log)
+	d.places = newPlaces(placesConfig{
+		log: d.log, file: d.configuration, links: d.links, hearing: d.hearing,
+		vmacs: func() map[string]string { return d.hybrid.vmacs() }, unguarded: d.unguarded,
+	})
 	kind, err := guard.ParseKind(guardKind)
 	if err != nil {
 		return err
@@ -107,17 +111,6 @@ func LongestLease(dataDir string) time.Duration {
 	return longestLease
 }
 
-// fileAddresses are the virtual addresses in a file.
-func fileAddresses(c *config.Config) []netip.Addr {
-	var out []netip.Addr
-	for _, in := range c.Instances {
-		for _, a := range in.Addresses {
-			out = append(out, a.Prefix.Addr())
-		}
-	}
-	return out
-}
-
 func (d *Daemon) journalPath() string { return filepath.Join(d.data.Path(), JournalFile) }
 
 // vipGuard is the guard as the keeper and the gate use it; a witness has none.
@@ -164,7 +157,7 @@ func (d *Daemon) notToSilence(link string, addr netip.Addr) string {
 // unguarded says why this node must not own an address on an interface: where the
 // guard is not attached nothing would silence it. Only "guard off" permits that.
 func (d *Daemon) unguarded(link string) string {
-	for _, l := range d.currentLinks() {
+	for _, l := range d.links.current() {
 		if l.Name != link {
 			continue
 		}
@@ -173,4 +166,13 @@ func (d *Daemon) unguarded(link string) string {
 		}
 	}
 	return ""
+}
+
+// isVirtual reports whether an address is one of the cluster's or of this node's file.
+func (d *Daemon) isVirtual(ip netip.Addr) bool {
+	c := d.configuration()
+	if d.node == nil {
+		return isVirtual(ip, c, nil)
+	}
+	return isVirtual(ip, c, d.node.State())
 }

@@ -3,9 +3,11 @@ package daemon
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -42,37 +44,70 @@ type placed struct {
 	until time.Duration
 }
 
-// addresses places the group's addresses on this node's interfaces. What it returns
-// is not to be changed.
-func (d *Daemon) addresses(s *state.State) (addrs []vip.Address, schedule vip.Schedule, faults []string) {
+// A placesConfig is what places are made of.
+type placesConfig struct {
+	log *slog.Logger
+	// file is the node's file as last read.
+	file    func() *config.Config
+	links   *links
+	hearing *vip.Hearing
+	// vmacs are the interfaces with a virtual MAC, by instance with vrrp hybrid.
+	vmacs func() map[string]string
+	// unguarded says why this node must not own an address on an interface, or "".
+	unguarded func(link string) string
+}
+
+// places are where addresses belong on this node: those of the cluster, and those of its
+// own instances with "vrrp only". Nil places, those of a witness, have none.
+type places struct {
+	placesConfig
+
+	mu     sync.Mutex
+	placed placed
+	// asked are the links to listen on, by what asks for them: an instance with "vrrp
+	// only", or "" for the cluster.
+	asked map[string]map[string]netip.Addr
+
+	// sites are where the cluster's addresses were placed, plainSites those of instances
+	// with "vrrp only".
+	sites, plainSites sites
+}
+
+// newPlaces makes places that know of no address yet.
+func newPlaces(c placesConfig) *places { return &places{placesConfig: c} }
+
+// addresses places the group's addresses on this node's interfaces. faults are those
+// that have no interface, or one that is not guarded. What it returns is not to be
+// changed.
+func (p *places) addresses(s *state.State) (addrs []vip.Address, schedule vip.Schedule, faults []string) {
 	schedule = vip.DefaultSchedule()
-	if d.host == nil {
+	if p == nil {
 		return nil, schedule, nil
 	}
-	now := placed{instances: s.Instances, config: d.configuration(), links: d.currentLinks(), vmacs: d.hybrid.vmacs()}
-	d.mu.Lock()
-	was := d.placed
-	d.mu.Unlock()
+	now := placed{instances: s.Instances, config: p.file(), links: p.links.current(), vmacs: p.vmacs()}
+	p.mu.Lock()
+	was := p.placed
+	p.mu.Unlock()
 	if was.config == now.config && same(was.instances, now.instances) && same(was.links, now.links) && maps.Equal(was.vmacs, now.vmacs) && (was.until == 0 || boottime.Now() < was.until) {
 		now = was
 	} else {
-		places := d.place(s.Instances)
-		d.sites.forget(places)
+		places := p.place(s.Instances)
+		p.sites.forget(places)
 		now.fill(places, schedule)
-		now.until = d.sites.until()
+		now.until = p.sites.until()
 		for _, w := range now.warnings {
 			if !slices.Contains(was.warnings, w) {
-				d.log.Warn("address stays where it was", "reason", w)
+				p.log.Warn("address stays where it was", "reason", w)
 			}
 		}
-		d.listenOn("", now.addrs, now.vmacs)
-		d.mu.Lock()
-		d.placed = now
-		d.mu.Unlock()
+		p.listenOn("", now.addrs, now.vmacs)
+		p.mu.Lock()
+		p.placed = now
+		p.mu.Unlock()
 	}
 	faults = slices.Clone(now.faults)
 	for _, link := range now.on {
-		faults = appendNew(faults, d.unguarded(link))
+		faults = appendNew(faults, p.unguarded(link))
 	}
 	return now.addrs, schedule, faults
 }
@@ -114,7 +149,7 @@ func (p *placed) fill(places []placement, usual vip.Schedule) {
 
 // listenOn has the interfaces of the addresses listened on. Nothing is sent from one
 // with a virtual MAC: that would take it from its master.
-func (d *Daemon) listenOn(who string, addrs []vip.Address, vmacs map[string]string) {
+func (p *places) listenOn(who string, addrs []vip.Address, vmacs map[string]string) {
 	ask := make(map[string]netip.Addr)
 	for _, a := range addrs {
 		if _, ok := ask[a.Link]; !ok {
@@ -126,20 +161,20 @@ func (d *Daemon) listenOn(who string, addrs []vip.Address, vmacs map[string]stri
 			ask[link] = netip.Addr{}
 		}
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.hearing == nil || maps.Equal(d.asked[who], ask) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.hearing == nil || maps.Equal(p.asked[who], ask) {
 		return
 	}
-	if d.asked == nil {
-		d.asked = make(map[string]map[string]netip.Addr)
+	if p.asked == nil {
+		p.asked = make(map[string]map[string]netip.Addr)
 	}
-	d.asked[who] = ask
+	p.asked[who] = ask
 	all := make(map[string]netip.Addr)
-	for _, each := range d.asked {
+	for _, each := range p.asked {
 		maps.Copy(all, each)
 	}
-	d.hearing.Follow(all)
+	p.hearing.Follow(all)
 }
 
 // drifted is how the file differs from the cluster.
@@ -160,4 +195,67 @@ func (d *drifted) lines(s *state.State, c *config.Config, heartbeat time.Duratio
 		d.result = difference(s.Instances, file, s.Heartbeat.Configured, heartbeat)
 	}
 	return d.result
+}
+
+// placePlain resolves the addresses of an instance with "vrrp only". vmacs are the
+// interfaces with a virtual MAC, by instance.
+func (p *places) placePlain(in state.Instance, vmacs map[string]string) (addrs []vip.Address, faults []string) {
+	for _, at := range place([]state.Instance{in}, p.file(), p.links.current(), &p.plainSites) {
+		if link, ok := vmacs[at.instance]; ok && at.address.Dev == "" {
+			at.link, at.err = link, nil
+		}
+		a, err := at.addressOf(scheduleOf(in.GARP))
+		if err != nil {
+			faults = append(faults, err.Error())
+			if errors.Is(err, vip.ErrNoLink) {
+				addrs = append(addrs, vip.Address{Prefix: at.address.Prefix, Link: at.link, Schedule: scheduleOf(in.GARP)})
+			}
+			continue
+		}
+		addrs = append(addrs, a)
+	}
+	p.listenOn(in.Name, addrs, vmacs)
+	return addrs, faults
+}
+
+// resolve resolves the cluster's addresses on this node.
+func (p *places) resolve(instances []state.Instance) []placement {
+	return place(instances, p.file(), p.links.current(), &p.sites)
+}
+
+// warnings are about addresses that stay where they were, though it is not clear any
+// more that they belong there.
+func (p *places) warnings() []string {
+	if p == nil {
+		return nil
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.placed.warnings
+}
+
+// hardware are the hardware addresses of this node (macs), those of the links that the
+// cluster's addresses belong on first, and of these links alone (fronts).
+func (p *places) hardware() (macs, fronts []string) {
+	if p == nil {
+		return nil, nil
+	}
+	p.mu.Lock()
+	on := p.placed.on
+	p.mu.Unlock()
+	known := p.links.known()
+	return macsOf(on, known), frontsOf(on, known)
+}
+
+// place resolves the cluster's addresses on this node, those of a virtual router with a
+// virtual MAC on its interface.
+func (p *places) place(instances []state.Instance) []placement {
+	out := p.resolve(instances)
+	vmacs := p.vmacs()
+	for i, at := range out {
+		if link, ok := vmacs[at.instance]; ok && at.address.Dev == "" {
+			out[i].link, out[i].warning, out[i].err = link, "", nil
+		}
+	}
+	return out
 }

@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -332,7 +331,9 @@ func keptAddress(instance string, k vip.AddressStatus) api.Address {
 func (d *Daemon) openPlain() {
 	d.plain = &plain{
 		log: d.log, config: d.configuration, report: d.checks.Report, now: boottime.Now,
-		claimed: d.claimed, place: d.placePlain, woken: make(chan struct{}, 1), parts: make(map[string]*plainPart),
+		claimed: d.claimed,
+		place:   func(in state.Instance) ([]vip.Address, []string) { return d.places.placePlain(in, d.plain.vmacs()) },
+		woken:   make(chan struct{}, 1), parts: make(map[string]*plainPart),
 		newKeeper: func(gate *vip.Gate) slotKeeper {
 			return vip.NewKeeper(vip.KeeperConfig{
 				Host: d.host, Announcer: d.sender, Gate: gate, Logger: d.log, Journal: d.journal, Lifetime: plainLifetime, Hearing: d.hearing,
@@ -363,25 +364,4 @@ func (d *Daemon) claimed(in *config.Instance) string {
 		}
 	}
 	return ""
-}
-
-// placePlain resolves the addresses of an instance with "vrrp only".
-func (d *Daemon) placePlain(in state.Instance) (addrs []vip.Address, faults []string) {
-	vmacs := d.plain.vmacs()
-	for _, p := range place([]state.Instance{in}, d.configuration(), d.currentLinks(), &d.plainSites) {
-		if link, ok := vmacs[p.instance]; ok && p.address.Dev == "" {
-			p.link, p.err = link, nil
-		}
-		a, err := p.addressOf(scheduleOf(in.GARP))
-		if err != nil {
-			faults = append(faults, err.Error())
-			if errors.Is(err, vip.ErrNoLink) {
-				addrs = append(addrs, vip.Address{Prefix: p.address.Prefix, Link: p.link, Schedule: scheduleOf(in.GARP)})
-			}
-			continue
-		}
-		addrs = append(addrs, a)
-	}
-	d.listenOn(in.Name, addrs, vmacs)
-	return addrs, faults
 }

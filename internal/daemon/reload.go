@@ -24,15 +24,7 @@ func (d *Daemon) driftLocked() []string {
 	if !s.Founded() || d.path == "" {
 		return nil
 	}
-	return d.drifted.lines(s, d.config, d.heartbeatOf(d.config))
-}
-
-// heartbeatOf is the heartbeat timeout that a file asks for, or 0 if it says nothing.
-func (d *Daemon) heartbeatOf(c *config.Config) time.Duration {
-	if c.Raft.HeartbeatPos.Line == 0 {
-		return 0
-	}
-	return c.Raft.HeartbeatTimeout
+	return d.drifted.lines(s, d.config, heartbeatOf(d.config))
 }
 
 // Reload reads the file again. Errors change nothing. What only concerns this
@@ -85,7 +77,7 @@ const proposals = 10
 
 // propose has the cluster do what the file says, and returns what was changed.
 func (d *Daemon) propose(ctx context.Context, c *config.Config, force bool) ([]string, error) {
-	heartbeat := d.heartbeatOf(c)
+	heartbeat := heartbeatOf(c)
 	file := contentOf(instancesOf(c), heartbeat)
 	in := api.ConfigureRequest{Configuration: state.Configuration{Heartbeat: heartbeat, Instances: instancesOf(c)}, Force: force}
 	for i := 1; ; i++ {

@@ -78,14 +78,14 @@ func countAddresses(instances []state.Instance) int {
 	return n
 }
 
-// maxListed is how many addresses a sentence names.
-const maxListed = 5
+// maxAddresses is how many addresses a sentence names.
+const maxAddresses = 5
 
 func addressTexts(instances []state.Instance) []string {
 	var out []string
 	for _, in := range instances {
 		for _, a := range in.Addresses {
-			if len(out) == maxListed {
+			if len(out) == maxAddresses {
 				return append(out, "...")
 			}
 			out = append(out, a.Prefix.Addr().String())

@@ -22,7 +22,7 @@ func TestRefuseSilence(t *testing.T) {
 	silent := with(fit("lb2"), func(n *policy.Node) { n.Connected = false })
 	old := with(fit("lb2"), func(n *policy.Node) { n.ReportAge = time.Minute })
 	unready := with(fit("lb1"), func(n *policy.Node) { n.Ready = false })
-	one := &state.State{Instances: []state.Instance{{Name: "a", Addresses: addressesOf("10.0.0.1/24")}}}
+	one := &state.State{Instances: []state.Instance{{Name: "a", Addresses: virtual("10.0.0.1/24")}}}
 	none := &state.State{Instances: []state.Instance{{Name: "a"}}}
 	for _, tt := range []struct {
 		name   string
@@ -70,7 +70,7 @@ func checkRefusal(t *testing.T, name string, err error, code, says string) {
 
 func TestRefuseEmpty(t *testing.T) {
 	list := func(texts ...string) []state.Instance {
-		return []state.Instance{{Name: "a", Addresses: addressesOf(texts...)}}
+		return []state.Instance{{Name: "a", Addresses: virtual(texts...)}}
 	}
 	many := make([]string, 9)
 	for i := range many {
@@ -92,4 +92,12 @@ func TestRefuseEmpty(t *testing.T) {
 	} {
 		checkRefusal(t, tt.name, refuseEmpty(tt.have, tt.want, "the file", tt.force), state.CodeSilences, tt.refuse)
 	}
+}
+
+func virtual(texts ...string) []state.Address {
+	var out []state.Address
+	for _, text := range texts {
+		out = append(out, state.Address{Prefix: netip.MustParsePrefix(text)})
+	}
+	return out
 }

@@ -5,25 +5,28 @@ import (
 	"slices"
 
 	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/vip"
 )
 
 // source is what keeps this node's connections from leaving with a virtual address.
-func (d *Daemon) source(advertise string) vip.Source {
-	s := vip.Source{Virtual: d.isVirtual}
+// advertise is HOST:PORT at which others reach it, virtual tells of a virtual address.
+func source(advertise string, virtual func(netip.Addr) bool) vip.Source {
+	s := vip.Source{Virtual: virtual}
 	if a, err := netip.ParseAddrPort(advertise); err == nil {
 		s.Preferred = a.Addr().Unmap()
 	}
 	return s
 }
 
-// isVirtual reports whether an address is one of the cluster's or of this node's file.
-func (d *Daemon) isVirtual(ip netip.Addr) bool {
-	if slices.Contains(fileAddresses(d.configuration()), ip) {
+// isVirtual reports whether an address is one of this node's file or, if s is not nil, of
+// the cluster's.
+func isVirtual(ip netip.Addr, c *config.Config, s *state.State) bool {
+	if slices.Contains(fileAddresses(c), ip) {
 		return true
 	}
-	if d.node == nil {
+	if s == nil {
 		return false
 	}
-	return slices.ContainsFunc(d.node.State().Instances, func(in state.Instance) bool { return hasAddress(in, ip) })
+	return slices.ContainsFunc(s.Instances, func(in state.Instance) bool { return hasAddress(in, ip) })
 }

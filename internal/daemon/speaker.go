@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/netip"
 
-	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/vrrpcompat"
 	"github.com/raftvip/raftvip/vrrpcompat/vrrpnet"
@@ -61,18 +60,6 @@ func (s speakerSettings) router(addrs []netip.Addr, priority uint8, sink vrrpnet
 	s.expect.Addresses.Addresses = addrs
 	s.machine.Priority = priority
 	return vrrpnet.NewRouter(vrrpnet.Config{Options: s.net, Machine: s.machine, Expect: s.expect, Sink: sink, Log: log})
-}
-
-// advertised are the addresses that go on the wire: those of virtual_ipaddress in
-// their order, not the excluded ones.
-func advertised(in state.Instance) []netip.Addr {
-	var out []netip.Addr
-	for _, a := range in.Addresses {
-		if !a.Excluded {
-			out = append(out, a.Prefix.Addr())
-		}
-	}
-	return out
 }
 
 // A speaker is a virtual router on the wire: a vrrpnet.Router.

@@ -112,7 +112,7 @@ func (d *Daemon) groupStatus(s *state.State, standing group.Standing, seen sight
 	}
 	placed := make(map[string]placement)
 	if d.host != nil {
-		for _, p := range d.place(s.Instances) {
+		for _, p := range d.places.place(s.Instances) {
 			placed[p.address.Prefix.Addr().String()] = p
 		}
 	}
@@ -275,9 +275,7 @@ func (d *Daemon) warnings(st api.Status) []string {
 		}
 	}
 	w = append(w, d.levelWarnings()...)
-	d.mu.Lock()
-	w = append(w, d.placed.warnings...)
-	d.mu.Unlock()
+	w = append(w, d.places.warnings()...)
 	w = append(w, vrrpWarnings(st.VRRP)...)
 	w = append(w, st.Guard.Warnings...)
 	return slices.Compact(w)

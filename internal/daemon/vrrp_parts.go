@@ -73,16 +73,3 @@ func splitReport(r check.Report, c *config.Config) (group check.Report, plain ma
 	}
 	return check.Combine(rest), plain
 }
-
-// place resolves addresses on this node, those of a virtual router with a virtual
-// MAC on its interface.
-func (d *Daemon) place(instances []state.Instance) []placement {
-	out := place(instances, d.configuration(), d.currentLinks(), &d.sites)
-	vmacs := d.hybrid.vmacs()
-	for i, p := range out {
-		if link, ok := vmacs[p.instance]; ok && p.address.Dev == "" {
-			out[i].link, out[i].warning, out[i].err = link, "", nil
-		}
-	}
-	return out
-}

@@ -136,14 +136,6 @@ func TestSettingsOf(t *testing.T) {
 	}
 }
 
-// On the wire is virtual_ipaddress, in its order, without the excluded ones.
-func TestAdvertised(t *testing.T) {
-	got := advertised(instanceOf(instanceFrom(t, "vrrp hybrid")))
-	if want := []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.1")}; !reflect.DeepEqual(got, want) {
-		t.Errorf("got %v, want %v", got, want)
-	}
-}
-
 // Instances with "vrrp only" are none of the cluster's, and do not count there.
 func TestSplitReport(t *testing.T) {
 	c, _ := config.LoadBytes("x", []byte("vrrp_instance A {\nvirtual_router_id 1\n}\nvrrp_instance P {\nvrrp only\ninterface eth0\nvirtual_router_id 2\nversion 2\n}\n"),
