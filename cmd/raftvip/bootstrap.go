@@ -23,6 +23,7 @@ import (
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/daemon"
 	"github.com/raftvip/raftvip/internal/pki"
+	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/vipaddr"
 )
 
@@ -199,7 +200,7 @@ func initCluster(cmd *cobra.Command, g *globals, n *nodeFlags, vips []string, fo
 	}
 	s := store.Seed{Tokens: []state.TokenRecord{record}}
 	if len(seed.addresses) > 0 {
-		s.Instances = []state.Instance{daemon.DefaultInstance(seed.addresses)}
+		s.Instances = []state.Instance{place.DefaultInstance(seed.addresses)}
 	}
 	if err := data.Create(id, secret, store.Cache{}, &s); err != nil {
 		return err

@@ -8,17 +8,18 @@ import (
 
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/internal/place"
 )
 
 // base is this node's, nil if its file and the cluster never agreed.
-func (d *Daemon) base() content {
+func (d *Daemon) base() place.Content {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.baseContent
 }
 
 // setBase remembers it over restarts.
-func (d *Daemon) setBase(c content) {
+func (d *Daemon) setBase(c place.Content) {
 	d.mu.Lock()
 	known := maps.Equal(d.baseContent, c) && d.baseContent != nil
 	d.baseContent = c
@@ -33,7 +34,7 @@ func (d *Daemon) setBase(c content) {
 
 // followBase notes when this node's file and the cluster agree.
 func (d *Daemon) followBase(ctx context.Context) {
-	tick := time.NewTicker(linkPoll)
+	tick := time.NewTicker(place.LinkPoll)
 	defer tick.Stop()
 	var seen struct {
 		instances []state.Instance
@@ -43,10 +44,10 @@ func (d *Daemon) followBase(ctx context.Context) {
 	for {
 		changed := d.node.Changed()
 		s, c := d.node.State(), d.configuration()
-		if s.Founded() && (seen.config != c || !same(seen.instances, s.Instances) || seen.heartbeat != s.Heartbeat.Configured) {
+		if s.Founded() && (seen.config != c || !place.Same(seen.instances, s.Instances) || seen.heartbeat != s.Heartbeat.Configured) {
 			seen.instances, seen.config, seen.heartbeat = s.Instances, c, s.Heartbeat.Configured
-			if file := instancesOf(c); len(file) > 0 && agree(clusterContent(s), contentOf(file, heartbeatOf(c))) {
-				d.setBase(clusterContent(s))
+			if file := place.InstancesOf(c); len(file) > 0 && place.Agree(place.ClusterContent(s), place.ContentOf(file, place.HeartbeatOf(c))) {
+				d.setBase(place.ClusterContent(s))
 			}
 		}
 		select {
@@ -62,9 +63,9 @@ func (d *Daemon) followBase(ctx context.Context) {
 // interface.
 func (d *Daemon) unfit(s *state.State, c *config.Config) map[netip.Addr]string {
 	out := make(map[netip.Addr]string)
-	for _, p := range place(proposal(s.Instances, instancesOf(c)), c, d.links.current(), new(sites)) {
-		if p.err != nil {
-			out[p.address.Prefix.Addr()] = p.err.Error()
+	for _, p := range place.Resolve(place.Proposal(s.Instances, place.InstancesOf(c)), c, d.links.Current(), new(place.Sites)) {
+		if p.Err != nil {
+			out[p.Address.Prefix.Addr()] = p.Err.Error()
 		}
 	}
 	return out

@@ -18,6 +18,7 @@ import (
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/pki"
+	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/vipaddr"
 	"github.com/raftvip/raftvip/vip"
 )
@@ -313,10 +314,10 @@ func (d *Daemon) configure(ctx context.Context, in api.ConfigureRequest) (api.Co
 	if err := checkAddresses(c.Instances); err != nil {
 		return api.Configured{}, err
 	}
-	if in.Seen != "" && in.Seen != clusterContent(s).hash() {
+	if in.Seen != "" && in.Seen != place.ClusterContent(s).Hash() {
 		return api.Configured{}, errMoved
 	}
-	c.Instances = proposal(s.Instances, c.Instances)
+	c.Instances = place.Proposal(s.Instances, c.Instances)
 	if err := refuseEmpty(s.Instances, c.Instances, "the file", in.Force); err != nil {
 		return api.Configured{}, err
 	}
@@ -335,7 +336,7 @@ func (d *Daemon) configure(ctx context.Context, in api.ConfigureRequest) (api.Co
 	}
 	heartbeat := cmp.Or(c.Heartbeat, s.Heartbeat.Configured)
 	return api.Configured{
-		Changes: changes(contentOf(s.Instances, s.Heartbeat.Configured), contentOf(c.Instances, heartbeat), nil),
+		Changes: place.Changes(place.ContentOf(s.Instances, s.Heartbeat.Configured), place.ContentOf(c.Instances, heartbeat), nil),
 	}, nil
 }
 
@@ -369,16 +370,16 @@ func (d *Daemon) probeNew(ctx context.Context, s *state.State, instances []state
 	for _, in := range instances {
 		speaks[in.Name] = in.VRRP != ""
 	}
-	for _, p := range place(instances, d.configuration(), d.links.current(), nil) {
-		if speaks[p.instance] {
+	for _, p := range place.Resolve(instances, d.configuration(), d.links.Current(), nil) {
+		if speaks[p.Instance] {
 			continue // its VRRP master may well have the addresses, and VRRP decides
 		}
-		if _, _, known := s.AddressOf(p.address.Prefix.Addr()); known || p.err != nil {
+		if _, _, known := s.AddressOf(p.Address.Prefix.Addr()); known || p.Err != nil {
 			continue
 		}
-		a := p.address
-		a.Dev = p.link
-		tasks.Go(func() error { return probe(ctx, d.links.current(), a, false) })
+		a := p.Address
+		a.Dev = p.Link
+		tasks.Go(func() error { return probe(ctx, d.links.Current(), a, false) })
 	}
 	return tasks.Wait()
 }
@@ -418,12 +419,12 @@ func (d *Daemon) vipAdd(ctx context.Context, in api.VIPRequest) (api.Done, error
 	}
 	address := state.Address{Prefix: in.Prefix, Dev: in.Dev, Added: true}
 	if d.host != nil {
-		if err := probe(ctx, d.links.current(), address, in.Force); err != nil {
+		if err := probe(ctx, d.links.Current(), address, in.Force); err != nil {
 			return api.Done{}, err
 		}
 	}
 	err := d.node.Apply(ctx, state.Command{AddVIP: &state.VIPCommand{
-		Instance: in.Instance, Group: state.DefaultGroup, Address: address, GARP: defaultGARP(),
+		Instance: in.Instance, Group: state.DefaultGroup, Address: address, GARP: place.DefaultGARP(),
 	}})
 	return api.Done{}, err
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/doctor"
 	"github.com/raftvip/raftvip/internal/hint"
+	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/vip"
 )
 
@@ -142,7 +143,7 @@ func (c *claims) run(ctx context.Context) error { return c.listener.Run(ctx) }
 // follow sets the addresses to listen for; none while nothing is owned. It is called
 // by the owner's loop at each turn.
 func (c *claims) follow(addrs []vip.Address) {
-	if c == nil || same(c.addrs, addrs) {
+	if c == nil || place.Same(c.addrs, addrs) {
 		return
 	}
 	c.addrs = addrs
@@ -255,9 +256,9 @@ func (d *Daemon) openClaims() {
 		port: func(link int, mac []byte) string { return vip.BridgePort(link, mac) },
 		links: func(fresh bool) []vip.Link {
 			if fresh {
-				return d.links.look()
+				return d.links.Look()
 			}
-			return d.links.current()
+			return d.links.Current()
 		},
 	}
 	c.listener = vip.NewClaimListener(d.log, c.heard)

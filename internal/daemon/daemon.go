@@ -22,6 +22,7 @@ import (
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/hint"
+	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
@@ -47,9 +48,9 @@ type Daemon struct {
 	guard   *guard.Guard
 	journal *vip.Journal
 	keeper  *vip.Keeper
-	hearing *vip.Hearing // listens where addresses are placed
-	links   *links       // nil on a witness
-	places  *places      // nil on a witness
+	hearing *vip.Hearing  // listens where addresses are placed
+	links   *place.Links  // nil on a witness
+	places  *place.Places // nil on a witness
 	owner   *owner
 	hybrid  *hybrid // nil on a witness
 	plain   *plain  // nil on a witness
@@ -71,9 +72,9 @@ type Daemon struct {
 	path     string // of the configuration file, "" for none
 	loadedAt time.Time
 	reload   error // why the last reload changed nothing
-	drifted  drifted
+	drifted  place.Drift
 	// baseContent is what this node's file and the cluster last agreed on.
-	baseContent content
+	baseContent place.Content
 
 	moves chan state.Move
 	watch watchdog
@@ -125,7 +126,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	if d.baseContent, err = d.data.Base(); err != nil {
 		return nil, err
 	}
-	advertise, err := AdvertiseAddress(id, d.config, cache.Addresses, fileAddresses(d.config))
+	advertise, err := AdvertiseAddress(id, d.config, cache.Addresses, place.FileAddresses(d.config))
 	if err != nil {
 		return nil, err
 	}
@@ -134,10 +135,10 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 		DataDir: d.data, Identity: id, Secret: secret,
 		Listen: ListenAddress(id, d.config), Advertise: advertise,
 		Peers: d.config.Raft.Peers, Heartbeat: d.config.Raft.HeartbeatTimeout, MinHeartbeat: minHeartbeat(d.lateness()), Lateness: d.lateness(),
-		Content: func() []state.Instance { return instancesOf(d.configuration()) },
+		Content: func() []state.Instance { return place.InstancesOf(d.configuration()) },
 		Order:   d.order,
 		Sink:    func(string) group.LeaseSink { return sink },
-		Bind:    source(advertise, d.isVirtual).Control,
+		Bind:    place.Source(advertise, d.isVirtual).Control,
 		Handler: nodeMux, Log: logger.With("node", id.Name), RaftLog: logger.With("node", id.Name),
 	})
 	if err != nil {
@@ -165,7 +166,7 @@ func (d *Daemon) openOwner(gate *gates, sink *leaseSink) {
 	d.owner = &owner{
 		name: state.DefaultGroup, group: g, node: d.node,
 		gate: gate, sink: sink, keeper: keeper, checks: d.checks, hints: &d.hints, report: d.groupReport, log: d.log.With("group", state.DefaultGroup), now: boottime.Now,
-		addresses: d.places.addresses, describe: d.describe, record: d.record, loss: func() quorumLoss { return d.quorum.loss(boottime.Now()) },
+		addresses: d.places.Addresses, describe: d.describe, record: d.record, loss: func() quorumLoss { return d.quorum.loss(boottime.Now()) },
 		requests: make(chan *moveRequest), beat: d.watch.beat,
 	}
 	if d.host == nil {
@@ -174,7 +175,7 @@ func (d *Daemon) openOwner(gate *gates, sink *leaseSink) {
 	}
 	kind := d.guard.Kind()
 	d.owner.silent = kind != guard.Lifetime && kind != guard.Off
-	d.owner.links = d.links.current
+	d.owner.links = d.links.Current
 	d.journal = vip.NewJournal(d.journalPath())
 	d.keeper = d.newKeeper(gate.main, groupNumber)
 	keeper.main = d.keeper
@@ -248,7 +249,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 		keepers.Go(part("vrrp", func() error { return d.hybrid.run(keeperCtx) }))
 		keepers.Go(part("claims", func() error { return d.claims.run(keeperCtx) }))
 		keepers.Go(part("hearing", func() error { return d.hearing.Run(keeperCtx, d.host) }))
-		keepers.Go(part("interfaces", func() error { d.links.run(keeperCtx); return nil }))
+		keepers.Go(part("interfaces", func() error { d.links.Run(keeperCtx); return nil }))
 		keepers.Go(part("guard", func() error { return d.guard.Run(keeperCtx) }))
 	}
 	if d.plain != nil {
@@ -358,7 +359,7 @@ func (d *Daemon) describe(h *hint.Hint) {
 	}
 	h.VRRP = d.hybrid.hints()
 	h.Claims = d.claims.hints()
-	h.MACs, h.Fronts = d.places.hardware()
+	h.MACs, h.Fronts = d.places.Hardware()
 	if d.hearing != nil {
 		h.Settling = d.hearing.Settling()
 	}

@@ -214,8 +214,8 @@ func (d *Daemon) doctorSubject(ctx context.Context) doctor.Subject {
 		}
 		return out
 	}
-	for _, p := range d.places.resolve(s.Instances) {
-		out.VIPs = append(out.VIPs, doctor.VIP{Prefix: p.address.Prefix, Link: p.link})
+	for _, p := range d.places.Resolve(s.Instances) {
+		out.VIPs = append(out.VIPs, doctor.VIP{Prefix: p.Address.Prefix, Link: p.Link})
 	}
 	return out
 }

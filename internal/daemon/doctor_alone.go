@@ -14,6 +14,7 @@ import (
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/doctor"
 	"github.com/raftvip/raftvip/internal/pki"
+	"github.com/raftvip/raftvip/internal/place"
 )
 
 // DoctorAlone examines this node without its daemon: what can be seen from here, and
@@ -43,7 +44,7 @@ func DoctorAlone(ctx context.Context, s Settings, daemon doctor.Finding) (doctor
 	}
 	a.peers = append(cache.Addresses, c.Raft.Peers...)
 	// Without an address that others could use there is still much to look at.
-	a.advertise, _ = AdvertiseAddress(a.id, c, cache.Addresses, fileAddresses(c))
+	a.advertise, _ = AdvertiseAddress(a.id, c, cache.Addresses, place.FileAddresses(c))
 	a.subject = doctor.Subject{DataDir: c.Raft.DataDir, Heartbeat: cache.Heartbeat.Current, VIPs: fileVIPs(c)}
 	return a.examine(ctx, daemon)
 }

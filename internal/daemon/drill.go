@@ -12,6 +12,7 @@ import (
 
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
+	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/vip"
 )
@@ -166,7 +167,7 @@ func (d *Daemon) answersInFront(owner, observer string, ip netip.Addr, holders [
 		if id == d.node.Self().NodeID {
 			d.describe(&h)
 		}
-		if len(h.Fronts) > 0 && len(h.Fronts) < maxMACs && !slices.Contains(h.Fronts, last) {
+		if len(h.Fronts) > 0 && len(h.Fronts) < place.MaxMACs && !slices.Contains(h.Fronts, last) {
 			return state.Refuse(state.CodeNotReady, "name the right interface for it on "+owner+", with dev in the file there",
 				"%s sees %s answer for %s from %s, but it is on another interface there (%s), where this network hears no announcement",
 				observer, owner, ip, last, strings.Join(h.Fronts, ", "))
@@ -223,16 +224,16 @@ func (d *Daemon) observe(ctx context.Context, in api.ObserveRequest) (api.Observ
 	default:
 		return api.Observation{}, state.Refuse(state.CodeNotReady, "try again in a moment", "this node observes an address already, %d times at once", observeAtOnce)
 	}
-	for _, p := range d.places.resolve(d.node.State().Instances) {
-		if p.address.Prefix.Addr() != in.Address {
+	for _, p := range d.places.Resolve(d.node.State().Instances) {
+		if p.Address.Prefix.Addr() != in.Address {
 			continue
 		}
-		if p.err != nil {
-			return api.Observation{}, p.err
+		if p.Err != nil {
+			return api.Observation{}, p.Err
 		}
 		ctx, cancel := context.WithTimeout(ctx, in.For)
 		defer cancel()
-		seen, err := vip.Observe(ctx, p.link, in.Address, observeEvery)
+		seen, err := vip.Observe(ctx, p.Link, in.Address, observeEvery)
 		if err != nil {
 			return api.Observation{}, err
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/doctor"
+	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/vip"
 )
 
@@ -25,21 +26,21 @@ const (
 // who answers for them on the networks of those interfaces: those of the clients.
 func (d *Daemon) frontTroubles(ctx context.Context) (out []doctor.Trouble) {
 	s := d.node.State()
-	places := d.places.place(s.Instances)
+	places := d.places.Place(s.Instances)
 	ask := make(map[string]netip.Addr)
 	for _, p := range places {
-		t := doctor.Trouble{Interface: p.link, Do: "name its interface with dev in the node's file"}
+		t := doctor.Trouble{Interface: p.Link, Do: "name its interface with dev in the node's file"}
 		if t.Interface != "" && doctor.CheckInterfaceName(t.Interface) != nil {
 			t.Interface = ""
 		}
-		switch i, _, _ := s.AddressOf(p.address.Prefix.Addr()); {
-		case p.err != nil:
-			t.Serious, t.Seen = true, doctor.Clean(p.err.Error())
-		case p.warning != "":
-			t.Seen = doctor.Clean(fmt.Sprintf("%s: %s", p.address.Prefix.Addr(), p.warning))
+		switch i, _, _ := s.AddressOf(p.Address.Prefix.Addr()); {
+		case p.Err != nil:
+			t.Serious, t.Seen = true, doctor.Clean(p.Err.Error())
+		case p.Warning != "":
+			t.Seen = doctor.Clean(fmt.Sprintf("%s: %s", p.Address.Prefix.Addr(), p.Warning))
 		default:
-			if _, asked := ask[p.link]; !asked && len(ask) < maxAsked && i.VRRP == "" {
-				ask[p.link] = p.address.Prefix.Addr() // a VRRP master may have the others
+			if _, asked := ask[p.Link]; !asked && len(ask) < maxAsked && i.VRRP == "" {
+				ask[p.Link] = p.Address.Prefix.Addr() // a VRRP master may have the others
 			}
 			continue
 		}
@@ -77,7 +78,7 @@ func (d *Daemon) frontTroubles(ctx context.Context) (out []doctor.Trouble) {
 func (d *Daemon) ownerInFront(s *state.State) (name string, macs []string) {
 	leader := d.node.Group(state.DefaultGroup).Standing().LeaderID
 	h := d.seen()[leader]
-	if leader == d.node.Self().NodeID || !h.Owning || h.Age > aliveAge || len(h.Fronts) == 0 || len(h.Fronts) >= maxMACs {
+	if leader == d.node.Self().NodeID || !h.Owning || h.Age > aliveAge || len(h.Fronts) == 0 || len(h.Fronts) >= place.MaxMACs {
 		return "", nil
 	}
 	return s.Nodes[leader].Name, h.Fronts

@@ -14,6 +14,7 @@ import (
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/hint"
+	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/vip/guard"
 	"github.com/raftvip/raftvip/vrrpcompat"
 	"github.com/raftvip/raftvip/vrrpcompat/vrrpnet"
@@ -155,7 +156,7 @@ func forward(ctx context.Context, changed func() <-chan struct{}, wake func()) {
 // says that the instance speaks: a file that does not say so any more changes
 // nothing until the cluster has taken it over, too.
 func (h *hybrid) configure(p *part, in state.Instance, c *config.Config, owning bool) {
-	addrs := advertised(in)
+	addrs := place.Advertised(in)
 	file := speaking(c, in.Name)
 	switch {
 	case p.slot == nil:

@@ -13,6 +13,7 @@ import (
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/hint"
+	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vrrpcompat"
 	"github.com/raftvip/raftvip/vrrpcompat/vrrpnet"
@@ -140,7 +141,7 @@ func TestHybridFollowsOwnership(t *testing.T) {
 	if len(r.parts) != 0 {
 		t.Fatal("a part without an instance that speaks")
 	}
-	r.state.Instances = instancesOf(r.conf)
+	r.state.Instances = place.InstancesOf(r.conf)
 	r.known = map[string][]fellow{"V": {{hint.VirtualRouter{Source: netip.MustParseAddr("10.0.0.8")}, 0}}}
 	r.turn(false, true, false)
 	f := r.last()
@@ -188,7 +189,7 @@ func TestHybridFollowsOwnership(t *testing.T) {
 
 func TestHybridFollowsTheFile(t *testing.T) {
 	r := newRig(t)
-	r.state.Instances = instancesOf(r.conf)
+	r.state.Instances = place.InstancesOf(r.conf)
 	r.turn(false, false, false)
 	f := r.last()
 	f.become(vrrpcompat.Backup)
@@ -198,7 +199,7 @@ func TestHybridFollowsTheFile(t *testing.T) {
 	f.take()
 
 	// Another list, the same router.
-	r.state.Instances = instancesOf(r.conf)
+	r.state.Instances = place.InstancesOf(r.conf)
 	r.state.Instances[0].Addresses = slices.Clone(r.state.Instances[0].Addresses[1:])
 	if r.turn(true, false, true); f.take() != "addresses 10.0.0.1" || !r.up() {
 		t.Error("another list was not taken over in place")
@@ -257,7 +258,7 @@ func TestHybridSucceedsMember(t *testing.T) {
 	} {
 		r := newRig(t)
 		r.clock = time.Minute
-		r.state.Instances = instancesOf(r.conf)
+		r.state.Instances = place.InstancesOf(r.conf)
 		r.known = map[string][]fellow{"V": {{hint.VirtualRouter{Source: netip.MustParseAddr("10.0.0.8"), Master: c.master}, c.age}}}
 		r.turn(false, true, false)
 		f := r.last()
@@ -275,7 +276,7 @@ func TestHybridSucceedsMember(t *testing.T) {
 // A node that cannot speak must not own.
 func TestHybridFaults(t *testing.T) {
 	r := newRig(t)
-	r.state.Instances = instancesOf(r.conf)
+	r.state.Instances = place.InstancesOf(r.conf)
 	r.file(t, "")
 	if r.turn(true, false, false); len(r.faults()) != 1 || r.up() || len(r.speakers) != 0 {
 		t.Errorf("without it in the file: %v", r.faults())

@@ -12,6 +12,7 @@ import (
 	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
+	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
 )
@@ -32,10 +33,10 @@ func (d *Daemon) openKernel(guardKind string) error {
 	}
 	d.sender = vip.NewAnnouncer()
 	d.hearing = vip.NewHearing(d.log)
-	d.links = newLinks(d.host, d.log)
-	d.places = newPlaces(placesConfig{
-		log: d.log, file: d.configuration, links: d.links, hearing: d.hearing,
-		vmacs: func() map[string]string { return d.hybrid.vmacs() }, unguarded: d.unguarded,
+	d.links = place.NewLinks(d.host, d.log)
+	d.places = place.New(place.Config{
+		Log: d.log, File: d.configuration, Links: d.links, Hearing: d.hearing,
+		VMACs: func() map[string]string { return d.hybrid.vmacs() }, Unguarded: d.unguarded,
 	})
 	kind, err := guard.ParseKind(guardKind)
 	if err != nil {
@@ -157,7 +158,7 @@ func (d *Daemon) notToSilence(link string, addr netip.Addr) string {
 // unguarded says why this node must not own an address on an interface: where the
 // guard is not attached nothing would silence it. Only "guard off" permits that.
 func (d *Daemon) unguarded(link string) string {
-	for _, l := range d.links.current() {
+	for _, l := range d.links.Current() {
 		if l.Name != link {
 			continue
 		}
@@ -168,11 +169,11 @@ func (d *Daemon) unguarded(link string) string {
 	return ""
 }
 
-// isVirtual reports whether an address is one of the cluster's or of this node's file.
+// IsVirtual reports whether an address is one of the cluster's or of this node's file.
 func (d *Daemon) isVirtual(ip netip.Addr) bool {
 	c := d.configuration()
 	if d.node == nil {
-		return isVirtual(ip, c, nil)
+		return place.IsVirtual(ip, c, nil)
 	}
-	return isVirtual(ip, c, d.node.State())
+	return place.IsVirtual(ip, c, d.node.State())
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vrrpcompat"
 	"github.com/raftvip/raftvip/vrrpcompat/vrrpnet"
@@ -167,13 +168,13 @@ func (p *plain) end(part *plainPart) {
 // follow does for one instance what its file, its checks and VRRP say.
 func (p *plain) follow(part *plainPart, report check.InstanceReport) {
 	in := part.instance
-	whole := instanceOf(in)
+	whole := place.InstanceOf(in)
 	addrs, faults := p.place(whole)
 	priority := uint8(min(max(report.Effective, 1), 255))
 	if in.VRRP.NoPeerIsFault && len(in.VRRP.Peers) == 0 {
 		faults = append(faults, "no unicast_peer (unicast_fault_no_peer)")
 	}
-	if err := p.configure(part, settingsOf(in), advertised(whole), priority); err != nil {
+	if err := p.configure(part, settingsOf(in), place.Advertised(whole), priority); err != nil {
 		faults = append(faults, err.Error())
 	}
 	inputs := plainInputs{
@@ -209,7 +210,7 @@ func (p *plain) follow(part *plainPart, report check.InstanceReport) {
 			part.slot.gate.Renew(term, st.Until)
 		}
 	}
-	part.slot.keeper.Set(vip.Wanted{Own: own, Term: term, Addresses: addrs, Schedule: scheduleOf(whole.GARP)})
+	part.slot.keeper.Set(vip.Wanted{Own: own, Term: term, Addresses: addrs, Schedule: place.ScheduleOf(whole.GARP)})
 }
 
 func cmpReason(why, reason string) string {
@@ -332,7 +333,7 @@ func (d *Daemon) openPlain() {
 	d.plain = &plain{
 		log: d.log, config: d.configuration, report: d.checks.Report, now: boottime.Now,
 		claimed: d.claimed,
-		place:   func(in state.Instance) ([]vip.Address, []string) { return d.places.placePlain(in, d.plain.vmacs()) },
+		place:   func(in state.Instance) ([]vip.Address, []string) { return d.places.PlaceVRRPOnly(in, d.plain.vmacs()) },
 		woken:   make(chan struct{}, 1), parts: make(map[string]*plainPart),
 		newKeeper: func(gate *vip.Gate) slotKeeper {
 			return vip.NewKeeper(vip.KeeperConfig{

@@ -13,6 +13,7 @@ import (
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/internal/place"
 )
 
 // driftLocked lists how the file differs from the cluster.
@@ -24,7 +25,7 @@ func (d *Daemon) driftLocked() []string {
 	if !s.Founded() || d.path == "" {
 		return nil
 	}
-	return d.drifted.lines(s, d.config, heartbeatOf(d.config))
+	return d.drifted.Lines(s, d.config, place.HeartbeatOf(d.config))
 }
 
 // Reload reads the file again. Errors change nothing. What only concerns this
@@ -77,34 +78,34 @@ const proposals = 10
 
 // propose has the cluster do what the file says, and returns what was changed.
 func (d *Daemon) propose(ctx context.Context, c *config.Config, force bool) ([]string, error) {
-	heartbeat := heartbeatOf(c)
-	file := contentOf(instancesOf(c), heartbeat)
-	in := api.ConfigureRequest{Configuration: state.Configuration{Heartbeat: heartbeat, Instances: instancesOf(c)}, Force: force}
+	heartbeat := place.HeartbeatOf(c)
+	file := place.ContentOf(place.InstancesOf(c), heartbeat)
+	in := api.ConfigureRequest{Configuration: state.Configuration{Heartbeat: heartbeat, Instances: place.InstancesOf(c)}, Force: force}
 	for i := 1; ; i++ {
 		changed, s := d.node.Changed(), d.node.State()
-		if len(difference(s.Instances, instancesOf(c), s.Heartbeat.Configured, heartbeat)) == 0 {
+		if len(place.Difference(s.Instances, place.InstancesOf(c), s.Heartbeat.Configured, heartbeat)) == 0 {
 			return nil, nil
 		}
 		if !force {
 			judged := s
-			if len(instancesOf(c)) == 0 { // the file has no say in them
+			if len(place.InstancesOf(c)) == 0 { // the file has no say in them
 				judged = &state.State{Heartbeat: s.Heartbeat}
 			}
-			if err := refuseOlder(d.base(), judged, file); err != nil {
+			if err := place.RefuseOlder(d.base(), judged, file); err != nil {
 				return nil, err
 			}
-			in.Seen = clusterContent(s).hash()
+			in.Seen = place.ClusterContent(s).Hash()
 		}
 		done, err := askLeader(ctx, d, api.PathConfig, in, d.configure)
 		if err == nil {
 			agreed := maps.Clone(file)
 			if heartbeat == 0 {
-				agreed[heartbeatKey] = s.Heartbeat.Configured.String()
+				agreed[place.HeartbeatKey] = s.Heartbeat.Configured.String()
 			}
 			d.setBase(agreed)
 			if len(done.Changes) == 0 { // an older leader does not tell
-				want := proposal(s.Instances, instancesOf(c))
-				done.Changes = changes(contentOf(s.Instances, s.Heartbeat.Configured), contentOf(want, cmp.Or(heartbeat, s.Heartbeat.Configured)), nil)
+				want := place.Proposal(s.Instances, place.InstancesOf(c))
+				done.Changes = place.Changes(place.ContentOf(s.Instances, s.Heartbeat.Configured), place.ContentOf(want, cmp.Or(heartbeat, s.Heartbeat.Configured)), nil)
 			}
 			return done.Changes, nil
 		}

@@ -87,7 +87,7 @@ func (d *Daemon) runStandalone(ctx context.Context, ready func()) error {
 	var parts, servers errgroup.Group
 	servers.Go(part("control socket", func() error { return api.Serve(serving, ln, d.socket) }))
 	servers.Go(part("hearing", func() error { return d.hearing.Run(serving, d.host) }))
-	servers.Go(part("interfaces", func() error { d.links.run(serving); return nil }))
+	servers.Go(part("interfaces", func() error { d.links.Run(serving); return nil }))
 	parts.Go(part("vrrp only", func() error { return d.plain.run(ctx) }))
 	parts.Go(part("checks", func() error { return d.checks.Run(ctx) }))
 	parts.Go(part("ready", func() error { d.minds(ctx, ready); return nil }))

@@ -13,6 +13,7 @@ import (
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/doctor"
+	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/vip/guard"
 )
@@ -110,10 +111,10 @@ func (d *Daemon) groupStatus(s *state.State, standing group.Standing, seen sight
 	if left := standing.LeaseUntil - boottime.Now(); left > 0 {
 		g.LeaseRemaining = left.Seconds()
 	}
-	placed := make(map[string]placement)
+	placed := make(map[string]place.Placement)
 	if d.host != nil {
-		for _, p := range d.places.place(s.Instances) {
-			placed[p.address.Prefix.Addr().String()] = p
+		for _, p := range d.places.Place(s.Instances) {
+			placed[p.Address.Prefix.Addr().String()] = p
 		}
 	}
 	kernel := d.owner.keeper.Status()
@@ -123,9 +124,9 @@ func (d *Daemon) groupStatus(s *state.State, standing group.Standing, seen sight
 		for _, a := range in.Addresses {
 			out := api.Address{Prefix: a.Prefix, Instance: in.Name, Excluded: a.Excluded, State: "absent"}
 			p := placed[a.Prefix.Addr().String()]
-			out.Link = p.link
-			if p.err != nil {
-				out.Problem = p.err.Error()
+			out.Link = p.Link
+			if p.Err != nil {
+				out.Problem = p.Err.Error()
 			}
 			for _, k := range kernel.Addresses {
 				if k.Prefix.Addr() != a.Prefix.Addr() {
@@ -275,7 +276,7 @@ func (d *Daemon) warnings(st api.Status) []string {
 		}
 	}
 	w = append(w, d.levelWarnings()...)
-	w = append(w, d.places.warnings()...)
+	w = append(w, d.places.Warnings()...)
 	w = append(w, vrrpWarnings(st.VRRP)...)
 	w = append(w, st.Guard.Warnings...)
 	return slices.Compact(w)

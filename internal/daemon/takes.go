@@ -10,6 +10,7 @@ import (
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/doctor"
 	"github.com/raftvip/raftvip/internal/hint"
+	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/vip"
 )
@@ -54,7 +55,7 @@ const takesPeriod = time.Second
 // look judges the addresses as the keeper and the interfaces show them.
 func (t *takes) look(now time.Duration, owns bool, addrs []vip.Address, links []vip.Link, keeper *shares) {
 	changed := keeper.Changed()
-	known := same(t.addrs, addrs) && same(t.links, links)
+	known := place.Same(t.addrs, addrs) && place.Same(t.links, links)
 	if known && owns == t.owned && changed == t.kept && now < t.until && len(keeper.gates.all()) == 0 {
 		return
 	}

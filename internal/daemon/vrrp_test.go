@@ -8,6 +8,7 @@ import (
 
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/vrrpcompat"
 	"github.com/raftvip/raftvip/vrrpcompat/vrrpnet"
 )
@@ -131,7 +132,7 @@ func TestSettingsOf(t *testing.T) {
 	if !reflect.DeepEqual(settingsOf(instanceFrom(t, "vrrp only\npriority 7")), settingsOf(instanceFrom(t, "vrrp only\npriority 9"))) {
 		t.Error("the priority is part of the settings")
 	}
-	if _, err := s.router(advertised(instanceOf(in)), 1, nil, nil); err != nil {
+	if _, err := s.router(place.Advertised(place.InstanceOf(in)), 1, nil, nil); err != nil {
 		t.Error(err)
 	}
 }
@@ -153,7 +154,7 @@ func TestSplitReport(t *testing.T) {
 	if len(plain) != 1 || plain["P"].Effective != 50 {
 		t.Errorf("plain: %+v", plain)
 	}
-	if got := instancesOf(c); len(got) != 1 || got[0].Name != "A" {
+	if got := place.InstancesOf(c); len(got) != 1 || got[0].Name != "A" {
 		t.Errorf("the cluster's: %+v", got)
 	}
 	if needsNoCluster(c) {

@@ -1,4 +1,4 @@
-package daemon
+package place
 
 import (
 	"cmp"
@@ -19,11 +19,12 @@ import (
 // later. So each node remembers its base: what the cluster did when its file last said
 // the same. What the cluster does otherwise since then is newer than the file.
 
-// A content is the cluster-wide part of files, flat: what it says, by what it is about.
-type content map[string]string
+// A Content is the cluster-wide part of files, flat: what it says, by what it is about.
+type Content map[string]string
 
 const (
-	heartbeatKey = "heartbeat_timeout"
+	// HeartbeatKey is the key of heartbeat_timeout.
+	HeartbeatKey = "heartbeat_timeout"
 	garpKey      = "announcement schedule (garp_*)"
 	orderKey     = "order of virtual_ipaddress"
 	instanceHere = "there" // the value of an instance's own key
@@ -34,9 +35,10 @@ func partKey(name, part string) string {
 	return instanceKey(name) + ": " + part
 }
 
-// contentOf flattens instances. heartbeat 0 leaves it out.
-func contentOf(instances []state.Instance, heartbeat time.Duration) content {
-	c := make(content)
+// ContentOf flattens instances and the heartbeat timeout that goes with them; 0 leaves
+// that out.
+func ContentOf(instances []state.Instance, heartbeat time.Duration) Content {
+	c := make(Content)
 	for _, in := range instances {
 		c[instanceKey(in.Name)] = instanceHere
 		c[partKey(in.Name, "virtual_router_id")] = fmt.Sprint(in.VirtualRouterID)
@@ -44,7 +46,7 @@ func contentOf(instances []state.Instance, heartbeat time.Duration) content {
 		c[partKey(in.Name, garpKey)] = fmt.Sprintf("%v", in.GARP)
 		if in.VRRP != "" {
 			var order []string
-			for _, a := range advertised(in) {
+			for _, a := range Advertised(in) {
 				order = append(order, a.String())
 			}
 			c[partKey(in.Name, orderKey)] = strings.Join(order, " ")
@@ -54,7 +56,7 @@ func contentOf(instances []state.Instance, heartbeat time.Duration) content {
 		}
 	}
 	if heartbeat > 0 {
-		c[heartbeatKey] = heartbeat.String()
+		c[HeartbeatKey] = heartbeat.String()
 	}
 	return c
 }
@@ -71,21 +73,21 @@ func fromFiles(all []state.Instance) []state.Instance {
 	return out
 }
 
-// hash is of everything in the content.
-func (c content) hash() string {
+// Hash is SHA-256, in hex, of everything in the content.
+func (c Content) Hash() string {
 	b, err := json.Marshal(c) // sorts the keys
 	if err != nil {
-		panic("daemon: content cannot be encoded: " + err.Error()) // plain data
+		panic("place: content cannot be encoded: " + err.Error()) // plain data
 	}
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:])
 }
 
-// changes says what was done to get from one content to the other, one per line. only,
+// Changes says what was done to get from one content to the other, one per line. only,
 // if not nil, chooses among the keys.
-func changes(before, after content, only func(key string) bool) []string {
+func Changes(before, after Content, only func(key string) bool) []string {
 	keys := make(map[string]bool)
-	for _, c := range []content{before, after} {
+	for _, c := range []Content{before, after} {
 		for k := range c {
 			keys[k] = before[k] != after[k] && (only == nil || only(k))
 		}
@@ -136,8 +138,8 @@ func sameWords(a, b string) bool {
 }
 
 // movedAddresses are those that are in another instance than before, with that one's key.
-func movedAddresses(before, after content) map[string]string {
-	in := func(c content, other content) map[string]string {
+func movedAddresses(before, after Content) map[string]string {
+	in := func(c Content, other Content) map[string]string {
 		out := make(map[string]string)
 		for k := range c {
 			name, part, _ := strings.Cut(k, ": ")
@@ -155,35 +157,36 @@ func movedAddresses(before, after content) map[string]string {
 // undone says which newer changes of the cluster a file would undo: what is otherwise
 // than at the file's base, and otherwise than in the file. Without a base everything
 // that files brought in counts as newer.
-func undone(base, cluster, file content) []string {
-	return changes(base, cluster, func(k string) bool {
-		if _, says := file[k]; k == heartbeatKey && (!says || base[k] == "") {
+func undone(base, cluster, file Content) []string {
+	return Changes(base, cluster, func(k string) bool {
+		if _, says := file[k]; k == HeartbeatKey && (!says || base[k] == "") {
 			return false
 		}
 		return file[k] != cluster[k]
 	})
 }
 
-// agree tells whether the cluster does what the file says.
-func agree(cluster, file content) bool {
+// Agree tells whether the cluster does what the file says.
+func Agree(cluster, file Content) bool {
 	without := maps.Clone(cluster)
-	if _, says := file[heartbeatKey]; !says {
-		delete(without, heartbeatKey)
+	if _, says := file[HeartbeatKey]; !says {
+		delete(without, HeartbeatKey)
 	}
 	return maps.Equal(without, file)
 }
 
-// clusterContent is what files brought into the cluster.
-func clusterContent(s *state.State) content {
-	return contentOf(fromFiles(s.Instances), s.Heartbeat.Configured)
+// ClusterContent is what files brought into the cluster.
+func ClusterContent(s *state.State) Content {
+	return ContentOf(fromFiles(s.Instances), s.Heartbeat.Configured)
 }
 
 // maxListed is how many changes a sentence names.
 const maxListed = 5
 
-// refuseOlder refuses a file that would undo newer changes.
-func refuseOlder(base content, s *state.State, file content) error {
-	lines := undone(base, clusterContent(s), file)
+// RefuseOlder refuses, with state.CodeOlder, a file that would undo newer changes. base is
+// nil where file and cluster never agreed.
+func RefuseOlder(base Content, s *state.State, file Content) error {
+	lines := undone(base, ClusterContent(s), file)
 	if len(lines) == 0 {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package daemon
+package place
 
 import (
 	"context"
@@ -11,12 +11,12 @@ import (
 	"github.com/raftvip/raftvip/vip"
 )
 
-// linkPoll is how often the interfaces are looked at to place addresses; the
+// LinkPoll is how often the interfaces are looked at to place addresses; the
 // keeper and the guard follow the kernel's events.
-const linkPoll = 2 * time.Second
+const LinkPoll = 2 * time.Second
 
-// links are this node's interfaces, without the addresses that raftvip has put there.
-type links struct {
+// Links are this node's interfaces, without the addresses that raftvip has put there.
+type Links struct {
 	log  *slog.Logger
 	host interface{ Links() ([]vip.Link, error) }
 
@@ -24,28 +24,28 @@ type links struct {
 	list []vip.Link
 }
 
-// newLinks makes the list of the host's interfaces. logger may not be nil.
-func newLinks(host interface{ Links() ([]vip.Link, error) }, logger *slog.Logger) *links {
-	return &links{host: host, log: logger}
+// NewLinks makes the list of the host's interfaces. logger may not be nil.
+func NewLinks(host interface{ Links() ([]vip.Link, error) }, logger *slog.Logger) *Links {
+	return &Links{host: host, log: logger}
 }
 
-// run keeps the list of interfaces fresh, so that a take does not begin with asking the
+// Run keeps the list of interfaces fresh, so that a take does not begin with asking the
 // kernel for it. It returns when ctx ends.
-func (l *links) run(ctx context.Context) {
-	tick := time.NewTicker(linkPoll)
+func (l *Links) Run(ctx context.Context) {
+	tick := time.NewTicker(LinkPoll)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			l.look()
+			l.Look()
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
-// look asks the kernel; nil if it gives no answer.
-func (l *links) look() []vip.Link {
+// Look asks the kernel now, and returns nil if it gives no answer.
+func (l *Links) Look() []vip.Link {
 	links, err := l.host.Links()
 	if err != nil {
 		l.log.Error("cannot list the interfaces", "error", err)
@@ -66,23 +66,23 @@ func (l *links) look() []vip.Link {
 }
 
 // known returns the interfaces as they were last seen, nil if they never were.
-func (l *links) known() []vip.Link {
+func (l *Links) known() []vip.Link {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.list
 }
 
-// current returns the interfaces, at most linkPoll old, and asks the kernel if they
+// Current returns the interfaces, at most LinkPoll old, and asks the kernel if they
 // never were seen.
-func (l *links) current() []vip.Link {
+func (l *Links) Current() []vip.Link {
 	if links := l.known(); links != nil {
 		return links
 	}
-	return l.look()
+	return l.Look()
 }
 
-// maxMACs bounds the hardware addresses that a node tells.
-const maxMACs = 16
+// MaxMACs bounds the hardware addresses that a node tells.
+const MaxMACs = 16
 
 // macsOf are this node's hardware addresses: those of the links that have addresses
 // of the cluster, then those of links with any others could use.
@@ -90,12 +90,12 @@ func macsOf(on []string, links []vip.Link) []string {
 	var macs []string
 	for _, virtual := range []bool{true, false} {
 		for _, l := range links {
-			if len(l.MAC) != 6 || len(macs) >= maxMACs {
+			if len(l.MAC) != 6 || len(macs) >= MaxMACs {
 				continue
 			}
 			own := slices.ContainsFunc(l.Addresses, func(a vip.KernelAddress) bool { return !a.Prefix.Addr().IsLinkLocalUnicast() })
 			if slices.Contains(on, l.Name) == virtual && (virtual || own) {
-				macs = appendNew(macs, l.MAC.String())
+				macs = addNew(macs, l.MAC.String())
 			}
 		}
 	}
@@ -105,8 +105,8 @@ func macsOf(on []string, links []vip.Link) []string {
 // frontsOf are the hardware addresses of the interfaces that addresses belong on.
 func frontsOf(on []string, links []vip.Link) (macs []string) {
 	for _, l := range links {
-		if slices.Contains(on, l.Name) && len(l.MAC) == 6 && len(macs) < maxMACs {
-			macs = appendNew(macs, l.MAC.String())
+		if slices.Contains(on, l.Name) && len(l.MAC) == 6 && len(macs) < MaxMACs {
+			macs = addNew(macs, l.MAC.String())
 		}
 	}
 	return macs

@@ -1,4 +1,4 @@
-package daemon
+package place
 
 import (
 	"net/netip"
@@ -9,9 +9,9 @@ import (
 	"github.com/raftvip/raftvip/vip"
 )
 
-// source is what keeps this node's connections from leaving with a virtual address.
+// Source is what keeps this node's connections from leaving with a virtual address.
 // advertise is HOST:PORT at which others reach it, virtual tells of a virtual address.
-func source(advertise string, virtual func(netip.Addr) bool) vip.Source {
+func Source(advertise string, virtual func(netip.Addr) bool) vip.Source {
 	s := vip.Source{Virtual: virtual}
 	if a, err := netip.ParseAddrPort(advertise); err == nil {
 		s.Preferred = a.Addr().Unmap()
@@ -19,10 +19,10 @@ func source(advertise string, virtual func(netip.Addr) bool) vip.Source {
 	return s
 }
 
-// isVirtual reports whether an address is one of this node's file or, if s is not nil, of
+// IsVirtual reports whether an address is one of this node's file or, if s is not nil, of
 // the cluster's.
-func isVirtual(ip netip.Addr, c *config.Config, s *state.State) bool {
-	if slices.Contains(fileAddresses(c), ip) {
+func IsVirtual(ip netip.Addr, c *config.Config, s *state.State) bool {
+	if slices.Contains(FileAddresses(c), ip) {
 		return true
 	}
 	if s == nil {

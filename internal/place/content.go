@@ -1,4 +1,4 @@
-package daemon
+package place
 
 import (
 	"errors"
@@ -13,20 +13,20 @@ import (
 	"github.com/raftvip/raftvip/vip"
 )
 
-// instancesOf is the cluster-wide part of a node's file.
-func instancesOf(c *config.Config) []state.Instance {
+// InstancesOf is the cluster-wide part of a node's file.
+func InstancesOf(c *config.Config) []state.Instance {
 	out := make([]state.Instance, 0, len(c.Instances))
 	for _, in := range c.Instances {
 		if in.VRRP != nil && in.VRRP.Mode == config.VRRPOnly {
 			continue // it is none of the cluster's
 		}
-		out = append(out, instanceOf(in))
+		out = append(out, InstanceOf(in))
 	}
 	return out
 }
 
-// instanceOf is an instance of a file as the cluster knows it.
-func instanceOf(in *config.Instance) state.Instance {
+// InstanceOf is an instance of a file as the cluster knows it.
+func InstanceOf(in *config.Instance) state.Instance {
 	i := state.Instance{
 		Name: in.Name, Group: state.DefaultGroup, FromFile: true,
 		VirtualRouterID: in.VirtualRouterID, GARP: garpOf(in.GARP),
@@ -50,17 +50,18 @@ func garpOf(g config.GARP) state.GARP {
 	}
 }
 
-func scheduleOf(g state.GARP) vip.Schedule {
+// ScheduleOf is the announcement schedule of an instance.
+func ScheduleOf(g state.GARP) vip.Schedule {
 	return vip.Schedule{
 		Repeat: g.MasterRepeat, Delay: g.MasterDelay, Refresh: g.MasterRefresh, RefreshRepeat: g.MasterRefreshRepeat,
 		Interval: g.Interval, GNAInterval: g.GNAInterval,
 	}
 }
 
-// difference lists, one per line, what would change in the cluster if want took
+// Difference lists, one per line, what would change in the cluster if want took
 // the place of have. Devices and labels may differ between nodes and are not
 // compared. Instances that no file brought in are the operator's.
-func difference(have, want []state.Instance, heartbeatHave, heartbeatWant time.Duration) []string {
+func Difference(have, want []state.Instance, heartbeatHave, heartbeatWant time.Duration) []string {
 	var lines []string
 	add := func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }
 	find := func(list []state.Instance, name string) (state.Instance, bool) {
@@ -134,7 +135,7 @@ func vrrpWord(mode string) string {
 // sameOrder tells whether two instances with the same addresses advertise them in
 // the same order.
 func sameOrder(a, b state.Instance) bool {
-	as, bs := advertised(a), advertised(b)
+	as, bs := Advertised(a), Advertised(b)
 	same := slices.Equal(as, bs)
 	slices.SortFunc(as, netip.Addr.Compare)
 	slices.SortFunc(bs, netip.Addr.Compare)
@@ -165,11 +166,11 @@ func hasAddress(in state.Instance, ip netip.Addr) bool {
 	return slices.ContainsFunc(in.Addresses, func(a state.Address) bool { return a.Prefix.Addr() == ip })
 }
 
-// proposal is what a reload of this node's file makes of the cluster's instances:
+// Proposal is what a reload of this node's file makes of the cluster's instances:
 // those of the file, and what no file brought in, also into an instance of a file. An
 // address that "init --vip" or "vip add" brought in and the file names too is the
 // file's from now on.
-func proposal(have []state.Instance, file []state.Instance) []state.Instance {
+func Proposal(have []state.Instance, file []state.Instance) []state.Instance {
 	if len(file) == 0 {
 		return have // a node without instances in its file has no say
 	}
@@ -196,19 +197,22 @@ func proposal(have []state.Instance, file []state.Instance) []state.Instance {
 	return out
 }
 
-// A placement is one address of the cluster as this node would put it up.
-type placement struct {
-	instance string
-	address  state.Address
-	link     string
-	// warning says what is not clear, though the address stays where it was.
-	warning string
-	err     error
+// A Placement is one address of the cluster as this node would put it up.
+type Placement struct {
+	Instance string
+	Address  state.Address
+	// Link is the interface; with an error that it would be on, or "".
+	Link string
+	// Warning says what is not clear, though the address stays where it was.
+	Warning string
+	// Err says why it cannot be put up; vip.ErrNoLink if its interface may yet come.
+	Err error
 }
 
-// place resolves the cluster's addresses on this node: the node's own file may
-// name another interface or label for an address than the cluster does.
-func place(instances []state.Instance, c *config.Config, links []vip.Link, sites *sites) []placement {
+// Resolve resolves the cluster's addresses on this node: the node's own file may
+// name another interface or label for an address than the cluster does. sites, which may
+// be nil, remember where each was placed.
+func Resolve(instances []state.Instance, c *config.Config, links []vip.Link, sites *Sites) []Placement {
 	type local struct {
 		iface string
 		lines map[netip.Addr]config.Address
@@ -221,7 +225,7 @@ func place(instances []state.Instance, c *config.Config, links []vip.Link, sites
 		}
 		own[in.Name] = l
 	}
-	var out []placement
+	var out []Placement
 	for _, in := range instances {
 		for _, a := range in.Addresses {
 			l, known := own[in.Name]
@@ -230,12 +234,12 @@ func place(instances []state.Instance, c *config.Config, links []vip.Link, sites
 			} else if known {
 				a.Label = ""
 			}
-			p := placement{instance: in.Name, address: a}
-			p.link, p.warning, p.err = sites.resolve(in.Name, a.Prefix, a.Dev, l.iface, links)
-			if errors.Is(p.err, vip.ErrNoLink) && a.Dev != "" && !known {
+			p := Placement{Instance: in.Name, Address: a}
+			p.Link, p.Warning, p.Err = sites.resolve(in.Name, a.Prefix, a.Dev, l.iface, links)
+			if errors.Is(p.Err, vip.ErrNoLink) && a.Dev != "" && !known {
 				// The device is another node's name for it; here the subnet says more.
 				if other, warning, err := sites.resolve(in.Name, a.Prefix, "", l.iface, links); err == nil {
-					p.link, p.warning, p.err = other, warning, nil
+					p.Link, p.Warning, p.Err = other, warning, nil
 				}
 			}
 			out = append(out, p)
@@ -245,23 +249,23 @@ func place(instances []state.Instance, c *config.Config, links []vip.Link, sites
 }
 
 // addressOf makes what the keeper needs of a placement.
-func (p placement) addressOf(schedule vip.Schedule) (vip.Address, error) {
-	if p.err != nil {
-		return vip.Address{}, p.err
+func (p Placement) addressOf(schedule vip.Schedule) (vip.Address, error) {
+	if p.Err != nil {
+		return vip.Address{}, p.Err
 	}
-	a := vip.Address{Prefix: p.address.Prefix, Link: p.link, Schedule: schedule}
+	a := vip.Address{Prefix: p.Address.Prefix, Link: p.Link, Schedule: schedule}
 	if a.Prefix.Addr().Is4() {
-		a.Label = p.address.Label
+		a.Label = p.Address.Label
 		// A label has to begin with the name of the link that it is on.
-		if a.Label != "" && a.Label != p.link && !strings.HasPrefix(a.Label, p.link+":") {
+		if a.Label != "" && a.Label != p.Link && !strings.HasPrefix(a.Label, p.Link+":") {
 			a.Label = ""
 		}
 		var err error
-		if a.Broadcast, err = vip.ParseBroadcast(p.address.Brd, p.address.Prefix); err != nil {
+		if a.Broadcast, err = vip.ParseBroadcast(p.Address.Brd, p.Address.Prefix); err != nil {
 			return vip.Address{}, err
 		}
 	}
-	scope, err := vip.ParseScope(p.address.Scope)
+	scope, err := vip.ParseScope(p.Address.Scope)
 	if err != nil {
 		return vip.Address{}, err
 	}
@@ -271,17 +275,18 @@ func (p placement) addressOf(schedule vip.Schedule) (vip.Address, error) {
 
 // DefaultInstance is the instance that addresses without a file belong to.
 func DefaultInstance(addrs []state.Address) state.Instance {
-	return state.Instance{Name: "default", Group: state.DefaultGroup, GARP: defaultGARP(), Addresses: addrs}
+	return state.Instance{Name: "default", Group: state.DefaultGroup, GARP: DefaultGARP(), Addresses: addrs}
 }
 
-func defaultGARP() state.GARP {
+// DefaultGARP is the announcement schedule of an instance that no file brought in.
+func DefaultGARP() state.GARP {
 	s := vip.DefaultSchedule()
 	return state.GARP{MasterDelay: s.Delay, MasterRepeat: s.Repeat, MasterRefresh: s.Refresh, MasterRefreshRepeat: s.RefreshRepeat}
 }
 
-// advertised are the addresses that go on the wire: those of virtual_ipaddress in
+// Advertised are the addresses that go on the wire: those of virtual_ipaddress in
 // their order, not the excluded ones.
-func advertised(in state.Instance) []netip.Addr {
+func Advertised(in state.Instance) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range in.Addresses {
 		if !a.Excluded {
@@ -291,8 +296,8 @@ func advertised(in state.Instance) []netip.Addr {
 	return out
 }
 
-// fileAddresses are the virtual addresses in a file.
-func fileAddresses(c *config.Config) []netip.Addr {
+// FileAddresses are the virtual addresses in a file.
+func FileAddresses(c *config.Config) []netip.Addr {
 	var out []netip.Addr
 	for _, in := range c.Instances {
 		for _, a := range in.Addresses {
@@ -302,8 +307,8 @@ func fileAddresses(c *config.Config) []netip.Addr {
 	return out
 }
 
-// heartbeatOf is the heartbeat timeout that a file asks for, or 0 if it says nothing.
-func heartbeatOf(c *config.Config) time.Duration {
+// HeartbeatOf is the heartbeat timeout that a file asks for, or 0 if it says nothing.
+func HeartbeatOf(c *config.Config) time.Duration {
 	if c.Raft.HeartbeatPos.Line == 0 {
 		return 0
 	}

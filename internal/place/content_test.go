@@ -1,4 +1,4 @@
-package daemon
+package place
 
 import (
 	"net/netip"
@@ -49,7 +49,7 @@ func TestDifference(t *testing.T) {
 		{"added by vip add is no drift", []state.Instance{file("VI", a), byHand}, []state.Instance{file("VI", a)}, nil},
 		{"a file without instances has no say", []state.Instance{file("VI", a)}, nil, nil},
 	} {
-		got := difference(tt.have, tt.want, time.Second, 0)
+		got := Difference(tt.have, tt.want, time.Second, 0)
 		if len(got) != len(tt.lines) {
 			t.Errorf("%s: got %q, want %q", tt.name, got, tt.lines)
 			continue
@@ -60,7 +60,7 @@ func TestDifference(t *testing.T) {
 			}
 		}
 	}
-	if got := difference(nil, nil, time.Second, 300*time.Millisecond); len(got) != 1 || !strings.Contains(got[0], "heartbeat_timeout is 300ms in the file, 1s in the cluster") {
+	if got := Difference(nil, nil, time.Second, 300*time.Millisecond); len(got) != 1 || !strings.Contains(got[0], "heartbeat_timeout is 300ms in the file, 1s in the cluster") {
 		t.Errorf("heartbeat: %q", got)
 	}
 }
@@ -75,10 +75,10 @@ func TestProposalKeepsWhatNoFileBroughtIn(t *testing.T) {
 		}
 		return out
 	}
-	if got := names(proposal([]state.Instance{old, byHand}, []state.Instance{fresh})); !slices.Equal(got, []string{"new", "default"}) {
+	if got := names(Proposal([]state.Instance{old, byHand}, []state.Instance{fresh})); !slices.Equal(got, []string{"new", "default"}) {
 		t.Errorf("got %v", got)
 	}
-	if got := names(proposal([]state.Instance{old, byHand}, nil)); !slices.Equal(got, []string{"old", "default"}) {
+	if got := names(Proposal([]state.Instance{old, byHand}, nil)); !slices.Equal(got, []string{"old", "default"}) {
 		t.Errorf("no file: got %v", got)
 	}
 }
@@ -87,7 +87,7 @@ func TestProposalKeepsWhatNoFileBroughtIn(t *testing.T) {
 func TestProposalTakesOverAddresses(t *testing.T) {
 	byHand := state.Instance{Name: "default", Addresses: addressesOf("10.0.0.1/24", "10.0.0.9/24")}
 	file := state.Instance{Name: "VI", FromFile: true, Addresses: addressesOf("10.0.0.1/24")}
-	got := proposal([]state.Instance{byHand}, []state.Instance{file})
+	got := Proposal([]state.Instance{byHand}, []state.Instance{file})
 	if len(got) != 2 || len(got[1].Addresses) != 1 || got[1].Addresses[0].Prefix.String() != "10.0.0.9/24" {
 		t.Errorf("one of two: got %+v", got)
 	}
@@ -95,7 +95,7 @@ func TestProposalTakesOverAddresses(t *testing.T) {
 		t.Error("the state was changed")
 	}
 	byHand.Addresses = byHand.Addresses[:1]
-	if got := proposal([]state.Instance{byHand}, []state.Instance{file}); len(got) != 1 || got[0].Name != "VI" {
+	if got := Proposal([]state.Instance{byHand}, []state.Instance{file}); len(got) != 1 || got[0].Name != "VI" {
 		t.Errorf("the only one: got %+v", got)
 	}
 }
@@ -124,7 +124,7 @@ func TestPlace(t *testing.T) {
 		{"the own file's line counts", "VI", addressesOf("10.0.0.60/24")[0], "eth0", "eth0:vip", ""},
 		{"the own file's instance counts", "VI", addressesOf("192.0.2.1/24")[0], "eth1", "", ""},
 	} {
-		got := place([]state.Instance{{Name: tt.instance, Addresses: []state.Address{tt.address}}}, conf, links, nil)[0]
+		got := Resolve([]state.Instance{{Name: tt.instance, Addresses: []state.Address{tt.address}}}, conf, links, nil)[0]
 		a, err := got.addressOf(vip.Schedule{})
 		if tt.fails != "" {
 			if err == nil || !strings.Contains(err.Error(), tt.fails) {
@@ -137,7 +137,7 @@ func TestPlace(t *testing.T) {
 		}
 	}
 	// A label that belongs to another interface's name would be refused by the kernel.
-	p := placement{address: state.Address{Prefix: netip.MustParsePrefix("10.0.0.1/24"), Label: "eth0:vip"}, link: "ens5"}
+	p := Placement{Address: state.Address{Prefix: netip.MustParsePrefix("10.0.0.1/24"), Label: "eth0:vip"}, Link: "ens5"}
 	if a, err := p.addressOf(vip.Schedule{}); err != nil || a.Label != "" {
 		t.Errorf("foreign label: %+v, %v", a, err)
 	}
@@ -150,7 +150,7 @@ func TestAdvertised(t *testing.T) {
 	if c == nil {
 		t.Fatal(diags)
 	}
-	got := advertised(instanceOf(c.Instances[0]))
+	got := Advertised(InstanceOf(c.Instances[0]))
 	if want := []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.1")}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}

@@ -1,4 +1,4 @@
-package daemon
+package place
 
 import (
 	"errors"
@@ -10,9 +10,9 @@ import (
 	"github.com/raftvip/raftvip/vip"
 )
 
-// sites remembers where addresses were placed on this node, so that they stay there
+// Sites remembers where addresses were placed on this node, so that they stay there
 // when it is not clear any more. The nil sites remember nothing.
-type sites struct {
+type Sites struct {
 	mu   sync.Mutex
 	last map[site]vip.Site
 	now  func() time.Duration // nil means boottime.Now
@@ -26,7 +26,7 @@ type site struct {
 	dev, iface string
 }
 
-func (s *sites) resolve(instance string, prefix netip.Prefix, dev, iface string, links []vip.Link) (link, warning string, err error) {
+func (s *Sites) resolve(instance string, prefix netip.Prefix, dev, iface string, links []vip.Link) (link, warning string, err error) {
 	if s == nil {
 		link, err = vip.Resolve(prefix, dev, iface, links)
 		return link, "", err
@@ -52,7 +52,7 @@ func (s *sites) resolve(instance string, prefix netip.Prefix, dev, iface string,
 }
 
 // until returns when to place again though nothing has changed, and 0 for never.
-func (s *sites) until() (at time.Duration) {
+func (s *Sites) until() (at time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, last := range s.last {
@@ -64,7 +64,7 @@ func (s *sites) until() (at time.Duration) {
 }
 
 // forget forgets the addresses that are not among those placed.
-func (s *sites) forget(places []placement) {
+func (s *Sites) forget(places []Placement) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.last) <= 2*len(places)+16 {
@@ -76,7 +76,7 @@ func (s *sites) forget(places []placement) {
 	}
 	kept := make(map[address]bool, len(places))
 	for _, p := range places {
-		kept[address{p.instance, p.address.Prefix}] = true
+		kept[address{p.Instance, p.Address.Prefix}] = true
 	}
 	for key := range s.last {
 		if !kept[address{key.instance, key.prefix}] {

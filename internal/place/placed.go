@@ -1,4 +1,4 @@
-package daemon
+package place
 
 import (
 	"errors"
@@ -21,9 +21,9 @@ import (
 // would take longer than a takeover. So what follows from the addresses is kept
 // until what it was calculated from is replaced.
 
-// same tells whether two slices are one: nobody changes the elements of those that
+// Same tells whether two slices are one: nobody changes the elements of those that
 // are compared here.
-func same[T any](a, b []T) bool {
+func Same[T any](a, b []T) bool {
 	return len(a) == len(b) && unsafe.SliceData(a) == unsafe.SliceData(b)
 }
 
@@ -44,23 +44,23 @@ type placed struct {
 	until time.Duration
 }
 
-// A placesConfig is what places are made of.
-type placesConfig struct {
-	log *slog.Logger
-	// file is the node's file as last read.
-	file    func() *config.Config
-	links   *links
-	hearing *vip.Hearing
-	// vmacs are the interfaces with a virtual MAC, by instance with vrrp hybrid.
-	vmacs func() map[string]string
-	// unguarded says why this node must not own an address on an interface, or "".
-	unguarded func(link string) string
+// A Config is what places are made of.
+type Config struct {
+	Log *slog.Logger
+	// File is the node's file as last read.
+	File    func() *config.Config
+	Links   *Links
+	Hearing *vip.Hearing
+	// VMACs are the interfaces with a virtual MAC, by instance with vrrp hybrid.
+	VMACs func() map[string]string
+	// Unguarded says why this node must not own an address on an interface, or "".
+	Unguarded func(link string) string
 }
 
-// places are where addresses belong on this node: those of the cluster, and those of its
+// Places are where addresses belong on this node: those of the cluster, and those of its
 // own instances with "vrrp only". Nil places, those of a witness, have none.
-type places struct {
-	placesConfig
+type Places struct {
+	Config
 
 	mu     sync.Mutex
 	placed placed
@@ -70,34 +70,34 @@ type places struct {
 
 	// sites are where the cluster's addresses were placed, plainSites those of instances
 	// with "vrrp only".
-	sites, plainSites sites
+	sites, plainSites Sites
 }
 
-// newPlaces makes places that know of no address yet.
-func newPlaces(c placesConfig) *places { return &places{placesConfig: c} }
+// New makes places that know of no address yet.
+func New(c Config) *Places { return &Places{Config: c} }
 
-// addresses places the group's addresses on this node's interfaces. faults are those
+// Addresses places the group's addresses on this node's interfaces. faults are those
 // that have no interface, or one that is not guarded. What it returns is not to be
 // changed.
-func (p *places) addresses(s *state.State) (addrs []vip.Address, schedule vip.Schedule, faults []string) {
+func (p *Places) Addresses(s *state.State) (addrs []vip.Address, schedule vip.Schedule, faults []string) {
 	schedule = vip.DefaultSchedule()
 	if p == nil {
 		return nil, schedule, nil
 	}
-	now := placed{instances: s.Instances, config: p.file(), links: p.links.current(), vmacs: p.vmacs()}
+	now := placed{instances: s.Instances, config: p.File(), links: p.Links.Current(), vmacs: p.VMACs()}
 	p.mu.Lock()
 	was := p.placed
 	p.mu.Unlock()
-	if was.config == now.config && same(was.instances, now.instances) && same(was.links, now.links) && maps.Equal(was.vmacs, now.vmacs) && (was.until == 0 || boottime.Now() < was.until) {
+	if was.config == now.config && Same(was.instances, now.instances) && Same(was.links, now.links) && maps.Equal(was.vmacs, now.vmacs) && (was.until == 0 || boottime.Now() < was.until) {
 		now = was
 	} else {
-		places := p.place(s.Instances)
+		places := p.Place(s.Instances)
 		p.sites.forget(places)
 		now.fill(places, schedule)
 		now.until = p.sites.until()
 		for _, w := range now.warnings {
 			if !slices.Contains(was.warnings, w) {
-				p.log.Warn("address stays where it was", "reason", w)
+				p.Log.Warn("address stays where it was", "reason", w)
 			}
 		}
 		p.listenOn("", now.addrs, now.vmacs)
@@ -107,35 +107,35 @@ func (p *places) addresses(s *state.State) (addrs []vip.Address, schedule vip.Sc
 	}
 	faults = slices.Clone(now.faults)
 	for _, link := range now.on {
-		faults = appendNew(faults, p.unguarded(link))
+		faults = addNew(faults, p.Unguarded(link))
 	}
 	return now.addrs, schedule, faults
 }
 
-func (p *placed) fill(places []placement, usual vip.Schedule) {
+func (p *placed) fill(places []Placement, usual vip.Schedule) {
 	schedules := make(map[string]vip.Schedule)
 	for _, in := range p.instances {
 		if schedules[in.Name] = usual; in.GARP != (state.GARP{}) {
-			schedules[in.Name] = scheduleOf(in.GARP)
+			schedules[in.Name] = ScheduleOf(in.GARP)
 		}
 	}
 	unclear := make(map[string][]netip.Addr)
 	for _, at := range places {
-		per := schedules[at.instance]
-		if at.warning != "" {
-			unclear[at.warning] = append(unclear[at.warning], at.address.Prefix.Addr())
+		per := schedules[at.Instance]
+		if at.Warning != "" {
+			unclear[at.Warning] = append(unclear[at.Warning], at.Address.Prefix.Addr())
 		}
 		a, err := at.addressOf(per)
 		switch {
 		case errors.Is(err, vip.ErrNoLink):
 			// It is a fault, and the keeper waits for the interface all the same.
 			p.faults = append(p.faults, err.Error())
-			p.addrs = append(p.addrs, vip.Address{Prefix: at.address.Prefix, Link: at.link, Schedule: per})
+			p.addrs = append(p.addrs, vip.Address{Prefix: at.Address.Prefix, Link: at.Link, Schedule: per})
 		case err != nil:
 			p.faults = append(p.faults, err.Error())
 		default:
 			p.addrs = append(p.addrs, a)
-			p.on = appendNew(p.on, a.Link)
+			p.on = addNew(p.on, a.Link)
 		}
 	}
 	for _, why := range slices.Sorted(maps.Keys(unclear)) {
@@ -149,7 +149,7 @@ func (p *placed) fill(places []placement, usual vip.Schedule) {
 
 // listenOn has the interfaces of the addresses listened on. Nothing is sent from one
 // with a virtual MAC: that would take it from its master.
-func (p *places) listenOn(who string, addrs []vip.Address, vmacs map[string]string) {
+func (p *Places) listenOn(who string, addrs []vip.Address, vmacs map[string]string) {
 	ask := make(map[string]netip.Addr)
 	for _, a := range addrs {
 		if _, ok := ask[a.Link]; !ok {
@@ -163,7 +163,7 @@ func (p *places) listenOn(who string, addrs []vip.Address, vmacs map[string]stri
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.hearing == nil || maps.Equal(p.asked[who], ask) {
+	if p.Hearing == nil || maps.Equal(p.asked[who], ask) {
 		return
 	}
 	if p.asked == nil {
@@ -174,11 +174,11 @@ func (p *places) listenOn(who string, addrs []vip.Address, vmacs map[string]stri
 	for _, each := range p.asked {
 		maps.Copy(all, each)
 	}
-	p.hearing.Follow(all)
+	p.Hearing.Follow(all)
 }
 
-// drifted is how the file differs from the cluster.
-type drifted struct {
+// Drift is how the file differs from the cluster.
+type Drift struct {
 	instances             []state.Instance
 	config                *config.Config
 	configured, heartbeat time.Duration
@@ -186,29 +186,31 @@ type drifted struct {
 	result                []string
 }
 
-func (d *drifted) lines(s *state.State, c *config.Config, heartbeat time.Duration) []string {
-	if d.known && d.config == c && same(d.instances, s.Instances) && d.configured == s.Heartbeat.Configured && d.heartbeat == heartbeat {
+// Lines lists the differences, one per line, of a file and the heartbeat timeout that it
+// asks for.
+func (d *Drift) Lines(s *state.State, c *config.Config, heartbeat time.Duration) []string {
+	if d.known && d.config == c && Same(d.instances, s.Instances) && d.configured == s.Heartbeat.Configured && d.heartbeat == heartbeat {
 		return d.result
 	}
-	*d = drifted{instances: s.Instances, config: c, configured: s.Heartbeat.Configured, heartbeat: heartbeat, known: true}
-	if file := instancesOf(c); len(file) > 0 {
-		d.result = difference(s.Instances, file, s.Heartbeat.Configured, heartbeat)
+	*d = Drift{instances: s.Instances, config: c, configured: s.Heartbeat.Configured, heartbeat: heartbeat, known: true}
+	if file := InstancesOf(c); len(file) > 0 {
+		d.result = Difference(s.Instances, file, s.Heartbeat.Configured, heartbeat)
 	}
 	return d.result
 }
 
-// placePlain resolves the addresses of an instance with "vrrp only". vmacs are the
+// PlaceVRRPOnly resolves the addresses of an instance with "vrrp only". vmacs are the
 // interfaces with a virtual MAC, by instance.
-func (p *places) placePlain(in state.Instance, vmacs map[string]string) (addrs []vip.Address, faults []string) {
-	for _, at := range place([]state.Instance{in}, p.file(), p.links.current(), &p.plainSites) {
-		if link, ok := vmacs[at.instance]; ok && at.address.Dev == "" {
-			at.link, at.err = link, nil
+func (p *Places) PlaceVRRPOnly(in state.Instance, vmacs map[string]string) (addrs []vip.Address, faults []string) {
+	for _, at := range Resolve([]state.Instance{in}, p.File(), p.Links.Current(), &p.plainSites) {
+		if link, ok := vmacs[at.Instance]; ok && at.Address.Dev == "" {
+			at.Link, at.Err = link, nil
 		}
-		a, err := at.addressOf(scheduleOf(in.GARP))
+		a, err := at.addressOf(ScheduleOf(in.GARP))
 		if err != nil {
 			faults = append(faults, err.Error())
 			if errors.Is(err, vip.ErrNoLink) {
-				addrs = append(addrs, vip.Address{Prefix: at.address.Prefix, Link: at.link, Schedule: scheduleOf(in.GARP)})
+				addrs = append(addrs, vip.Address{Prefix: at.Address.Prefix, Link: at.Link, Schedule: ScheduleOf(in.GARP)})
 			}
 			continue
 		}
@@ -218,14 +220,14 @@ func (p *places) placePlain(in state.Instance, vmacs map[string]string) (addrs [
 	return addrs, faults
 }
 
-// resolve resolves the cluster's addresses on this node.
-func (p *places) resolve(instances []state.Instance) []placement {
-	return place(instances, p.file(), p.links.current(), &p.sites)
+// Resolve resolves the cluster's addresses on this node.
+func (p *Places) Resolve(instances []state.Instance) []Placement {
+	return Resolve(instances, p.File(), p.Links.Current(), &p.sites)
 }
 
-// warnings are about addresses that stay where they were, though it is not clear any
+// Warnings are about addresses that stay where they were, though it is not clear any
 // more that they belong there.
-func (p *places) warnings() []string {
+func (p *Places) Warnings() []string {
 	if p == nil {
 		return nil
 	}
@@ -234,28 +236,36 @@ func (p *places) warnings() []string {
 	return p.placed.warnings
 }
 
-// hardware are the hardware addresses of this node (macs), those of the links that the
+// Hardware are the hardware addresses of this node (macs), those of the links that the
 // cluster's addresses belong on first, and of these links alone (fronts).
-func (p *places) hardware() (macs, fronts []string) {
+func (p *Places) Hardware() (macs, fronts []string) {
 	if p == nil {
 		return nil, nil
 	}
 	p.mu.Lock()
 	on := p.placed.on
 	p.mu.Unlock()
-	known := p.links.known()
+	known := p.Links.known()
 	return macsOf(on, known), frontsOf(on, known)
 }
 
-// place resolves the cluster's addresses on this node, those of a virtual router with a
+// Place resolves the cluster's addresses on this node, those of a virtual router with a
 // virtual MAC on its interface.
-func (p *places) place(instances []state.Instance) []placement {
-	out := p.resolve(instances)
-	vmacs := p.vmacs()
+func (p *Places) Place(instances []state.Instance) []Placement {
+	out := p.Resolve(instances)
+	vmacs := p.VMACs()
 	for i, at := range out {
-		if link, ok := vmacs[at.instance]; ok && at.address.Dev == "" {
-			out[i].link, out[i].warning, out[i].err = link, "", nil
+		if link, ok := vmacs[at.Instance]; ok && at.Address.Dev == "" {
+			out[i].Link, out[i].Warning, out[i].Err = link, "", nil
 		}
 	}
 	return out
+}
+
+// addNew appends a text that is there and not in the list yet.
+func addNew(list []string, text string) []string {
+	if text == "" || slices.Contains(list, text) {
+		return list
+	}
+	return append(list, text)
 }

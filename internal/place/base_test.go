@@ -1,4 +1,4 @@
-package daemon
+package place
 
 import (
 	"errors"
@@ -53,11 +53,11 @@ func TestChanges(t *testing.T) {
 		{"address where the order counts", list(spoken), list(more), "instance v: address 10.0.0.3/24 added"},
 		{"vrrp", list(instance("v", true, "10.0.0.1/24", "10.0.0.2/24")), list(spoken), "instance v: vrrp changed from off to hybrid"},
 	} {
-		if got := strings.Join(changes(contentOf(tt.before, 0), contentOf(tt.after, 0), nil), "; "); got != tt.want {
+		if got := strings.Join(Changes(ContentOf(tt.before, 0), ContentOf(tt.after, 0), nil), "; "); got != tt.want {
 			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
 		}
 	}
-	if got := changes(contentOf(nil, time.Second), contentOf(nil, 300*time.Millisecond), nil); !slices.Equal(got, []string{"heartbeat_timeout changed from 1s to 300ms"}) {
+	if got := Changes(ContentOf(nil, time.Second), ContentOf(nil, 300*time.Millisecond), nil); !slices.Equal(got, []string{"heartbeat_timeout changed from 1s to 300ms"}) {
 		t.Errorf("heartbeat: %q", got)
 	}
 }
@@ -72,13 +72,13 @@ func TestRefuseOlder(t *testing.T) {
 	stateOf := func(h time.Duration, in ...state.Instance) *state.State {
 		return &state.State{ClusterID: "c", Instances: in, Heartbeat: state.HeartbeatSetting{Configured: h}}
 	}
-	base := func(h time.Duration, in ...state.Instance) content { return contentOf(in, h) }
-	file := func(h time.Duration, in ...state.Instance) content { return contentOf(in, h) }
+	base := func(h time.Duration, in ...state.Instance) Content { return ContentOf(in, h) }
+	file := func(h time.Duration, in ...state.Instance) Content { return ContentOf(in, h) }
 	for _, tt := range []struct {
 		name   string
-		base   content
+		base   Content
 		s      *state.State
-		file   content
+		file   Content
 		refuse string
 	}{
 		{"the file is newer", base(time.Second, one), stateOf(time.Second, one), file(0, two), ""},
@@ -95,7 +95,7 @@ func TestRefuseOlder(t *testing.T) {
 		{"never agreed, and it takes away", nil, stateOf(time.Second, two), file(0, one), "though it never was in force here"},
 		{"what vip add brought in does not count", base(time.Second, one), stateOf(time.Second, added(instance("v", true, "10.0.0.1/24", "10.0.0.7/24"))), file(0, one), ""},
 	} {
-		err := refuseOlder(tt.base, tt.s, tt.file)
+		err := RefuseOlder(tt.base, tt.s, tt.file)
 		if tt.refuse == "" {
 			if err != nil {
 				t.Errorf("%s: %v", tt.name, err)
@@ -114,10 +114,10 @@ func TestRefuseOlder(t *testing.T) {
 func TestAddedStays(t *testing.T) {
 	have := []state.Instance{added(instance("v", true, "10.0.0.1/24", "10.0.0.7/24"))}
 	file := instance("v", true, "10.0.0.1/24")
-	if got := difference(have, []state.Instance{file}, 0, 0); len(got) != 0 {
+	if got := Difference(have, []state.Instance{file}, 0, 0); len(got) != 0 {
 		t.Errorf("drift: %q", got)
 	}
-	if !agree(clusterContent(&state.State{Instances: have, Heartbeat: state.HeartbeatSetting{Configured: time.Second}}), contentOf([]state.Instance{file}, 0)) {
+	if !Agree(ClusterContent(&state.State{Instances: have, Heartbeat: state.HeartbeatSetting{Configured: time.Second}}), ContentOf([]state.Instance{file}, 0)) {
 		t.Error("file and cluster do not agree")
 	}
 	texts := func(in state.Instance) (out []string) {
@@ -126,19 +126,19 @@ func TestAddedStays(t *testing.T) {
 		}
 		return out
 	}
-	got := proposal(have, []state.Instance{instance("v", true, "10.0.0.2/24")})
+	got := Proposal(have, []state.Instance{instance("v", true, "10.0.0.2/24")})
 	if len(got) != 1 || !slices.Equal(texts(got[0]), []string{"10.0.0.2/24", "10.0.0.7/24"}) || !got[0].Addresses[1].Added {
 		t.Errorf("got %+v", got)
 	}
-	got = proposal(have, []state.Instance{instance("w", true, "10.0.0.2/24")})
+	got = Proposal(have, []state.Instance{instance("w", true, "10.0.0.2/24")})
 	if len(got) != 2 || got[1].Name != "v" || got[1].FromFile || !slices.Equal(texts(got[1]), []string{"10.0.0.7/24"}) {
 		t.Errorf("the instance goes: %+v", got)
 	}
 	named := []state.Instance{instance("v", true, "10.0.0.1/24", "10.0.0.7/24")}
-	if lines := difference(have, named, 0, 0); len(lines) != 1 || !strings.Contains(lines[0], "by raftvip vip add") {
+	if lines := Difference(have, named, 0, 0); len(lines) != 1 || !strings.Contains(lines[0], "by raftvip vip add") {
 		t.Errorf("the file names it: %q", lines)
 	}
-	if got = proposal(have, named); len(got) != 1 || got[0].Addresses[1].Added || len(got[0].Addresses) != 2 {
+	if got = Proposal(have, named); len(got) != 1 || got[0].Addresses[1].Added || len(got[0].Addresses) != 2 {
 		t.Errorf("the file names it: %+v", got)
 	}
 }
