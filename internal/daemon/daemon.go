@@ -117,7 +117,8 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 			return nil, err
 		}
 	}
-	gate := &gates{main: vip.NewGate(d.vipGuard(), groupNumber, nil)}
+	main := vip.NewGate(d.vipGuard(), groupNumber, nil)
+	gate := newGates(main)
 	sink := newLeaseSink(gate, d.lateness())
 	cache, err := d.data.Cache()
 	if err != nil {
@@ -145,7 +146,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 		return nil, nodeHint(err)
 	}
 	d.checks = check.New(check.Config{Config: d.config, Logger: logger})
-	d.openOwner(gate, sink)
+	d.openOwner(main, gate, sink)
 	control := http.NewServeMux()
 	d.routes(nodeMux, control)
 	d.socket = control
@@ -160,40 +161,42 @@ func (d *Daemon) order(lost string) []string {
 	return policy.Rank(hint.Candidates(d.node.State(), "", hints, votes(d.node.Suffrages()), connected, false), "")
 }
 
-func (d *Daemon) openOwner(gate *gates, sink *leaseSink) {
+func (d *Daemon) openOwner(main *vip.Gate, gate *gates, sink *leaseSink) {
 	g := d.node.Group(state.DefaultGroup)
-	keeper := &shares{gates: gate, refresh: g.RefreshLease}
+	keepers := newKeepers(gate, d.openKeeper(main), g.RefreshLease)
 	d.owner = &owner{
 		name: state.DefaultGroup, group: g, node: d.node,
-		gate: gate, sink: sink, keeper: keeper, checks: d.checks, hints: &d.hints, report: d.groupReport, log: d.log.With("group", state.DefaultGroup), now: boottime.Now,
+		gate: gate, sink: sink, keeper: keepers, checks: d.checks, hints: &d.hints, report: d.groupReport, log: d.log.With("group", state.DefaultGroup), now: boottime.Now,
 		addresses: d.places.Addresses, describe: d.describe, record: d.record, loss: func() quorumLoss { return d.quorum.loss(boottime.Now()) },
 		requests: make(chan *moveRequest), beat: d.watch.beat,
 	}
 	if d.host == nil {
-		keeper.main = noKeeper{}
 		return
 	}
 	kind := d.guard.Kind()
 	d.owner.silent = kind != guard.Lifetime && kind != guard.Off
 	d.owner.links = d.links.Current
-	d.journal = vip.NewJournal(d.journalPath())
-	d.keeper = d.newKeeper(gate.main, groupNumber)
-	keeper.main = d.keeper
 	if !d.owner.silent {
 		sink.release = func(ctx context.Context) error {
-			all := []releaser{d.keeper}
-			for _, s := range gate.all() {
-				all = append(all, s.keeper)
-			}
-			return releaseAll(ctx, all)
+			return errors.Join(d.keeper.Release(ctx), keepers.releaseSlots(ctx))
 		}
 	}
 	d.hearing.Tell(func(int) { d.look() })
-	d.openHybrid(keeper)
+	d.openHybrid(keepers)
 	d.openPlain()
 	d.owner.turned = d.plain.wake
 	d.openClaims()
 	d.owner.claims = d.claims
+}
+
+// openKeeper makes the keeper of what moves with the group alone, beneath its gate.
+func (d *Daemon) openKeeper(main *vip.Gate) addressKeeper {
+	if d.host == nil {
+		return noKeeper{}
+	}
+	d.journal = vip.NewJournal(d.journalPath())
+	d.keeper = d.newKeeper(main, groupNumber)
+	return d.keeper
 }
 
 // newKeeper makes a keeper beneath the guard.
@@ -357,7 +360,7 @@ func (d *Daemon) describe(h *hint.Hint) {
 	if d.guard != nil {
 		h.Guard = string(d.guard.Kind())
 	}
-	h.VRRP = d.hybrid.hints()
+	h.VRRP = d.routersHere()
 	h.Claims = d.claims.hints()
 	h.MACs, h.Fronts = d.places.Hardware()
 	if d.hearing != nil {

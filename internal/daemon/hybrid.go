@@ -11,10 +11,11 @@ import (
 	"time"
 
 	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
-	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/internal/place"
+	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
 	"github.com/raftvip/raftvip/vrrpcompat"
 	"github.com/raftvip/raftvip/vrrpcompat/vrrpnet"
@@ -32,8 +33,8 @@ type hybrid struct {
 	// config is the node's file, report what its checks say.
 	config func() *config.Config
 	report func() check.Report
-	// fellows are what the other members are, by instance.
-	fellows func() map[string][]fellow
+	// members are what the other members are, by instance.
+	members func() map[string][]member
 	// newSlot makes a slot with this number in the guard, newSpeaker the virtual
 	// router of an instance.
 	newSlot    func(name string, number uint32) *slot
@@ -47,10 +48,51 @@ type hybrid struct {
 	parts map[string]*part // by instance, for ever
 }
 
-// A fellow is another member of the cluster in one instance, as reported age ago.
-type fellow struct {
-	hint.VirtualRouter
+// A member is a member of the cluster in one instance.
+type member struct {
+	// source is the address from which it speaks VRRP.
+	source netip.Addr
+	master bool // it is VRRP master
+	// age is how long ago it said so.
 	age time.Duration
+}
+
+// A hybridConfig is what the VRRP half of an owner is made of.
+type hybridConfig struct {
+	log     *slog.Logger
+	keepers *shares
+	// file is the node's file as last read, report what its checks say.
+	file   func() *config.Config
+	report func() check.Report
+	// members are what the other members of the cluster are, by instance.
+	members func() map[string][]member
+	// newGate makes a gate with this number in the guard, newKeeper what puts addresses
+	// up beneath it.
+	newGate   func(number uint32) *vip.Gate
+	newKeeper func(gate *vip.Gate, number uint32) slotKeeper
+	// slow: no guard silences the addresses when a gate is shut.
+	slow bool
+	// isVirtual tells of a virtual address: nobody speaks from one.
+	isVirtual func(netip.Addr) bool
+	// wake has the owner look again.
+	wake func()
+}
+
+// newHybrid makes the VRRP half of an owner. It runs nothing before run.
+func newHybrid(c hybridConfig) *hybrid {
+	return &hybrid{
+		log: c.log, shares: c.keepers, config: c.file, report: c.report, members: c.members,
+		newSlot: func(name string, number uint32) *slot {
+			s := &slot{name: name, gate: c.newGate(number), slow: c.slow}
+			s.keeper = c.newKeeper(s.gate, number)
+			return s
+		},
+		newSpeaker: func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (speaker, error) {
+			s.net.IsVirtual = c.isVirtual
+			return s.router(addrs, priority, sink, c.log.With("instance", name))
+		},
+		wake: c.wake, now: boottime.Now, began: boottime.Now(), parts: make(map[string]*part),
+	}
 }
 
 // A part is one instance. It is written with hybrid.mu held.
@@ -259,13 +301,13 @@ func (h *hybrid) silence(p *part, continued bool) {
 
 // tell gives the virtual routers what is known of their fellows.
 func (h *hybrid) tell() {
-	fellows, now := h.fellows(), h.now()
+	members, now := h.members(), h.now()
 	for _, p := range h.parts {
 		var addrs []netip.Addr
-		for _, f := range fellows[p.name] {
-			addrs = append(addrs, f.Source)
-			if f.Master {
-				p.mastered = max(p.mastered, now-f.age)
+		for _, m := range members[p.name] {
+			addrs = append(addrs, m.source)
+			if m.master {
+				p.mastered = max(p.mastered, now-m.age)
 			}
 		}
 		slices.SortFunc(addrs, netip.Addr.Compare)
@@ -356,15 +398,15 @@ func (h *hybrid) faults() []string {
 // run runs the keepers and virtual routers until ctx ends.
 func (h *hybrid) run(ctx context.Context) error { return h.tasks.run(ctx) }
 
-// hints are what this node is, by instance.
-func (h *hybrid) hints() map[string]hint.VirtualRouter {
-	out := make(map[string]hint.VirtualRouter)
+// told is what this node is, by instance, for the other members.
+func (h *hybrid) told() map[string]member {
+	out := make(map[string]member)
 	h.each(func(p *part) {
 		if p.speaker == nil {
 			return
 		}
 		if st := p.speaker.Status(); st.Source.IsValid() {
-			out[p.name] = hint.VirtualRouter{Source: st.Source, Master: st.State == vrrpcompat.Master}
+			out[p.name] = member{source: st.Source, master: st.State == vrrpcompat.Master}
 		}
 	})
 	return out

@@ -12,7 +12,6 @@ import (
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
-	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vrrpcompat"
@@ -81,17 +80,17 @@ type rig struct {
 	conf     *config.Config
 	state    *state.State
 	reports  check.Report
-	known    map[string][]fellow
+	known    map[string][]member
 	clock    time.Duration
 }
 
 func newRig(t *testing.T) *rig {
 	r := &rig{state: &state.State{ClusterID: "c"}}
-	keeper := &shares{main: &fakeKeeper{}, gates: &gates{main: vip.NewGate(nil, 0, nil)}, refresh: func() {}}
+	keeper := &shares{main: &fakeKeeper{}, gates: newGates(vip.NewGate(nil, 0, nil)), refresh: func() {}}
 	r.hybrid = &hybrid{
 		log: slog.New(slog.DiscardHandler), shares: keeper, parts: map[string]*part{},
 		config: func() *config.Config { return r.conf }, report: func() check.Report { return r.reports },
-		fellows: func() map[string][]fellow { return r.known }, wake: func() {},
+		members: func() map[string][]member { return r.known }, wake: func() {},
 		now: func() time.Duration { return r.clock },
 		newSlot: func(name string, _ uint32) *slot {
 			s, _ := newSlot(name)
@@ -142,7 +141,7 @@ func TestHybridFollowsOwnership(t *testing.T) {
 		t.Fatal("a part without an instance that speaks")
 	}
 	r.state.Instances = place.InstancesOf(r.conf)
-	r.known = map[string][]fellow{"V": {{hint.VirtualRouter{Source: netip.MustParseAddr("10.0.0.8")}, 0}}}
+	r.known = map[string][]member{"V": {{source: netip.MustParseAddr("10.0.0.8")}}}
 	r.turn(false, true, false)
 	f := r.last()
 	if got := f.take(); got != "new with 10.0.0.2 10.0.0.1, fellows 10.0.0.8" {
@@ -259,13 +258,13 @@ func TestHybridSucceedsMember(t *testing.T) {
 		r := newRig(t)
 		r.clock = time.Minute
 		r.state.Instances = place.InstancesOf(r.conf)
-		r.known = map[string][]fellow{"V": {{hint.VirtualRouter{Source: netip.MustParseAddr("10.0.0.8"), Master: c.master}, c.age}}}
+		r.known = map[string][]member{"V": {{netip.MustParseAddr("10.0.0.8"), c.master, c.age}}}
 		r.turn(false, true, false)
 		f := r.last()
 		f.become(vrrpcompat.Backup)
 		f.st.Other = c.heard
 		f.take()
-		r.known["V"][0] = fellow{hint.VirtualRouter{Source: netip.MustParseAddr("10.0.0.8")}, 0} // it has handed over
+		r.known["V"][0] = member{source: netip.MustParseAddr("10.0.0.8")} // it has handed over
 		r.turn(true, false, false)
 		if got := f.take(); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
@@ -308,7 +307,7 @@ func TestHybridFaults(t *testing.T) {
 	var none *hybrid // a witness
 	none.follow(r.state, false)
 	none.decide(true, false)
-	if none.faults() != nil || len(none.hints()) != 0 {
+	if none.faults() != nil || len(none.told()) != 0 {
 		t.Error("a witness has no VRRP half")
 	}
 }

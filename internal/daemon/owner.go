@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -57,28 +56,6 @@ type membership interface {
 	Self() store.Identity
 	LogFault() string
 }
-
-// addressKeeper is what puts the addresses up and takes them down: a vip.Keeper.
-type addressKeeper interface {
-	Set(vip.Wanted)
-	WaitReleased(context.Context) error
-	Status() vip.Status
-	Changed() <-chan struct{}
-	Announce(reason string)
-	Serves(link int, a netip.Addr) bool
-	Defend(link int, a netip.Addr)
-}
-
-// noKeeper is that of a witness, which never has addresses.
-type noKeeper struct{}
-
-func (noKeeper) Set(vip.Wanted)                     {}
-func (noKeeper) WaitReleased(context.Context) error { return nil }
-func (noKeeper) Status() vip.Status                 { return vip.Status{Applied: true} }
-func (noKeeper) Changed() <-chan struct{}           { return nil }
-func (noKeeper) Announce(string)                    {}
-func (noKeeper) Serves(int, netip.Addr) bool        { return false }
-func (noKeeper) Defend(int, netip.Addr)             {}
 
 // An owner is the loop that decides, for one group, whether this node owns it,
 // and brings that about in the order that is safe: the gate first, then the

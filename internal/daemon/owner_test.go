@@ -86,7 +86,7 @@ func TestShutdownHandsOver(t *testing.T) {
 	}}
 	close(g.wake)
 	kernel := &viptest.Guard{}
-	gate := &gates{main: vip.NewGate(kernel, 1, nil)}
+	gate := newGates(vip.NewGate(kernel, 1, nil))
 	gate.Open(7)
 	gate.Renew(7, boottime.Now()+time.Hour)
 	kernel.OnSettle(func(group uint32) {
@@ -95,7 +95,7 @@ func TestShutdownHandsOver(t *testing.T) {
 		g.note(fmt.Sprintf("kernel shut, deadline %v", kernel.Deadline(group)))
 	})
 	g.o = &owner{
-		name: "default", group: g, node: g, gate: gate, sink: newLeaseSink(gate, 0), keeper: &shares{main: noKeeper{}, gates: gate},
+		name: "default", group: g, node: g, gate: gate, sink: newLeaseSink(gate, 0), keeper: newKeepers(gate, noKeeper{}, func() {}),
 		hints: new(hint.Reader), log: slog.New(slog.DiscardHandler), now: func() time.Duration { return time.Minute }, silent: true, state: owning,
 		report:    func() check.Report { return check.Report{Ready: true, Priority: 120} },
 		addresses: func(*state.State) ([]vip.Address, vip.Schedule, []string) { return nil, vip.Schedule{}, nil },

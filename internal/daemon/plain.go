@@ -34,8 +34,9 @@ type plain struct {
 	// claimed says why the cluster, if there is one, has the say about an instance, or
 	// "".
 	claimed func(*config.Instance) string
-	// place resolves the addresses of an instance on this node.
-	place      func(state.Instance) (addrs []vip.Address, faults []string)
+	// place resolves the addresses of an instance on this node. vmacs are the interfaces
+	// with a virtual MAC, by instance.
+	place      func(in state.Instance, vmacs map[string]string) (addrs []vip.Address, faults []string)
 	newKeeper  func(*vip.Gate) slotKeeper
 	newSpeaker func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (router, error)
 	now        func() time.Duration
@@ -46,6 +47,54 @@ type plain struct {
 	began  time.Duration
 	turned bool
 	parts  map[string]*plainPart // by instance, for ever
+}
+
+// A plainConfig is what the instances with "vrrp only" are run with.
+type plainConfig struct {
+	log *slog.Logger
+	// file is the node's file as last read, report what its checks say.
+	file   func() *config.Config
+	report func() check.Report
+	// claimed says why the cluster, if there is one, has the say about an instance, or
+	// "".
+	claimed func(*config.Instance) string
+	// place resolves the addresses of an instance on this node. vmacs are the interfaces
+	// with a virtual MAC, by instance.
+	place func(in state.Instance, vmacs map[string]string) (addrs []vip.Address, faults []string)
+	// newKeeper makes what puts addresses up beneath a gate, for plainLifetime at a time.
+	newKeeper func(*vip.Gate) slotKeeper
+	// isVirtual tells of a virtual address: nobody speaks from one.
+	isVirtual func(netip.Addr) bool
+}
+
+// newPlain makes the routers of the instances with "vrrp only". It runs nothing before
+// run.
+func newPlain(c plainConfig) *plain {
+	return &plain{
+		log: c.log, config: c.file, report: c.report, now: boottime.Now,
+		claimed: c.claimed, place: c.place, woken: make(chan struct{}, 1), parts: make(map[string]*plainPart),
+		newKeeper: c.newKeeper,
+		newSpeaker: func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (router, error) {
+			s.net.IsVirtual = c.isVirtual
+			return s.router(addrs, priority, sink, c.log.With("instance", name))
+		},
+	}
+}
+
+// claimedBy says why an instance with "vrrp only" must not run beside a cluster in state
+// s, or "": what the cluster has, its owner answers for.
+func claimedBy(s *state.State, in *config.Instance) string {
+	for _, have := range s.Instances {
+		if have.Name == in.Name {
+			return fmt.Sprintf("the cluster has instance %s too: reload a file without it, or delete its addresses with raftvip vip del", in.Name)
+		}
+	}
+	for _, a := range in.Addresses {
+		if other, _, ok := s.AddressOf(a.Prefix.Addr()); ok {
+			return fmt.Sprintf("the cluster has address %s too, in instance %s", a.Prefix.Addr(), other.Name)
+		}
+	}
+	return ""
 }
 
 // A router is a speaker that can leave the election for a while.
@@ -169,7 +218,7 @@ func (p *plain) end(part *plainPart) {
 func (p *plain) follow(part *plainPart, report check.InstanceReport) {
 	in := part.instance
 	whole := place.InstanceOf(in)
-	addrs, faults := p.place(whole)
+	addrs, faults := p.place(whole, p.vmacs())
 	priority := uint8(min(max(report.Effective, 1), 255))
 	if in.VRRP.NoPeerIsFault && len(in.VRRP.Peers) == 0 {
 		faults = append(faults, "no unicast_peer (unicast_fault_no_peer)")
@@ -258,8 +307,7 @@ func (p *plain) configure(part *plainPart, s speakerSettings, addrs []netip.Addr
 	return nil
 }
 
-// vmacs are the interfaces with a virtual MAC, by instance. It is called by the
-// loop, through place.
+// vmacs are the interfaces with a virtual MAC, by instance. It is called by the loop.
 func (p *plain) vmacs() map[string]string {
 	out := make(map[string]string)
 	for name, part := range p.parts {
@@ -306,63 +354,4 @@ func (p *plain) status(names map[netip.Addr]string) []api.VirtualRouter {
 		out = append(out, v)
 	}
 	return out
-}
-
-// keptAddress is an address as its keeper sees it.
-func keptAddress(instance string, k vip.AddressStatus) api.Address {
-	out := api.Address{Prefix: k.Prefix, Instance: instance, Link: k.Link, State: "absent", Announced: k.Announced}
-	switch {
-	case k.Up():
-		out.State = "present"
-	case k.State == vip.StateForeign:
-		out.State = "foreign"
-	}
-	switch {
-	case k.Err != nil:
-		out.Problem = k.Err.Error()
-	case k.Why != "":
-		out.Problem = k.Why
-	case k.AnnounceErr != nil:
-		out.Problem = k.AnnounceErr.Error()
-	}
-	return out
-}
-
-// openPlain makes the routers of the instances with "vrrp only".
-func (d *Daemon) openPlain() {
-	d.plain = &plain{
-		log: d.log, config: d.configuration, report: d.checks.Report, now: boottime.Now,
-		claimed: d.claimed,
-		place:   func(in state.Instance) ([]vip.Address, []string) { return d.places.PlaceVRRPOnly(in, d.plain.vmacs()) },
-		woken:   make(chan struct{}, 1), parts: make(map[string]*plainPart),
-		newKeeper: func(gate *vip.Gate) slotKeeper {
-			return vip.NewKeeper(vip.KeeperConfig{
-				Host: d.host, Announcer: d.sender, Gate: gate, Logger: d.log, Journal: d.journal, Lifetime: plainLifetime, Hearing: d.hearing,
-			})
-		},
-		newSpeaker: func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (router, error) {
-			s.net.IsVirtual = d.isVirtual
-			return s.router(addrs, priority, sink, d.log.With("instance", name))
-		},
-	}
-}
-
-// claimed says why an instance with "vrrp only" must not run: what the cluster has,
-// its owner answers for.
-func (d *Daemon) claimed(in *config.Instance) string {
-	if d.node == nil {
-		return ""
-	}
-	s := d.node.State()
-	for _, have := range s.Instances {
-		if have.Name == in.Name {
-			return fmt.Sprintf("the cluster has instance %s too: reload a file without it, or delete its addresses with raftvip vip del", in.Name)
-		}
-	}
-	for _, a := range in.Addresses {
-		if other, _, ok := s.AddressOf(a.Prefix.Addr()); ok {
-			return fmt.Sprintf("the cluster has address %s too, in instance %s", a.Prefix.Addr(), other.Name)
-		}
-	}
-	return ""
 }

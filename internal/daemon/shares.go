@@ -21,6 +21,12 @@ type shares struct {
 	of map[netip.Addr]*slot // whose an address is; nil: the group's own
 }
 
+// newKeepers makes the keeper of a group. main puts up what moves with the group alone;
+// refresh tells a gate that has just been opened the present lease.
+func newKeepers(gates *gates, main addressKeeper, refresh func()) *shares {
+	return &shares{main: main, gates: gates, refresh: refresh}
+}
+
 // assign says which addresses belong to slots. What changes hands follows at the
 // next Set.
 func (k *shares) assign(of map[netip.Addr]*slot) {
@@ -107,6 +113,20 @@ func (k *shares) WaitReleased(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// releaseSlots waits until the addresses of the slots are off the kernel; it fails with
+// vip.ErrOwned where they are wanted.
+func (k *shares) releaseSlots(ctx context.Context) error {
+	var errs []error
+	for _, s := range k.gates.all() {
+		errs = append(errs, s.keeper.Release(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// divided reports whether some addresses have keepers of their own, whose status changes
+// without a word from Changed.
+func (k *shares) divided() bool { return len(k.gates.all()) > 0 }
+
 // Status is that of all keepers together.
 func (k *shares) Status() vip.Status {
 	st := k.main.Status()
@@ -158,3 +178,31 @@ func (k *shares) waits(ip netip.Addr) bool {
 	s := k.owners()[ip]
 	return s != nil && !s.permitted()
 }
+
+// addressKeeper is what puts the addresses up and takes them down: a vip.Keeper.
+type addressKeeper interface {
+	Set(vip.Wanted)
+	WaitReleased(context.Context) error
+	Status() vip.Status
+	Changed() <-chan struct{}
+	Announce(reason string)
+	Serves(link int, a netip.Addr) bool
+	Defend(link int, a netip.Addr)
+}
+
+// noKeeper is that of a witness, which never has addresses.
+type noKeeper struct{}
+
+func (noKeeper) Set(vip.Wanted) {}
+
+func (noKeeper) WaitReleased(context.Context) error { return nil }
+
+func (noKeeper) Status() vip.Status { return vip.Status{Applied: true} }
+
+func (noKeeper) Changed() <-chan struct{} { return nil }
+
+func (noKeeper) Announce(string) {}
+
+func (noKeeper) Serves(int, netip.Addr) bool { return false }
+
+func (noKeeper) Defend(int, netip.Addr) {}

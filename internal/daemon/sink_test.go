@@ -20,7 +20,7 @@ func TestRevokeWaitsForTheKernel(t *testing.T) {
 		"shut by the owner": func(g *gates) { go g.Shut() },
 	} {
 		kernel := &viptest.Guard{}
-		gate := &gates{main: vip.NewGate(kernel, 1, nil)}
+		gate := newGates(vip.NewGate(kernel, 1, nil))
 		gate.Open(3)
 		gate.Renew(3, boottime.Now()+time.Hour)
 		var shut atomic.Bool
@@ -53,7 +53,7 @@ func TestRevokeWaitsForTheDeletion(t *testing.T) {
 		{"cannot be deleted", 80 * time.Millisecond, []error{errors.New("still present")}, 1, true},
 		{"the lease is over", -time.Second, []error{errors.New("still present")}, 1, false},
 	} {
-		gate := &gates{main: vip.NewGate(&viptest.Guard{}, 1, nil)}
+		gate := newGates(vip.NewGate(&viptest.Guard{}, 1, nil))
 		gate.Open(3)
 		s := newLeaseSink(gate, 0)
 		var calls atomic.Int32

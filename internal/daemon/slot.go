@@ -160,6 +160,9 @@ type gates struct {
 	slots []*slot // replaced, not changed
 }
 
+// newGates makes the gates of a group that has no slot yet.
+func newGates(main *vip.Gate) *gates { return &gates{main: main} }
+
 func (g *gates) all() []*slot {
 	g.mu.Lock()
 	defer g.mu.Unlock()

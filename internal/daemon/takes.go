@@ -56,7 +56,7 @@ const takesPeriod = time.Second
 func (t *takes) look(now time.Duration, owns bool, addrs []vip.Address, links []vip.Link, keeper *shares) {
 	changed := keeper.Changed()
 	known := place.Same(t.addrs, addrs) && place.Same(t.links, links)
-	if known && owns == t.owned && changed == t.kept && now < t.until && len(keeper.gates.all()) == 0 {
+	if known && owns == t.owned && changed == t.kept && now < t.until && !keeper.divided() {
 		return
 	}
 	if !known {

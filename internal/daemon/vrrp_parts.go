@@ -1,45 +1,44 @@
 package daemon
 
 import (
-	"net/netip"
-
 	"github.com/raftvip/raftvip/cluster/state"
-	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/vip"
-	"github.com/raftvip/raftvip/vrrpcompat/vrrpnet"
 )
 
 // openHybrid makes the VRRP half of the owner.
-func (d *Daemon) openHybrid(keeper *shares) {
-	log := d.log.With("group", state.DefaultGroup)
-	d.hybrid = &hybrid{
-		log: log, shares: keeper, config: d.configuration, report: d.checks.Report, fellows: d.fellows,
-		newSlot: func(name string, number uint32) *slot {
-			s := &slot{name: name, gate: vip.NewGate(d.vipGuard(), number, nil), slow: !d.owner.silent}
-			s.keeper = d.newKeeper(s.gate, number)
-			return s
-		},
-		newSpeaker: func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (speaker, error) {
-			s.net.IsVirtual = d.isVirtual
-			return s.router(addrs, priority, sink, log.With("instance", name))
-		},
-		wake: d.owner.sink.notify, now: boottime.Now, began: boottime.Now(), parts: make(map[string]*part),
-	}
+func (d *Daemon) openHybrid(keepers *shares) {
+	d.hybrid = newHybrid(hybridConfig{
+		log: d.log.With("group", state.DefaultGroup), keepers: keepers,
+		file: d.configuration, report: d.checks.Report, members: d.routers,
+		newGate:   func(number uint32) *vip.Gate { return vip.NewGate(d.vipGuard(), number, nil) },
+		newKeeper: func(gate *vip.Gate, number uint32) slotKeeper { return d.newKeeper(gate, number) },
+		slow:      !d.owner.silent, isVirtual: d.isVirtual, wake: d.owner.sink.notify,
+	})
 	d.owner.hybrid = d.hybrid
 }
 
-// fellows are what the other members are in hybrid instances, by name.
-func (d *Daemon) fellows() map[string][]fellow {
-	out := make(map[string][]fellow)
+// routers are what the other members are in hybrid instances, by name.
+func (d *Daemon) routers() map[string][]member {
+	out := make(map[string][]member)
 	for id, h := range d.seen() {
 		if id == d.node.Self().NodeID {
 			continue
 		}
 		for name, v := range h.VRRP {
-			out[name] = append(out[name], fellow{v, h.Age})
+			out[name] = append(out[name], member{source: v.Source, master: v.Master, age: h.Age})
 		}
+	}
+	return out
+}
+
+// routersHere are what this node is in hybrid instances, by name, for its hint.
+func (d *Daemon) routersHere() map[string]hint.VirtualRouter {
+	out := make(map[string]hint.VirtualRouter)
+	for name, m := range d.hybrid.told() {
+		out[name] = hint.VirtualRouter{Source: m.source, Master: m.master}
 	}
 	return out
 }
@@ -72,4 +71,25 @@ func splitReport(r check.Report, c *config.Config) (group check.Report, plain ma
 		}
 	}
 	return check.Combine(rest), plain
+}
+
+// openPlain makes the routers of the instances with "vrrp only".
+func (d *Daemon) openPlain() {
+	d.plain = newPlain(plainConfig{
+		log: d.log, file: d.configuration, report: d.checks.Report, claimed: d.claimed, place: d.places.PlaceVRRPOnly,
+		newKeeper: func(gate *vip.Gate) slotKeeper {
+			return vip.NewKeeper(vip.KeeperConfig{
+				Host: d.host, Announcer: d.sender, Gate: gate, Logger: d.log, Journal: d.journal, Lifetime: plainLifetime, Hearing: d.hearing,
+			})
+		},
+		isVirtual: d.isVirtual,
+	})
+}
+
+// claimed says why the cluster has the say about an instance with "vrrp only", or "".
+func (d *Daemon) claimed(in *config.Instance) string {
+	if d.node == nil {
+		return ""
+	}
+	return claimedBy(d.node.State(), in)
 }

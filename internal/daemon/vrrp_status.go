@@ -8,11 +8,10 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/config"
-	"github.com/raftvip/raftvip/internal/hint"
+	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vrrpcompat"
 	"github.com/raftvip/raftvip/vrrpcompat/vrrpnet"
 )
@@ -23,38 +22,15 @@ const (
 	plainGuarantee  = "P1 does not hold: without Raft two routers that do not hear each other both answer"
 )
 
-// problemFresh is the age up to which an oddity of another router is worth a
-// warning: at any interval of VRRP but the longest it would have been seen again.
-const problemFresh = time.Minute
-
-// virtualRouters is the status of all instances that speak VRRP on this node.
-func (d *Daemon) virtualRouters() []api.VirtualRouter {
-	names := make(map[netip.Addr]string)
-	if d.node != nil {
-		names = speakerNames(d.node.State(), d.seen())
-	}
+// status is that of all instances that speak VRRP. names are the nodes by the addresses
+// from which they speak.
+func (h *hybrid) status(names map[netip.Addr]string) []api.VirtualRouter {
 	var out []api.VirtualRouter
-	d.hybrid.each(func(p *part) {
+	h.each(func(p *part) {
 		if p.speaks {
 			out = append(out, p.status(names))
 		}
 	})
-	out = append(out, d.plain.status(names)...)
-	slices.SortFunc(out, func(a, b api.VirtualRouter) int { return cmp.Compare(a.Instance, b.Instance) })
-	for i := range out {
-		out[i].Check = d.checkOf(out[i].Instance)
-	}
-	return out
-}
-
-// speakerNames are the nodes by the addresses from which they speak VRRP.
-func speakerNames(s *state.State, hints map[string]hint.Seen) map[netip.Addr]string {
-	out := make(map[netip.Addr]string)
-	for id, h := range hints {
-		for _, v := range h.VRRP {
-			out[v.Source] = s.Nodes[id].Name
-		}
-	}
 	return out
 }
 
@@ -151,29 +127,25 @@ func problemText(s speakerSettings, n vrrpnet.Note) string {
 	return "sends packets that are dropped: " + n.Reason + detail
 }
 
-// vrrpWarnings are what an operator should change about VRRP.
-func vrrpWarnings(all []api.VirtualRouter) []string {
-	var w []string
-	for _, v := range all {
-		for _, p := range v.Problems {
-			if p.Age > problemFresh.Seconds() {
-				continue
-			}
-			from := p.From.String()
-			if p.Node != "" {
-				from = fmt.Sprintf("%s (node %s)", from, p.Node)
-			}
-			w = append(w, fmt.Sprintf("vrrp %s: %s %s", v.Instance, from, p.Text))
-		}
-		switch {
-		case v.Mode == string(config.VRRPOnly):
-			w = append(w, fmt.Sprintf("vrrp %s: %s", v.Instance, v.Guarantee))
-		case v.State == "fault":
-			w = append(w, fmt.Sprintf("vrrp %s: %s", v.Instance, v.Why))
-		}
-	}
-	return w
-}
-
 // seconds shows a duration as advert_int does.
 func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
+
+// keptAddress is an address as its keeper sees it.
+func keptAddress(instance string, k vip.AddressStatus) api.Address {
+	out := api.Address{Prefix: k.Prefix, Instance: instance, Link: k.Link, State: "absent", Announced: k.Announced}
+	switch {
+	case k.Up():
+		out.State = "present"
+	case k.State == vip.StateForeign:
+		out.State = "foreign"
+	}
+	switch {
+	case k.Err != nil:
+		out.Problem = k.Err.Error()
+	case k.Why != "":
+		out.Problem = k.Why
+	case k.AnnounceErr != nil:
+		out.Problem = k.AnnounceErr.Error()
+	}
+	return out
+}

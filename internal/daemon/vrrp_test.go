@@ -136,32 +136,3 @@ func TestSettingsOf(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-// Instances with "vrrp only" are none of the cluster's, and do not count there.
-func TestSplitReport(t *testing.T) {
-	c, _ := config.LoadBytes("x", []byte("vrrp_instance A {\nvirtual_router_id 1\n}\nvrrp_instance P {\nvrrp only\ninterface eth0\nvirtual_router_id 2\nversion 2\n}\n"),
-		config.Options{HostName: "h"})
-	if c == nil {
-		t.Fatal("not loaded")
-	}
-	all := check.Combine([]check.InstanceReport{
-		{Name: "A", Effective: 100, Ready: true}, {Name: "P", Effective: 50, Ready: false, Faults: []string{"bad"}},
-	})
-	group, plain := splitReport(all, c)
-	if group.Priority != 100 || !group.Ready || len(group.Faults) != 0 || len(group.Instances) != 1 {
-		t.Errorf("group: %+v", group)
-	}
-	if len(plain) != 1 || plain["P"].Effective != 50 {
-		t.Errorf("plain: %+v", plain)
-	}
-	if got := place.InstancesOf(c); len(got) != 1 || got[0].Name != "A" {
-		t.Errorf("the cluster's: %+v", got)
-	}
-	if needsNoCluster(c) {
-		t.Error("this file needs a cluster")
-	}
-	c.Instances = c.Instances[1:]
-	if !needsNoCluster(c) {
-		t.Error("this file needs none")
-	}
-}
