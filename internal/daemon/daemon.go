@@ -24,6 +24,7 @@ import (
 	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/policy"
+	"github.com/raftvip/raftvip/internal/vrrp"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
 )
@@ -52,9 +53,9 @@ type Daemon struct {
 	links   *place.Links  // nil on a witness
 	places  *place.Places // nil on a witness
 	owner   *owner
-	hybrid  *hybrid // nil on a witness
-	plain   *plain  // nil on a witness
-	claims  *claims // nil on a witness
+	hybrid  *vrrp.Hybrid // nil on a witness
+	plain   *vrrp.Plain  // nil on a witness
+	claims  *claims      // nil on a witness
 	socket  http.Handler
 
 	leave context.CancelFunc
@@ -118,7 +119,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 		}
 	}
 	main := vip.NewGate(d.vipGuard(), groupNumber, nil)
-	gate := newGates(main)
+	gate := vrrp.NewGates(main)
 	sink := newLeaseSink(gate, d.lateness())
 	cache, err := d.data.Cache()
 	if err != nil {
@@ -161,9 +162,9 @@ func (d *Daemon) order(lost string) []string {
 	return policy.Rank(hint.Candidates(d.node.State(), "", hints, votes(d.node.Suffrages()), connected, false), "")
 }
 
-func (d *Daemon) openOwner(main *vip.Gate, gate *gates, sink *leaseSink) {
+func (d *Daemon) openOwner(main *vip.Gate, gate *vrrp.Gates, sink *leaseSink) {
 	g := d.node.Group(state.DefaultGroup)
-	keepers := newKeepers(gate, d.openKeeper(main), g.RefreshLease)
+	keepers := vrrp.NewKeepers(gate, d.openKeeper(main), g.RefreshLease)
 	d.owner = &owner{
 		name: state.DefaultGroup, group: g, node: d.node,
 		gate: gate, sink: sink, keeper: keepers, checks: d.checks, hints: &d.hints, report: d.groupReport, log: d.log.With("group", state.DefaultGroup), now: boottime.Now,
@@ -178,28 +179,28 @@ func (d *Daemon) openOwner(main *vip.Gate, gate *gates, sink *leaseSink) {
 	d.owner.links = d.links.Current
 	if !d.owner.silent {
 		sink.release = func(ctx context.Context) error {
-			return errors.Join(d.keeper.Release(ctx), keepers.releaseSlots(ctx))
+			return errors.Join(d.keeper.Release(ctx), keepers.ReleaseSlots(ctx))
 		}
 	}
 	d.hearing.Tell(func(int) { d.look() })
 	d.openHybrid(keepers)
 	d.openPlain()
-	d.owner.turned = d.plain.wake
+	d.owner.turned = d.plain.Wake
 	d.openClaims()
 	d.owner.claims = d.claims
 }
 
 // openKeeper makes the keeper of what moves with the group alone, beneath its gate.
-func (d *Daemon) openKeeper(main *vip.Gate) addressKeeper {
+func (d *Daemon) openKeeper(main *vip.Gate) vrrp.Keeper {
 	if d.host == nil {
-		return noKeeper{}
+		return vrrp.NoKeeper{}
 	}
 	d.journal = vip.NewJournal(d.journalPath())
 	d.keeper = d.newKeeper(main, groupNumber)
 	return d.keeper
 }
 
-// newKeeper makes a keeper beneath the guard.
+// NewKeeper makes a keeper beneath the guard.
 func (d *Daemon) newKeeper(gate *vip.Gate, number uint32) *vip.Keeper {
 	return vip.NewKeeper(vip.KeeperConfig{
 		Host: d.host, Announcer: d.sender, Guard: d.guard, Gate: gate, Group: number,
@@ -249,14 +250,14 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	nodes.Go(part("quorum", func() error { d.watchQuorum(nodeCtx); return nil }))
 	if d.keeper != nil {
 		keepers.Go(part("addresses", func() error { return d.keeper.Run(keeperCtx) }))
-		keepers.Go(part("vrrp", func() error { return d.hybrid.run(keeperCtx) }))
+		keepers.Go(part("vrrp", func() error { return d.hybrid.Run(keeperCtx) }))
 		keepers.Go(part("claims", func() error { return d.claims.run(keeperCtx) }))
 		keepers.Go(part("hearing", func() error { return d.hearing.Run(keeperCtx, d.host) }))
 		keepers.Go(part("interfaces", func() error { d.links.Run(keeperCtx); return nil }))
 		keepers.Go(part("guard", func() error { return d.guard.Run(keeperCtx) }))
 	}
 	if d.plain != nil {
-		owners.Go(part("vrrp only", func() error { return d.plain.run(ownerCtx) }))
+		owners.Go(part("vrrp only", func() error { return d.plain.Run(ownerCtx) }))
 	}
 	owners.Go(part("checks", func() error { return d.checks.Run(ownerCtx) }))
 	owners.Go(part("owner", func() error { return d.owner.run(ownerCtx) }))

@@ -59,7 +59,7 @@ func (o *owner) handOver(ctx context.Context, to, reason string, manual bool) er
 	}
 	// Until now the VRRP peers were told that this node is master, as the member is
 	// from now on: they see one master all the time.
-	o.hybrid.decide(false, true)
+	o.hybrid.Decide(false, true)
 	return nil
 }
 
@@ -158,7 +158,7 @@ func (o *owner) shutdown() {
 	// The best node would be given the group back as long as it is seen.
 	o.publishHint([]string{"it is stopping"})
 	// Who still speaks when this returns has nobody to hand over to.
-	defer o.hybrid.decide(false, false)
+	defer o.hybrid.Decide(false, false)
 	release := func() {
 		o.gate.Shut()
 		o.state = standby

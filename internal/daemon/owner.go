@@ -19,6 +19,7 @@ import (
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/internal/policy"
+	"github.com/raftvip/raftvip/internal/vrrp"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
 )
@@ -64,10 +65,10 @@ type owner struct {
 	name   string
 	group  mover
 	node   membership
-	gate   *gates
+	gate   *vrrp.Gates
 	sink   *leaseSink
-	keeper *shares
-	hybrid *hybrid // the VRRP half
+	keeper *vrrp.Keepers
+	hybrid *vrrp.Hybrid // the VRRP half
 	checks *check.Checks
 	// report is what the checks say about the group's instances.
 	report func() check.Report
@@ -161,9 +162,9 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	}
 	s := o.node.State()
 	self := o.node.Self().NodeID
-	o.hybrid.follow(s, o.state == owning)
+	o.hybrid.Follow(s, o.state == owning)
 	addrs, schedule, faults := o.addresses(s)
-	faults = append(faults, o.hybrid.faults()...)
+	faults = append(faults, o.hybrid.Faults()...)
 	if fault := o.node.LogFault(); fault != "" {
 		faults = append(faults, fault)
 	}
@@ -311,7 +312,7 @@ func (o *owner) becomeOwner(term uint64, why string, addrs []vip.Address, schedu
 		o.group.RefreshLease()
 	}
 	// Nothing that could wait stands before this: the addresses are down.
-	o.hybrid.decide(true, false)
+	o.hybrid.Decide(true, false)
 	o.keeper.Set(vip.Wanted{Own: true, Term: term, Addresses: addrs, Schedule: schedule})
 	if o.state != owning {
 		o.state, o.tookAt, o.upAt, o.arrived, o.before = owning, o.now(), 0, false, o.known
@@ -339,10 +340,10 @@ func (o *owner) arrive(term uint64) {
 	if !k.Applied {
 		return
 	}
-	if o.upAt == 0 && !coming(k.Addresses, o.keeper.waits) {
+	if o.upAt == 0 && !coming(k.Addresses, o.keeper.Waits) {
 		o.upAt = o.now()
 	}
-	take := o.takes.taken(o.now(), nil, k.Addresses, o.keeper.waits)
+	take := o.takes.taken(o.now(), nil, k.Addresses, o.keeper.Waits)
 	if o.takes.unsettled > 0 {
 		return
 	}
@@ -401,7 +402,7 @@ func (o *owner) becomeStandby(why string, addrs []vip.Address, schedule vip.Sche
 		}
 	}
 	o.keeper.Set(vip.Wanted{Own: false, Addresses: addrs, Schedule: schedule})
-	o.hybrid.decide(false, !standing.Leading && standing.LeaderID != "")
+	o.hybrid.Decide(false, !standing.Leading && standing.LeaderID != "")
 }
 
 func (o *owner) setView(why string, faults []string) {

@@ -16,6 +16,7 @@ import (
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/hint"
+	"github.com/raftvip/raftvip/internal/vrrp"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/viptest"
 )
@@ -86,7 +87,7 @@ func TestShutdownHandsOver(t *testing.T) {
 	}}
 	close(g.wake)
 	kernel := &viptest.Guard{}
-	gate := newGates(vip.NewGate(kernel, 1, nil))
+	gate := vrrp.NewGates(vip.NewGate(kernel, 1, nil))
 	gate.Open(7)
 	gate.Renew(7, boottime.Now()+time.Hour)
 	kernel.OnSettle(func(group uint32) {
@@ -95,7 +96,7 @@ func TestShutdownHandsOver(t *testing.T) {
 		g.note(fmt.Sprintf("kernel shut, deadline %v", kernel.Deadline(group)))
 	})
 	g.o = &owner{
-		name: "default", group: g, node: g, gate: gate, sink: newLeaseSink(gate, 0), keeper: newKeepers(gate, noKeeper{}, func() {}),
+		name: "default", group: g, node: g, gate: gate, sink: newLeaseSink(gate, 0), keeper: vrrp.NewKeepers(gate, vrrp.NoKeeper{}, func() {}),
 		hints: new(hint.Reader), log: slog.New(slog.DiscardHandler), now: func() time.Duration { return time.Minute }, silent: true, state: owning,
 		report:    func() check.Report { return check.Report{Ready: true, Priority: 120} },
 		addresses: func(*state.State) ([]vip.Address, vip.Schedule, []string) { return nil, vip.Schedule{}, nil },

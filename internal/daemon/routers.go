@@ -24,8 +24,8 @@ func (d *Daemon) virtualRouters() []api.VirtualRouter {
 		names = speakerNames(d.node.State(), d.seen())
 	}
 	var out []api.VirtualRouter
-	out = append(out, d.hybrid.status(names)...)
-	out = append(out, d.plain.status(names)...)
+	out = append(out, d.hybrid.Status(names)...)
+	out = append(out, d.plain.Status(names)...)
 	slices.SortFunc(out, func(a, b api.VirtualRouter) int { return cmp.Compare(a.Instance, b.Instance) })
 	for i := range out {
 		out[i].Check = d.checkOf(out[i].Instance)

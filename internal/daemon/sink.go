@@ -8,13 +8,14 @@ import (
 	"time"
 
 	"github.com/raftvip/raftvip/internal/boottime"
+	"github.com/raftvip/raftvip/internal/vrrp"
 	"github.com/raftvip/raftvip/vip"
 )
 
 // A leaseSink carries the lease of a group to its gates, on the goroutine that
 // learnt of it: a renewal or a revocation never waits for the owner loop.
 type leaseSink struct {
-	gate *gates
+	gate *vrrp.Gates
 	// lateness is by how much the guard may silence the addresses late; the lease
 	// is shortened by it.
 	lateness time.Duration
@@ -34,7 +35,7 @@ type leaseSink struct {
 // until is the end of the lease that the kernel knows, or of the last one.
 func (s *leaseSink) until() time.Duration { return time.Duration(s.renewed.Load()) }
 
-func newLeaseSink(gate *gates, lateness time.Duration) *leaseSink {
+func newLeaseSink(gate *vrrp.Gates, lateness time.Duration) *leaseSink {
 	return &leaseSink{gate: gate, lateness: lateness, wake: make(chan struct{}, 1)}
 }
 

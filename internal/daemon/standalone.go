@@ -15,6 +15,7 @@ import (
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/internal/vrrp"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
 )
@@ -59,7 +60,7 @@ func (d *Daemon) look() {
 		d.owner.sink.notify()
 	}
 	if d.plain != nil {
-		d.plain.wake()
+		d.plain.Wake()
 	}
 }
 
@@ -88,7 +89,7 @@ func (d *Daemon) runStandalone(ctx context.Context, ready func()) error {
 	servers.Go(part("control socket", func() error { return api.Serve(serving, ln, d.socket) }))
 	servers.Go(part("hearing", func() error { return d.hearing.Run(serving, d.host) }))
 	servers.Go(part("interfaces", func() error { d.links.Run(serving); return nil }))
-	parts.Go(part("vrrp only", func() error { return d.plain.run(ctx) }))
+	parts.Go(part("vrrp only", func() error { return d.plain.Run(ctx) }))
 	parts.Go(part("checks", func() error { return d.checks.Run(ctx) }))
 	parts.Go(part("ready", func() error { d.minds(ctx, ready); return nil }))
 	parts.Wait()
@@ -103,7 +104,7 @@ func (d *Daemon) runStandalone(ctx context.Context, ready func()) error {
 func (d *Daemon) minds(ctx context.Context, ready func()) {
 	poll := time.NewTicker(5 * time.Millisecond)
 	defer poll.Stop()
-	for !d.plain.ready() {
+	for !d.plain.Ready() {
 		select {
 		case <-poll.C:
 		case <-ctx.Done():
@@ -120,7 +121,7 @@ func (d *Daemon) minds(ctx context.Context, ready func()) {
 		d.watch.beat()
 		select {
 		case <-d.checks.Changed():
-			d.plain.wake()
+			d.plain.Wake()
 		case <-beat.C:
 		case <-ctx.Done():
 			return
@@ -136,7 +137,7 @@ func (d *Daemon) standaloneStatus() api.Status {
 		Node:   api.Self{Name: c.Raft.NodeID, Started: d.started.Format(time.RFC3339)},
 		Config: d.configStatus(), VRRP: d.virtualRouters(),
 		Guard: api.Guard{Kind: string(guard.Off), Lateness: -1,
-			Guarantee: fmt.Sprintf("none: the addresses of a dead daemon vanish after %s", plainLifetime)},
+			Guarantee: fmt.Sprintf("none: the addresses of a dead daemon vanish after %s", vrrp.PlainLifetime)},
 	}
 	st.Warnings = vrrpWarnings(st.VRRP)
 	if c := st.Config; c.Error != "" {

@@ -15,6 +15,7 @@ import (
 	"github.com/raftvip/raftvip/internal/doctor"
 	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/policy"
+	"github.com/raftvip/raftvip/internal/vrrp"
 	"github.com/raftvip/raftvip/vip/guard"
 )
 
@@ -132,7 +133,7 @@ func (d *Daemon) groupStatus(s *state.State, standing group.Standing, seen sight
 				if k.Prefix.Addr() != a.Prefix.Addr() {
 					continue
 				}
-				kept := keptAddress(in.Name, k)
+				kept := vrrp.KeptAddress(in.Name, k)
 				out.Announced, out.State = kept.Announced, kept.State
 				if kept.Problem != "" {
 					out.Problem = kept.Problem

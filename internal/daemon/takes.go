@@ -12,6 +12,7 @@ import (
 	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/policy"
+	"github.com/raftvip/raftvip/internal/vrrp"
 	"github.com/raftvip/raftvip/vip"
 )
 
@@ -53,10 +54,10 @@ type takes struct {
 const takesPeriod = time.Second
 
 // look judges the addresses as the keeper and the interfaces show them.
-func (t *takes) look(now time.Duration, owns bool, addrs []vip.Address, links []vip.Link, keeper *shares) {
+func (t *takes) look(now time.Duration, owns bool, addrs []vip.Address, links []vip.Link, keeper *vrrp.Keepers) {
 	changed := keeper.Changed()
 	known := place.Same(t.addrs, addrs) && place.Same(t.links, links)
-	if known && owns == t.owned && changed == t.kept && now < t.until && !keeper.divided() {
+	if known && owns == t.owned && changed == t.kept && now < t.until && !keeper.Divided() {
 		return
 	}
 	if !known {
@@ -68,7 +69,7 @@ func (t *takes) look(now time.Duration, owns bool, addrs []vip.Address, links []
 	t.notRemoved = st.NotRemoved
 	var seen policy.Take
 	if owns {
-		seen = t.taken(now, links, kept, keeper.waits)
+		seen = t.taken(now, links, kept, keeper.Waits)
 	} else {
 		seen, t.unsettled, t.missed = foreseen(addrs, links, kept), 0, nil
 	}

@@ -5,30 +5,31 @@ import (
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/hint"
+	"github.com/raftvip/raftvip/internal/vrrp"
 	"github.com/raftvip/raftvip/vip"
 )
 
 // openHybrid makes the VRRP half of the owner.
-func (d *Daemon) openHybrid(keepers *shares) {
-	d.hybrid = newHybrid(hybridConfig{
-		log: d.log.With("group", state.DefaultGroup), keepers: keepers,
-		file: d.configuration, report: d.checks.Report, members: d.routers,
-		newGate:   func(number uint32) *vip.Gate { return vip.NewGate(d.vipGuard(), number, nil) },
-		newKeeper: func(gate *vip.Gate, number uint32) slotKeeper { return d.newKeeper(gate, number) },
-		slow:      !d.owner.silent, isVirtual: d.isVirtual, wake: d.owner.sink.notify,
+func (d *Daemon) openHybrid(keepers *vrrp.Keepers) {
+	d.hybrid = vrrp.NewHybrid(vrrp.HybridConfig{
+		Log: d.log.With("group", state.DefaultGroup), Keepers: keepers,
+		File: d.configuration, Report: d.checks.Report, Members: d.routers,
+		NewGate:   func(number uint32) *vip.Gate { return vip.NewGate(d.vipGuard(), number, nil) },
+		NewKeeper: func(gate *vip.Gate, number uint32) vrrp.SlotKeeper { return d.newKeeper(gate, number) },
+		Slow:      !d.owner.silent, IsVirtual: d.isVirtual, Wake: d.owner.sink.notify,
 	})
 	d.owner.hybrid = d.hybrid
 }
 
 // routers are what the other members are in hybrid instances, by name.
-func (d *Daemon) routers() map[string][]member {
-	out := make(map[string][]member)
+func (d *Daemon) routers() map[string][]vrrp.Member {
+	out := make(map[string][]vrrp.Member)
 	for id, h := range d.seen() {
 		if id == d.node.Self().NodeID {
 			continue
 		}
 		for name, v := range h.VRRP {
-			out[name] = append(out[name], member{source: v.Source, master: v.Master, age: h.Age})
+			out[name] = append(out[name], vrrp.Member{Source: v.Source, Master: v.Master, Age: h.Age})
 		}
 	}
 	return out
@@ -37,8 +38,8 @@ func (d *Daemon) routers() map[string][]member {
 // routersHere are what this node is in hybrid instances, by name, for its hint.
 func (d *Daemon) routersHere() map[string]hint.VirtualRouter {
 	out := make(map[string]hint.VirtualRouter)
-	for name, m := range d.hybrid.told() {
-		out[name] = hint.VirtualRouter{Source: m.source, Master: m.master}
+	for name, m := range d.hybrid.Told() {
+		out[name] = hint.VirtualRouter{Source: m.Source, Master: m.Master}
 	}
 	return out
 }
@@ -75,14 +76,14 @@ func splitReport(r check.Report, c *config.Config) (group check.Report, plain ma
 
 // openPlain makes the routers of the instances with "vrrp only".
 func (d *Daemon) openPlain() {
-	d.plain = newPlain(plainConfig{
-		log: d.log, file: d.configuration, report: d.checks.Report, claimed: d.claimed, place: d.places.PlaceVRRPOnly,
-		newKeeper: func(gate *vip.Gate) slotKeeper {
+	d.plain = vrrp.NewPlain(vrrp.PlainConfig{
+		Log: d.log, File: d.configuration, Report: d.checks.Report, Claimed: d.claimed, Place: d.places.PlaceVRRPOnly,
+		NewKeeper: func(gate *vip.Gate) vrrp.SlotKeeper {
 			return vip.NewKeeper(vip.KeeperConfig{
-				Host: d.host, Announcer: d.sender, Gate: gate, Logger: d.log, Journal: d.journal, Lifetime: plainLifetime, Hearing: d.hearing,
+				Host: d.host, Announcer: d.sender, Gate: gate, Logger: d.log, Journal: d.journal, Lifetime: vrrp.PlainLifetime, Hearing: d.hearing,
 			})
 		},
-		isVirtual: d.isVirtual,
+		IsVirtual: d.isVirtual,
 	})
 }
 
@@ -91,5 +92,5 @@ func (d *Daemon) claimed(in *config.Instance) string {
 	if d.node == nil {
 		return ""
 	}
-	return claimedBy(d.node.State(), in)
+	return vrrp.Claimed(d.node.State(), in)
 }

@@ -1,4 +1,4 @@
-package daemon
+package vrrp
 
 import (
 	"context"
@@ -75,22 +75,22 @@ func join(addrs []netip.Addr) string {
 
 // rig is a hybrid with fakes around it, and its run.
 type rig struct {
-	*hybrid
+	*Hybrid
 	speakers []*fakeSpeaker
 	conf     *config.Config
 	state    *state.State
 	reports  check.Report
-	known    map[string][]member
+	known    map[string][]Member
 	clock    time.Duration
 }
 
 func newRig(t *testing.T) *rig {
 	r := &rig{state: &state.State{ClusterID: "c"}}
-	keeper := &shares{main: &fakeKeeper{}, gates: newGates(vip.NewGate(nil, 0, nil)), refresh: func() {}}
-	r.hybrid = &hybrid{
+	keeper := &Keepers{main: &fakeKeeper{}, gates: NewGates(vip.NewGate(nil, 0, nil)), refresh: func() {}}
+	r.Hybrid = &Hybrid{
 		log: slog.New(slog.DiscardHandler), shares: keeper, parts: map[string]*part{},
 		config: func() *config.Config { return r.conf }, report: func() check.Report { return r.reports },
-		members: func() map[string][]member { return r.known }, wake: func() {},
+		members: func() map[string][]Member { return r.known }, wake: func() {},
 		now: func() time.Duration { return r.clock },
 		newSlot: func(name string, _ uint32) *slot {
 			s, _ := newSlot(name)
@@ -107,7 +107,7 @@ func newRig(t *testing.T) *rig {
 	ended := make(chan error, 1)
 	began := make(chan struct{})
 	r.tasks.start(func(ctx context.Context) error { close(began); <-ctx.Done(); return nil })
-	go func() { ended <- r.run(ctx) }()
+	go func() { ended <- r.Run(ctx) }()
 	<-began // with its own tasks, so that the end of one is waited for
 	t.Cleanup(func() {
 		stop()
@@ -126,8 +126,8 @@ func (r *rig) file(t *testing.T, lines string) {
 
 // turn is what the owner's loop does.
 func (r *rig) turn(own, successor, owning bool) {
-	r.follow(r.state, owning)
-	r.decide(own, successor)
+	r.Follow(r.state, owning)
+	r.Decide(own, successor)
 }
 
 func (r *rig) last() *fakeSpeaker { return r.speakers[len(r.speakers)-1] }
@@ -141,7 +141,7 @@ func TestHybridFollowsOwnership(t *testing.T) {
 		t.Fatal("a part without an instance that speaks")
 	}
 	r.state.Instances = place.InstancesOf(r.conf)
-	r.known = map[string][]member{"V": {{source: netip.MustParseAddr("10.0.0.8")}}}
+	r.known = map[string][]Member{"V": {{Source: netip.MustParseAddr("10.0.0.8")}}}
 	r.turn(false, true, false)
 	f := r.last()
 	if got := f.take(); got != "new with 10.0.0.2 10.0.0.1, fellows 10.0.0.8" {
@@ -218,8 +218,8 @@ func TestHybridFollowsTheFile(t *testing.T) {
 	r.turn(true, false, true)
 	// The file says no more that it speaks, the cluster does.
 	r.file(t, "")
-	if r.turn(true, false, true); g.take() != "" || !r.up() || len(r.faults()) != 0 {
-		t.Errorf("a file that is ahead of the cluster changed something: %v", r.faults())
+	if r.turn(true, false, true); g.take() != "" || !r.up() || len(r.Faults()) != 0 {
+		t.Errorf("a file that is ahead of the cluster changed something: %v", r.Faults())
 	}
 	r.state.Instances[0].VRRP = ""
 	r.turn(true, false, true)
@@ -258,13 +258,13 @@ func TestHybridSucceedsMember(t *testing.T) {
 		r := newRig(t)
 		r.clock = time.Minute
 		r.state.Instances = place.InstancesOf(r.conf)
-		r.known = map[string][]member{"V": {{netip.MustParseAddr("10.0.0.8"), c.master, c.age}}}
+		r.known = map[string][]Member{"V": {{netip.MustParseAddr("10.0.0.8"), c.master, c.age}}}
 		r.turn(false, true, false)
 		f := r.last()
 		f.become(vrrpcompat.Backup)
 		f.st.Other = c.heard
 		f.take()
-		r.known["V"][0] = member{source: netip.MustParseAddr("10.0.0.8")} // it has handed over
+		r.known["V"][0] = Member{Source: netip.MustParseAddr("10.0.0.8")} // it has handed over
 		r.turn(true, false, false)
 		if got := f.take(); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
@@ -277,37 +277,37 @@ func TestHybridFaults(t *testing.T) {
 	r := newRig(t)
 	r.state.Instances = place.InstancesOf(r.conf)
 	r.file(t, "")
-	if r.turn(true, false, false); len(r.faults()) != 1 || r.up() || len(r.speakers) != 0 {
-		t.Errorf("without it in the file: %v", r.faults())
+	if r.turn(true, false, false); len(r.Faults()) != 1 || r.up() || len(r.speakers) != 0 {
+		t.Errorf("without it in the file: %v", r.Faults())
 	}
 	r.file(t, "vrrp hybrid\nunicast_fault_no_peer")
-	if r.turn(true, false, false); len(r.faults()) != 1 || r.up() {
-		t.Errorf("without a peer: %v", r.faults())
+	if r.turn(true, false, false); len(r.Faults()) != 1 || r.up() {
+		t.Errorf("without a peer: %v", r.Faults())
 	}
 	r.file(t, "vrrp hybrid\n")
 	r.turn(true, false, false)
 	f := r.last()
 	f.st.Down = vrrpnet.ErrNoInterface
-	if r.turn(true, false, false); len(r.faults()) != 0 {
-		t.Errorf("a router that has just begun: %v", r.faults())
+	if r.turn(true, false, false); len(r.Faults()) != 0 {
+		t.Errorf("a router that has just begun: %v", r.Faults())
 	}
 	f.become(vrrpcompat.Master)
 	r.turn(true, false, true)
 	r.clock += 2 * downGrace
-	if r.turn(true, false, true); len(r.faults()) != 1 || !strings.Contains(r.faults()[0], "cannot speak VRRP") || r.up() {
-		t.Errorf("without a socket: %v, up %v", r.faults(), r.up())
+	if r.turn(true, false, true); len(r.Faults()) != 1 || !strings.Contains(r.Faults()[0], "cannot speak VRRP") || r.up() {
+		t.Errorf("without a socket: %v, up %v", r.Faults(), r.up())
 	}
 	f.st.Down = nil
 	r.turn(true, false, true)
 	f.become(vrrpcompat.Master)
 	r.turn(true, false, true)
-	if len(r.faults()) != 0 || !r.up() {
-		t.Errorf("with a socket again: %v, up %v", r.faults(), r.up())
+	if len(r.Faults()) != 0 || !r.up() {
+		t.Errorf("with a socket again: %v, up %v", r.Faults(), r.up())
 	}
-	var none *hybrid // a witness
-	none.follow(r.state, false)
-	none.decide(true, false)
-	if none.faults() != nil || len(none.told()) != 0 {
+	var none *Hybrid // a witness
+	none.Follow(r.state, false)
+	none.Decide(true, false)
+	if none.Faults() != nil || len(none.Told()) != 0 {
 		t.Error("a witness has no VRRP half")
 	}
 }

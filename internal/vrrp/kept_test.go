@@ -1,4 +1,4 @@
-package daemon
+package vrrp
 
 import (
 	"net/netip"
@@ -19,7 +19,7 @@ func TestKeptAddress(t *testing.T) {
 		{vip.AddressStatus{State: vip.StateFailed, Why: "permission denied"}, "absent"},
 	} {
 		tt.in.Prefix = netip.MustParsePrefix("10.0.0.100/24")
-		if got := keptAddress("VI_1", tt.in); got.State != tt.state || got.Problem != tt.in.Why {
+		if got := KeptAddress("VI_1", tt.in); got.State != tt.state || got.Problem != tt.in.Why {
 			t.Errorf("%v: state %q, problem %q; want %q", tt.in.State, got.State, got.Problem, tt.state)
 		}
 	}

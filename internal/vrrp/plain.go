@@ -1,4 +1,4 @@
-package daemon
+package vrrp
 
 import (
 	"context"
@@ -21,13 +21,13 @@ import (
 	"github.com/raftvip/raftvip/vrrpcompat/vrrpnet"
 )
 
-// plainLifetime is the lifetime of the addresses of plain VRRP routers on the
+// PlainLifetime is the lifetime of the addresses of plain VRRP routers on the
 // kernel: those of a dead daemon vanish after it.
-const plainLifetime = 30 * time.Second
+const PlainLifetime = 30 * time.Second
 
-// plain runs the instances with "vrrp only": VRRP routers without Raft, as
+// Plain runs the instances with "vrrp only": VRRP routers without Raft, as
 // keepalived's are. No guard enforces anything for them.
-type plain struct {
+type Plain struct {
 	log    *slog.Logger
 	config func() *config.Config
 	report func() check.Report
@@ -37,7 +37,7 @@ type plain struct {
 	// place resolves the addresses of an instance on this node. vmacs are the interfaces
 	// with a virtual MAC, by instance.
 	place      func(in state.Instance, vmacs map[string]string) (addrs []vip.Address, faults []string)
-	newKeeper  func(*vip.Gate) slotKeeper
+	newKeeper  func(*vip.Gate) SlotKeeper
 	newSpeaker func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (router, error)
 	now        func() time.Duration
 	woken      chan struct{}
@@ -49,41 +49,41 @@ type plain struct {
 	parts  map[string]*plainPart // by instance, for ever
 }
 
-// A plainConfig is what the instances with "vrrp only" are run with.
-type plainConfig struct {
-	log *slog.Logger
-	// file is the node's file as last read, report what its checks say.
-	file   func() *config.Config
-	report func() check.Report
-	// claimed says why the cluster, if there is one, has the say about an instance, or
+// A PlainConfig is what the instances with "vrrp only" are run with.
+type PlainConfig struct {
+	Log *slog.Logger
+	// File is the node's file as last read, Report what its checks say.
+	File   func() *config.Config
+	Report func() check.Report
+	// Claimed says why the cluster, if there is one, has the say about an instance, or
 	// "".
-	claimed func(*config.Instance) string
-	// place resolves the addresses of an instance on this node. vmacs are the interfaces
+	Claimed func(*config.Instance) string
+	// Place resolves the addresses of an instance on this node. vmacs are the interfaces
 	// with a virtual MAC, by instance.
-	place func(in state.Instance, vmacs map[string]string) (addrs []vip.Address, faults []string)
-	// newKeeper makes what puts addresses up beneath a gate, for plainLifetime at a time.
-	newKeeper func(*vip.Gate) slotKeeper
-	// isVirtual tells of a virtual address: nobody speaks from one.
-	isVirtual func(netip.Addr) bool
+	Place func(in state.Instance, vmacs map[string]string) (addrs []vip.Address, faults []string)
+	// NewKeeper makes what puts addresses up beneath a gate, for PlainLifetime at a time.
+	NewKeeper func(*vip.Gate) SlotKeeper
+	// IsVirtual tells of a virtual address: nobody speaks from one.
+	IsVirtual func(netip.Addr) bool
 }
 
-// newPlain makes the routers of the instances with "vrrp only". It runs nothing before
-// run.
-func newPlain(c plainConfig) *plain {
-	return &plain{
-		log: c.log, config: c.file, report: c.report, now: boottime.Now,
-		claimed: c.claimed, place: c.place, woken: make(chan struct{}, 1), parts: make(map[string]*plainPart),
-		newKeeper: c.newKeeper,
+// NewPlain makes the routers of the instances with "vrrp only". It runs nothing before
+// Run.
+func NewPlain(c PlainConfig) *Plain {
+	return &Plain{
+		log: c.Log, config: c.File, report: c.Report, now: boottime.Now,
+		claimed: c.Claimed, place: c.Place, woken: make(chan struct{}, 1), parts: make(map[string]*plainPart),
+		newKeeper: c.NewKeeper,
 		newSpeaker: func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (router, error) {
-			s.net.IsVirtual = c.isVirtual
-			return s.router(addrs, priority, sink, c.log.With("instance", name))
+			s.net.IsVirtual = c.IsVirtual
+			return s.router(addrs, priority, sink, c.Log.With("instance", name))
 		},
 	}
 }
 
-// claimedBy says why an instance with "vrrp only" must not run beside a cluster in state
+// Claimed says why an instance with "vrrp only" must not run beside a cluster in state
 // s, or "": what the cluster has, its owner answers for.
-func claimedBy(s *state.State, in *config.Instance) string {
+func Claimed(s *state.State, in *config.Instance) string {
 	for _, have := range s.Instances {
 		if have.Name == in.Name {
 			return fmt.Sprintf("the cluster has instance %s too: reload a file without it, or delete its addresses with raftvip vip del", in.Name)
@@ -104,7 +104,7 @@ type router interface {
 	Shutdown()
 }
 
-// A plainPart is one instance. It is written with plain.mu held.
+// A plainPart is one instance. It is written with Plain.mu held.
 type plainPart struct {
 	name     string
 	slot     *slot
@@ -119,16 +119,17 @@ type plainPart struct {
 	instance *config.Instance // nil: not in the file any more
 }
 
-func (p *plain) wake() {
+// Wake has the loop look again.
+func (p *Plain) Wake() {
 	select {
 	case p.woken <- struct{}{}:
 	default: // it has not looked since the last one
 	}
 }
 
-// run is the loop. At the end the routers have left the election and the addresses
-// are gone.
-func (p *plain) run(ctx context.Context) error {
+// Run is the loop. At the end the routers have left the election and the addresses
+// are gone. It returns the errors of keepers and routers.
+func (p *Plain) Run(ctx context.Context) error {
 	tasks, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	ended := make(chan error, 1)
@@ -156,7 +157,7 @@ func (p *plain) run(ctx context.Context) error {
 }
 
 // turn looks at every instance once, and returns when to look again.
-func (p *plain) turn() time.Duration {
+func (p *Plain) turn() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c := p.config()
@@ -193,7 +194,7 @@ func instanceReport(r check.Report, in *config.Instance) check.InstanceReport {
 	return check.InstanceReport{Base: in.Priority, Effective: in.Priority}
 }
 
-func (p *plain) addPart(name string) *plainPart {
+func (p *Plain) addPart(name string) *plainPart {
 	gate := vip.NewGate(nil, 0, nil)
 	part := &plainPart{name: name, slot: &slot{name: name, gate: gate, lease: true, slow: true}}
 	part.slot.keeper = p.newKeeper(gate)
@@ -203,7 +204,7 @@ func (p *plain) addPart(name string) *plainPart {
 }
 
 // end stops an instance: the peers are told when its addresses are down.
-func (p *plain) end(part *plainPart) {
+func (p *Plain) end(part *plainPart) {
 	if part.speaker != nil {
 		part.speaker.Shutdown()
 		part.stop()
@@ -215,7 +216,7 @@ func (p *plain) end(part *plainPart) {
 }
 
 // follow does for one instance what its file, its checks and VRRP say.
-func (p *plain) follow(part *plainPart, report check.InstanceReport) {
+func (p *Plain) follow(part *plainPart, report check.InstanceReport) {
 	in := part.instance
 	whole := place.InstanceOf(in)
 	addrs, faults := p.place(whole, p.vmacs())
@@ -270,7 +271,7 @@ func cmpReason(why, reason string) string {
 }
 
 // configure gives the instance its virtual router, or says why there is none.
-func (p *plain) configure(part *plainPart, s speakerSettings, addrs []netip.Addr, priority uint8) error {
+func (p *Plain) configure(part *plainPart, s speakerSettings, addrs []netip.Addr, priority uint8) error {
 	if part.speaker != nil && reflect.DeepEqual(part.settings, s) {
 		if part.priority != priority {
 			part.priority = priority
@@ -301,14 +302,14 @@ func (p *plain) configure(part *plainPart, s speakerSettings, addrs []netip.Addr
 	part.stop = p.tasks.start(func(ctx context.Context) error {
 		var ends sync.WaitGroup
 		defer ends.Wait()
-		ends.Go(func() { forward(ctx, r.Changed, p.wake) })
+		ends.Go(func() { forward(ctx, r.Changed, p.Wake) })
 		return r.Run(ctx)
 	})
 	return nil
 }
 
 // vmacs are the interfaces with a virtual MAC, by instance. It is called by the loop.
-func (p *plain) vmacs() map[string]string {
+func (p *Plain) vmacs() map[string]string {
 	out := make(map[string]string)
 	for name, part := range p.parts {
 		if part.speaker != nil && part.settings.net.VMAC != nil {
@@ -320,15 +321,16 @@ func (p *plain) vmacs() map[string]string {
 	return out
 }
 
-// ready reports whether every instance was looked at.
-func (p *plain) ready() bool {
+// Ready reports whether every instance was looked at.
+func (p *Plain) Ready() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.turned
 }
 
-// status is that of all instances in the file.
-func (p *plain) status(names map[netip.Addr]string) []api.VirtualRouter {
+// Status is that of all instances in the file. names are the nodes by the addresses
+// from which they speak.
+func (p *Plain) Status(names map[netip.Addr]string) []api.VirtualRouter {
 	if p == nil {
 		return nil
 	}
@@ -349,7 +351,7 @@ func (p *plain) status(names map[netip.Addr]string) []api.VirtualRouter {
 			v.Why = part.speaker.Status().Reason
 		}
 		for _, k := range part.slot.keeper.Status().Addresses {
-			v.Addresses = append(v.Addresses, keptAddress(part.name, k))
+			v.Addresses = append(v.Addresses, KeptAddress(part.name, k))
 		}
 		out = append(out, v)
 	}

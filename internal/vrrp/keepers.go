@@ -1,4 +1,4 @@
-package daemon
+package vrrp
 
 import (
 	"context"
@@ -9,11 +9,11 @@ import (
 	"github.com/raftvip/raftvip/vip"
 )
 
-// shares is the keeper of a group: one keeper for what moves with the group alone,
+// Keepers are what puts the addresses of a group up: one keeper for what moves with the group alone,
 // and that of each slot.
-type shares struct {
-	main  addressKeeper
-	gates *gates
+type Keepers struct {
+	main  Keeper
+	gates *Gates
 	// refresh tells a gate that has just been opened the present lease.
 	refresh func()
 
@@ -21,28 +21,28 @@ type shares struct {
 	of map[netip.Addr]*slot // whose an address is; nil: the group's own
 }
 
-// newKeepers makes the keeper of a group. main puts up what moves with the group alone;
+// NewKeepers makes the keeper of a group. main puts up what moves with the group alone;
 // refresh tells a gate that has just been opened the present lease.
-func newKeepers(gates *gates, main addressKeeper, refresh func()) *shares {
-	return &shares{main: main, gates: gates, refresh: refresh}
+func NewKeepers(gates *Gates, main Keeper, refresh func()) *Keepers {
+	return &Keepers{main: main, gates: gates, refresh: refresh}
 }
 
 // assign says which addresses belong to slots. What changes hands follows at the
 // next Set.
-func (k *shares) assign(of map[netip.Addr]*slot) {
+func (k *Keepers) assign(of map[netip.Addr]*slot) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.of = of
 }
 
-func (k *shares) owners() map[netip.Addr]*slot {
+func (k *Keepers) owners() map[netip.Addr]*slot {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.of
 }
 
 // Set divides what is wanted. A slot is owned only while VRRP permits it, too.
-func (k *shares) Set(w vip.Wanted) {
+func (k *Keepers) Set(w vip.Wanted) {
 	slots := k.gates.all()
 	if len(slots) == 0 {
 		k.main.Set(w)
@@ -60,7 +60,7 @@ func (k *shares) Set(w vip.Wanted) {
 		}
 		lists[s] = append(lists[s], a)
 	}
-	set := func(s *slot, keeper addressKeeper, own bool) {
+	set := func(s *slot, keeper Keeper, own bool) {
 		part := w
 		part.Own, part.Addresses = own, lists[s]
 		keeper.Set(part)
@@ -86,9 +86,9 @@ func (k *shares) Set(w vip.Wanted) {
 
 // held says which keepers still have to do with an address. An address that its
 // future keeper knows already is that one's.
-func (k *shares) held(slots []*slot) map[netip.Addr]map[*slot]bool {
+func (k *Keepers) held(slots []*slot) map[netip.Addr]map[*slot]bool {
 	by := make(map[netip.Addr]map[*slot]bool)
-	note := func(s *slot, keeper addressKeeper) {
+	note := func(s *slot, keeper Keeper) {
 		for _, a := range keeper.Status().Addresses {
 			ip := a.Prefix.Addr()
 			if by[ip] == nil {
@@ -105,7 +105,7 @@ func (k *shares) held(slots []*slot) map[netip.Addr]map[*slot]bool {
 }
 
 // WaitReleased waits for all keepers.
-func (k *shares) WaitReleased(ctx context.Context) error {
+func (k *Keepers) WaitReleased(ctx context.Context) error {
 	errs := []error{k.main.WaitReleased(ctx)}
 	for _, s := range k.gates.all() {
 		errs = append(errs, s.keeper.WaitReleased(ctx))
@@ -113,9 +113,9 @@ func (k *shares) WaitReleased(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// releaseSlots waits until the addresses of the slots are off the kernel; it fails with
+// ReleaseSlots waits until the addresses of the slots are off the kernel; it fails with
 // vip.ErrOwned where they are wanted.
-func (k *shares) releaseSlots(ctx context.Context) error {
+func (k *Keepers) ReleaseSlots(ctx context.Context) error {
 	var errs []error
 	for _, s := range k.gates.all() {
 		errs = append(errs, s.keeper.Release(ctx))
@@ -123,12 +123,12 @@ func (k *shares) releaseSlots(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// divided reports whether some addresses have keepers of their own, whose status changes
+// Divided reports whether some addresses have keepers of their own, whose status changes
 // without a word from Changed.
-func (k *shares) divided() bool { return len(k.gates.all()) > 0 }
+func (k *Keepers) Divided() bool { return len(k.gates.all()) > 0 }
 
 // Status is that of all keepers together.
-func (k *shares) Status() vip.Status {
+func (k *Keepers) Status() vip.Status {
 	st := k.main.Status()
 	for _, s := range k.gates.all() {
 		more := s.keeper.Status()
@@ -141,10 +141,10 @@ func (k *shares) Status() vip.Status {
 }
 
 // Changed is the main keeper's; those of the slots wake the owner themselves.
-func (k *shares) Changed() <-chan struct{} { return k.main.Changed() }
+func (k *Keepers) Changed() <-chan struct{} { return k.main.Changed() }
 
 // Announce passes the doubt on to all.
-func (k *shares) Announce(reason string) {
+func (k *Keepers) Announce(reason string) {
 	k.main.Announce(reason)
 	for _, s := range k.gates.all() {
 		s.keeper.Announce(reason)
@@ -152,7 +152,7 @@ func (k *shares) Announce(reason string) {
 }
 
 // Serves reports whether one of the keepers serves the address on the link.
-func (k *shares) Serves(link int, a netip.Addr) bool {
+func (k *Keepers) Serves(link int, a netip.Addr) bool {
 	if k.main.Serves(link, a) {
 		return true
 	}
@@ -165,22 +165,22 @@ func (k *shares) Serves(link int, a netip.Addr) bool {
 }
 
 // Defend has the keeper that serves the address answer a claim of it.
-func (k *shares) Defend(link int, a netip.Addr) {
+func (k *Keepers) Defend(link int, a netip.Addr) {
 	k.main.Defend(link, a)
 	for _, s := range k.gates.all() {
 		s.keeper.Defend(link, a)
 	}
 }
 
-// waits reports whether an address stays down because VRRP has not given it to
+// Waits reports whether an address stays down because VRRP has not given it to
 // this node.
-func (k *shares) waits(ip netip.Addr) bool {
+func (k *Keepers) Waits(ip netip.Addr) bool {
 	s := k.owners()[ip]
 	return s != nil && !s.permitted()
 }
 
-// addressKeeper is what puts the addresses up and takes them down: a vip.Keeper.
-type addressKeeper interface {
+// A Keeper is what puts the addresses up and takes them down: a vip.Keeper.
+type Keeper interface {
 	Set(vip.Wanted)
 	WaitReleased(context.Context) error
 	Status() vip.Status
@@ -190,19 +190,13 @@ type addressKeeper interface {
 	Defend(link int, a netip.Addr)
 }
 
-// noKeeper is that of a witness, which never has addresses.
-type noKeeper struct{}
+// A NoKeeper is that of a witness, which never has addresses.
+type NoKeeper struct{}
 
-func (noKeeper) Set(vip.Wanted) {}
-
-func (noKeeper) WaitReleased(context.Context) error { return nil }
-
-func (noKeeper) Status() vip.Status { return vip.Status{Applied: true} }
-
-func (noKeeper) Changed() <-chan struct{} { return nil }
-
-func (noKeeper) Announce(string) {}
-
-func (noKeeper) Serves(int, netip.Addr) bool { return false }
-
-func (noKeeper) Defend(int, netip.Addr) {}
+func (NoKeeper) Set(vip.Wanted)                     {}
+func (NoKeeper) WaitReleased(context.Context) error { return nil }
+func (NoKeeper) Status() vip.Status                 { return vip.Status{Applied: true} }
+func (NoKeeper) Changed() <-chan struct{}           { return nil }
+func (NoKeeper) Announce(string)                    {}
+func (NoKeeper) Serves(int, netip.Addr) bool        { return false }
+func (NoKeeper) Defend(int, netip.Addr)             {}

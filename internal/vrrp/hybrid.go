@@ -1,4 +1,4 @@
-package daemon
+package vrrp
 
 import (
 	"context"
@@ -24,17 +24,17 @@ import (
 // maxSlots is how many instances can have a gate of their own.
 const maxSlots = guard.MaxGroups - 1
 
-// hybrid is the VRRP half of an owner: the virtual routers of the instances with
-// "vrrp hybrid", each with its slot. follow, decide and faults belong to the owner's
-// loop; a nil hybrid, that of a witness, has no instances.
-type hybrid struct {
+// Hybrid is the VRRP half of an owner: the virtual routers of the instances with
+// "vrrp hybrid", each with its slot. Follow, Decide and Faults belong to the owner's
+// loop; a nil Hybrid, that of a witness, has no instances.
+type Hybrid struct {
 	log    *slog.Logger
-	shares *shares
+	shares *Keepers
 	// config is the node's file, report what its checks say.
 	config func() *config.Config
 	report func() check.Report
 	// members are what the other members are, by instance.
-	members func() map[string][]member
+	members func() map[string][]Member
 	// newSlot makes a slot with this number in the guard, newSpeaker the virtual
 	// router of an instance.
 	newSlot    func(name string, number uint32) *slot
@@ -48,54 +48,54 @@ type hybrid struct {
 	parts map[string]*part // by instance, for ever
 }
 
-// A member is a member of the cluster in one instance.
-type member struct {
-	// source is the address from which it speaks VRRP.
-	source netip.Addr
-	master bool // it is VRRP master
-	// age is how long ago it said so.
-	age time.Duration
+// A Member is a member of the cluster in one instance.
+type Member struct {
+	// Source is the address from which it speaks VRRP.
+	Source netip.Addr
+	Master bool // it is VRRP master
+	// Age is how long ago it said so.
+	Age time.Duration
 }
 
-// A hybridConfig is what the VRRP half of an owner is made of.
-type hybridConfig struct {
-	log     *slog.Logger
-	keepers *shares
-	// file is the node's file as last read, report what its checks say.
-	file   func() *config.Config
-	report func() check.Report
-	// members are what the other members of the cluster are, by instance.
-	members func() map[string][]member
-	// newGate makes a gate with this number in the guard, newKeeper what puts addresses
+// A HybridConfig is what the VRRP half of an owner is made of.
+type HybridConfig struct {
+	Log     *slog.Logger
+	Keepers *Keepers
+	// File is the node's file as last read, Report what its checks say.
+	File   func() *config.Config
+	Report func() check.Report
+	// Members are what the other members of the cluster are, by instance.
+	Members func() map[string][]Member
+	// NewGate makes a gate with this number in the guard, NewKeeper what puts addresses
 	// up beneath it.
-	newGate   func(number uint32) *vip.Gate
-	newKeeper func(gate *vip.Gate, number uint32) slotKeeper
-	// slow: no guard silences the addresses when a gate is shut.
-	slow bool
-	// isVirtual tells of a virtual address: nobody speaks from one.
-	isVirtual func(netip.Addr) bool
-	// wake has the owner look again.
-	wake func()
+	NewGate   func(number uint32) *vip.Gate
+	NewKeeper func(gate *vip.Gate, number uint32) SlotKeeper
+	// Slow: no guard silences the addresses when a gate is shut.
+	Slow bool
+	// IsVirtual tells of a virtual address: nobody speaks from one.
+	IsVirtual func(netip.Addr) bool
+	// Wake has the owner look again.
+	Wake func()
 }
 
-// newHybrid makes the VRRP half of an owner. It runs nothing before run.
-func newHybrid(c hybridConfig) *hybrid {
-	return &hybrid{
-		log: c.log, shares: c.keepers, config: c.file, report: c.report, members: c.members,
+// NewHybrid makes the VRRP half of an owner. It runs nothing before Run.
+func NewHybrid(c HybridConfig) *Hybrid {
+	return &Hybrid{
+		log: c.Log, shares: c.Keepers, config: c.File, report: c.Report, members: c.Members,
 		newSlot: func(name string, number uint32) *slot {
-			s := &slot{name: name, gate: c.newGate(number), slow: c.slow}
-			s.keeper = c.newKeeper(s.gate, number)
+			s := &slot{name: name, gate: c.NewGate(number), slow: c.Slow}
+			s.keeper = c.NewKeeper(s.gate, number)
 			return s
 		},
 		newSpeaker: func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (speaker, error) {
-			s.net.IsVirtual = c.isVirtual
-			return s.router(addrs, priority, sink, c.log.With("instance", name))
+			s.net.IsVirtual = c.IsVirtual
+			return s.router(addrs, priority, sink, c.Log.With("instance", name))
 		},
-		wake: c.wake, now: boottime.Now, began: boottime.Now(), parts: make(map[string]*part),
+		wake: c.Wake, now: boottime.Now, began: boottime.Now(), parts: make(map[string]*part),
 	}
 }
 
-// A part is one instance. It is written with hybrid.mu held.
+// A part is one instance. It is written with Hybrid.mu held.
 type part struct {
 	name string
 	slot *slot // nil where the guard has no group left
@@ -122,10 +122,10 @@ type part struct {
 	last        hybridDecision
 }
 
-// follow brings the virtual routers in line with the replicated state and the
+// Follow brings the virtual routers in line with the replicated state and the
 // node's file. The cluster says what speaks VRRP and for which addresses; the file
 // says how. owning says that this node owns the group now.
-func (h *hybrid) follow(s *state.State, owning bool) {
+func (h *Hybrid) Follow(s *state.State, owning bool) {
 	if h == nil {
 		return
 	}
@@ -169,7 +169,7 @@ func (h *hybrid) follow(s *state.State, owning bool) {
 }
 
 // addPart makes the part of an instance, and its slot.
-func (h *hybrid) addPart(name string) *part {
+func (h *Hybrid) addPart(name string) *part {
 	p := &part{name: name}
 	if len(h.parts) < maxSlots {
 		p.slot = h.newSlot(name, uint32(len(h.parts)+1))
@@ -197,7 +197,7 @@ func forward(ctx context.Context, changed func() <-chan struct{}, wake func()) {
 // configure gives the part the virtual router that the file describes. The cluster
 // says that the instance speaks: a file that does not say so any more changes
 // nothing until the cluster has taken it over, too.
-func (h *hybrid) configure(p *part, in state.Instance, c *config.Config, owning bool) {
+func (h *Hybrid) configure(p *part, in state.Instance, c *config.Config, owning bool) {
 	addrs := place.Advertised(in)
 	file := speaking(c, in.Name)
 	switch {
@@ -240,7 +240,7 @@ func (h *hybrid) configure(p *part, in state.Instance, c *config.Config, owning 
 }
 
 // adjust gives a virtual router what it can take without a break.
-func (h *hybrid) adjust(p *part, addrs []netip.Addr, priority uint8) {
+func (h *Hybrid) adjust(p *part, addrs []netip.Addr, priority uint8) {
 	if p.priority != priority {
 		p.priority = priority
 		p.speaker.SetPriority(priority)
@@ -282,7 +282,7 @@ func effective(r check.Report, in *config.Instance) uint8 {
 }
 
 // release leaves an instance that does not speak VRRP (any more) to Raft alone.
-func (h *hybrid) release(p *part) {
+func (h *Hybrid) release(p *part) {
 	if p.slot != nil {
 		p.slot.leave()
 	}
@@ -290,7 +290,7 @@ func (h *hybrid) release(p *part) {
 }
 
 // silence ends a virtual router. Unless another one continues, the peers are told.
-func (h *hybrid) silence(p *part, continued bool) {
+func (h *Hybrid) silence(p *part, continued bool) {
 	if p.speaker == nil {
 		return
 	}
@@ -300,14 +300,14 @@ func (h *hybrid) silence(p *part, continued bool) {
 }
 
 // tell gives the virtual routers what is known of their fellows.
-func (h *hybrid) tell() {
+func (h *Hybrid) tell() {
 	members, now := h.members(), h.now()
 	for _, p := range h.parts {
 		var addrs []netip.Addr
 		for _, m := range members[p.name] {
-			addrs = append(addrs, m.source)
-			if m.master {
-				p.mastered = max(p.mastered, now-m.age)
+			addrs = append(addrs, m.Source)
+			if m.Master {
+				p.mastered = max(p.mastered, now-m.Age)
 			}
 		}
 		slices.SortFunc(addrs, netip.Addr.Compare)
@@ -318,9 +318,9 @@ func (h *hybrid) tell() {
 	}
 }
 
-// decide tells the virtual routers whether they may speak. successor says that a
+// Decide tells the virtual routers whether they may speak. successor says that a
 // member goes on.
-func (h *hybrid) decide(own, successor bool) {
+func (h *Hybrid) Decide(own, successor bool) {
 	if h == nil {
 		return
 	}
@@ -345,7 +345,7 @@ func (h *hybrid) decide(own, successor bool) {
 
 // instruct tells a virtual router whether it may speak. When it may not, its
 // addresses are silent before anybody else is told.
-func (h *hybrid) instruct(p *part, d hybridDecision) {
+func (h *Hybrid) instruct(p *part, d hybridDecision) {
 	if !d.entitled {
 		p.speaker.Disentitle(d.handedOver)
 		return
@@ -361,13 +361,13 @@ func (h *hybrid) instruct(p *part, d hybridDecision) {
 // continues reports whether the cluster, as far as is known beyond what this
 // virtual router has heard, is master, so that this node goes on as that: its own
 // router before this one was, or another member's was until a moment ago.
-func (h *hybrid) continues(p *part, st vrrpnet.Status) bool {
+func (h *Hybrid) continues(p *part, st vrrpnet.Status) bool {
 	lately := p.mastered > 0 && h.now()-p.mastered < time.Duration(p.settings.machine.DownTimerAdverts)*p.settings.machine.Interval
 	return (p.succeeds || lately) && st.Other == nil
 }
 
 // observe takes over what a virtual router has become.
-func (h *hybrid) observe(p *part) (master bool, other string) {
+func (h *Hybrid) observe(p *part) (master bool, other string) {
 	m := p.slot.moment()
 	st := p.speaker.Status()
 	if st.State == vrrpcompat.Master {
@@ -383,8 +383,8 @@ func (h *hybrid) observe(p *part) (master bool, other string) {
 	return p.slot.permitted(), other
 }
 
-// faults are why this node cannot own because of VRRP.
-func (h *hybrid) faults() []string {
+// Faults are why this node cannot own because of VRRP.
+func (h *Hybrid) Faults() []string {
 	var out []string
 	h.each(func(p *part) {
 		if p.fault != "" {
@@ -395,25 +395,25 @@ func (h *hybrid) faults() []string {
 	return out
 }
 
-// run runs the keepers and virtual routers until ctx ends.
-func (h *hybrid) run(ctx context.Context) error { return h.tasks.run(ctx) }
+// Run runs the keepers and virtual routers until ctx ends. It returns their errors.
+func (h *Hybrid) Run(ctx context.Context) error { return h.tasks.run(ctx) }
 
-// told is what this node is, by instance, for the other members.
-func (h *hybrid) told() map[string]member {
-	out := make(map[string]member)
+// Told is what this node is, by instance, for the other members.
+func (h *Hybrid) Told() map[string]Member {
+	out := make(map[string]Member)
 	h.each(func(p *part) {
 		if p.speaker == nil {
 			return
 		}
 		if st := p.speaker.Status(); st.Source.IsValid() {
-			out[p.name] = member{source: st.Source, master: st.State == vrrpcompat.Master}
+			out[p.name] = Member{Source: st.Source, Master: st.State == vrrpcompat.Master}
 		}
 	})
 	return out
 }
 
-// vmacs are the interfaces with a virtual MAC, by instance.
-func (h *hybrid) vmacs() map[string]string {
+// VMACs are the interfaces with a virtual MAC, by instance.
+func (h *Hybrid) VMACs() map[string]string {
 	out := make(map[string]string)
 	h.each(func(p *part) {
 		if p.speaker == nil || p.settings.net.VMAC == nil {
@@ -426,7 +426,7 @@ func (h *hybrid) vmacs() map[string]string {
 	return out
 }
 
-func (h *hybrid) each(f func(*part)) {
+func (h *Hybrid) each(f func(*part)) {
 	if h == nil {
 		return
 	}

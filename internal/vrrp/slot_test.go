@@ -1,4 +1,4 @@
-package daemon
+package vrrp
 
 import (
 	"context"
@@ -170,7 +170,7 @@ func TestSlotWithoutGuard(t *testing.T) {
 func TestGates(t *testing.T) {
 	a, _ := newSlot("A")
 	b, _ := newSlot("B")
-	g := &gates{main: vip.NewGate(nil, 0, func() time.Duration { return 0 })}
+	g := &Gates{main: vip.NewGate(nil, 0, func() time.Duration { return 0 })}
 	g.add(a)
 	g.add(b)
 	g.Open(3)
@@ -200,7 +200,7 @@ func TestShares(t *testing.T) {
 	s, slotKeeper := newSlot("V")
 	main := &fakeKeeper{}
 	refreshed := 0
-	k := &shares{main: main, gates: &gates{main: vip.NewGate(nil, 0, nil)}, refresh: func() { refreshed++ }}
+	k := &Keepers{main: main, gates: &Gates{main: vip.NewGate(nil, 0, nil)}, refresh: func() { refreshed++ }}
 	all := vip.Wanted{Own: true, Term: 1, Addresses: []vip.Address{address("10.0.0.1/24"), address("10.0.0.2/24")}}
 	check := func(when string, mainWants []string, slotOwns bool, slotWants []string) {
 		t.Helper()
@@ -219,7 +219,7 @@ func TestShares(t *testing.T) {
 	sink := s.rule(false)
 	check("the main keeper has it yet", both[:1], false, nil)
 	check("now it is free", both[:1], false, both[1:])
-	if !k.waits(netip.MustParseAddr("10.0.0.2")) || k.waits(netip.MustParseAddr("10.0.0.1")) {
+	if !k.Waits(netip.MustParseAddr("10.0.0.2")) || k.Waits(netip.MustParseAddr("10.0.0.1")) {
 		t.Error("only the slot's address waits for VRRP")
 	}
 	s.mastered(s.moment())

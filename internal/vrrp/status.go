@@ -1,4 +1,4 @@
-package daemon
+package vrrp
 
 import (
 	"cmp"
@@ -22,9 +22,9 @@ const (
 	plainGuarantee  = "P1 does not hold: without Raft two routers that do not hear each other both answer"
 )
 
-// status is that of all instances that speak VRRP. names are the nodes by the addresses
+// Status is that of all instances that speak VRRP. names are the nodes by the addresses
 // from which they speak.
-func (h *hybrid) status(names map[netip.Addr]string) []api.VirtualRouter {
+func (h *Hybrid) Status(names map[netip.Addr]string) []api.VirtualRouter {
 	var out []api.VirtualRouter
 	h.each(func(p *part) {
 		if p.speaks {
@@ -130,8 +130,8 @@ func problemText(s speakerSettings, n vrrpnet.Note) string {
 // seconds shows a duration as advert_int does.
 func seconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
 
-// keptAddress is an address as its keeper sees it.
-func keptAddress(instance string, k vip.AddressStatus) api.Address {
+// KeptAddress is an address as its keeper sees it.
+func KeptAddress(instance string, k vip.AddressStatus) api.Address {
 	out := api.Address{Prefix: k.Prefix, Instance: instance, Link: k.Link, State: "absent", Announced: k.Announced}
 	switch {
 	case k.Up():

@@ -1,4 +1,4 @@
-package daemon
+package vrrp
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 type slot struct {
 	name   string // of the instance
 	gate   *vip.Gate
-	keeper slotKeeper
+	keeper SlotKeeper
 	// lease: the virtual router's own lease is the gate's, as there is no other.
 	lease bool
 	// slow: no guard silences the addresses with the gate, so that they have to be
@@ -31,9 +31,9 @@ type slot struct {
 	master       bool // the one that has is master
 }
 
-// A slotKeeper is a keeper with its loop.
-type slotKeeper interface {
-	addressKeeper
+// A SlotKeeper is a keeper with its loop.
+type SlotKeeper interface {
+	Keeper
 	Release(context.Context) error
 	Run(context.Context) error
 }
@@ -151,38 +151,38 @@ func (s *slot) open(term uint64) (opened, fresh bool) {
 	return s.gate.Open(term), !ok || now != term
 }
 
-// gates are the gate of a group and those of its slots. A lease is renewed and
+// Gates are the gate of a group and those of its slots. A lease is renewed and
 // revoked for all; a slot's own is opened when VRRP permits it.
-type gates struct {
+type Gates struct {
 	main *vip.Gate
 
 	mu    sync.Mutex
 	slots []*slot // replaced, not changed
 }
 
-// newGates makes the gates of a group that has no slot yet.
-func newGates(main *vip.Gate) *gates { return &gates{main: main} }
+// NewGates makes the gates of a group that has no slot yet.
+func NewGates(main *vip.Gate) *Gates { return &Gates{main: main} }
 
-func (g *gates) all() []*slot {
+func (g *Gates) all() []*slot {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.slots
 }
 
-func (g *gates) add(s *slot) {
+func (g *Gates) add(s *slot) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.slots = append(g.slots[:len(g.slots):len(g.slots)], s)
 }
 
 // Term returns the open term of the group, and false if its gate is shut.
-func (g *gates) Term() (uint64, bool) { return g.main.Term() }
+func (g *Gates) Term() (uint64, bool) { return g.main.Term() }
 
 // Open opens the group's own gate.
-func (g *gates) Open(term uint64) bool { return g.main.Open(term) }
+func (g *Gates) Open(term uint64) bool { return g.main.Open(term) }
 
 // Renew renews whatever is open for the term.
-func (g *gates) Renew(term uint64, until time.Duration) {
+func (g *Gates) Renew(term uint64, until time.Duration) {
 	g.main.Renew(term, until)
 	for _, s := range g.all() {
 		s.gate.Renew(term, until)
@@ -190,16 +190,16 @@ func (g *gates) Renew(term uint64, until time.Duration) {
 }
 
 // Shut silences everything before it returns.
-func (g *gates) Shut() { vip.ShutAll(g.each()...) }
+func (g *Gates) Shut() { vip.ShutAll(g.each()...) }
 
 // Settle returns when the kernel obeys what was stored last.
-func (g *gates) Settle() {
+func (g *Gates) Settle() {
 	for _, gate := range g.each() {
 		gate.Settle()
 	}
 }
 
-func (g *gates) each() []*vip.Gate {
+func (g *Gates) each() []*vip.Gate {
 	out := []*vip.Gate{g.main}
 	for _, s := range g.all() {
 		out = append(out, s.gate)
