@@ -139,21 +139,10 @@ func (d *Daemon) transfer(ctx context.Context, in api.TransferRequest) (api.Tran
 		}
 		r.to = n.ID
 	}
-	if err := d.request(ctx, r); err != nil {
+	if err := d.owner.ask(ctx, r); err != nil {
 		return api.TransferResult{}, err
 	}
 	return api.TransferResult{From: d.node.Self().Name, To: s.Nodes[r.moved].Name, Took: time.Since(started).Seconds()}, nil
-}
-
-// request has the owner's loop hand the group over.
-func (d *Daemon) request(ctx context.Context, r *moveRequest) error {
-	r.done = make(chan error, 1)
-	select {
-	case d.owner.requests <- r:
-		return <-r.done
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 func noNode(s *state.State, name string) error {
@@ -292,13 +281,13 @@ func (d *Daemon) leaveCluster(ctx context.Context, in api.LeaveRequest) (api.Don
 			return api.Done{}, err
 		}
 		r := &moveRequest{reason: self.Name + " leaves the cluster", manual: true, anyone: in.Force}
-		if err := d.request(ctx, r); err != nil {
+		if err := d.owner.ask(ctx, r); err != nil {
 			return api.Done{}, err
 		}
 	}
 	done, err := askLeader(ctx, d, api.PathRemove, api.NodeRequest{Node: self.NodeID, Force: in.Force}, d.nodeRemove)
 	if err != nil {
-		d.owner.leaving.Store(false)
+		d.owner.stay()
 		return done, err
 	}
 	d.log.Info("left the cluster")

@@ -251,7 +251,7 @@ func (c *claims) now() (recent []hint.Claim, total uint64) {
 // openClaims makes what listens on this node.
 func (d *Daemon) openClaims() {
 	c := &claims{
-		log: d.log, serves: d.owner.keeper.Serves, defend: d.owner.keeper.Defend, member: d.memberOf,
+		log: d.log, serves: d.keepers.Serves, defend: d.keepers.Defend, member: d.memberOf,
 		took: func() time.Duration { return d.owner.View().since },
 		port: func(link int, mac []byte) string { return vip.BridgePort(link, mac) },
 		links: func(fresh bool) []vip.Link {

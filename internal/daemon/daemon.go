@@ -52,6 +52,8 @@ type Daemon struct {
 	hearing *vip.Hearing  // listens where addresses are placed
 	links   *place.Links  // nil on a witness
 	places  *place.Places // nil on a witness
+	keepers *vrrp.Keepers
+	advice  *advice
 	owner   *owner
 	hybrid  *vrrp.Hybrid // nil on a witness
 	plain   *vrrp.Plain  // nil on a witness
@@ -162,32 +164,34 @@ func (d *Daemon) order(lost string) []string {
 	return policy.Rank(hint.Candidates(d.node.State(), "", hints, votes(d.node.Suffrages()), connected, false), "")
 }
 
+// openOwner makes what owns: the keepers, VRRP's part, what listens for claims, and the
+// loop that decides.
 func (d *Daemon) openOwner(main *vip.Gate, gate *vrrp.Gates, sink *leaseSink) {
 	g := d.node.Group(state.DefaultGroup)
-	keepers := vrrp.NewKeepers(gate, d.openKeeper(main), g.RefreshLease)
-	d.owner = &owner{
-		name: state.DefaultGroup, group: g, node: d.node,
-		gate: gate, sink: sink, keeper: keepers, checks: d.checks, hints: &d.hints, report: d.groupReport, log: d.log.With("group", state.DefaultGroup), now: boottime.Now,
-		addresses: d.places.Addresses, describe: d.describe, record: d.record, loss: func() quorumLoss { return d.quorum.loss(boottime.Now()) },
-		requests: make(chan *moveRequest), beat: d.watch.beat,
+	d.keepers = vrrp.NewKeepers(gate, d.openKeeper(main), g.RefreshLease)
+	d.advice = &advice{node: d.node, hints: &d.hints, checks: d.checks, report: d.groupReport, describe: d.describe}
+	c := ownerConfig{
+		name: state.DefaultGroup, seat: g, members: d.node, gate: gate, sink: sink, keeper: d.keepers, advice: d.advice,
+		log: d.log.With("group", state.DefaultGroup), now: boottime.Now,
+		addresses: d.places.Addresses, record: d.record, loss: func() quorumLoss { return d.quorum.loss(boottime.Now()) }, beat: d.watch.beat,
 	}
-	if d.host == nil {
-		return
-	}
-	kind := d.guard.Kind()
-	d.owner.silent = kind != guard.Lifetime && kind != guard.Off
-	d.owner.links = d.links.Current
-	if !d.owner.silent {
-		sink.release = func(ctx context.Context) error {
-			return errors.Join(d.keeper.Release(ctx), keepers.ReleaseSlots(ctx))
+	if d.host != nil {
+		kind := d.guard.Kind()
+		c.silent = kind != guard.Lifetime && kind != guard.Off
+		c.links = d.links.Current
+		if !c.silent {
+			sink.release = func(ctx context.Context) error {
+				return errors.Join(d.keeper.Release(ctx), d.keepers.ReleaseSlots(ctx))
+			}
 		}
+		d.hearing.Tell(func(int) { d.look() })
+		d.openHybrid(sink.notify, !c.silent)
+		d.openPlain()
+		c.turned = d.plain.Wake
+		d.openClaims()
 	}
-	d.hearing.Tell(func(int) { d.look() })
-	d.openHybrid(keepers)
-	d.openPlain()
-	d.owner.turned = d.plain.Wake
-	d.openClaims()
-	d.owner.claims = d.claims
+	c.consent, c.claims = d.hybrid, d.claims // nil ones, on a witness, do nothing
+	d.owner = newOwner(c)
 }
 
 // openKeeper makes the keeper of what moves with the group alone, beneath its gate.

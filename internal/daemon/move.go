@@ -23,22 +23,37 @@ type moveRequest struct {
 	moved  string // node ID, set before done
 }
 
+// ask has the loop hand the group over, and returns when it has or cannot. It sets
+// r.moved.
+func (o *owner) ask(ctx context.Context, r *moveRequest) error {
+	r.done = make(chan error, 1)
+	select {
+	case o.requests <- r:
+		return <-r.done
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// stay takes back that this node leaves the cluster.
+func (o *owner) stay() { o.leaving.Store(false) }
+
 // handOver is a planned move. What can be done before the addresses fall silent is
 // done before. Then the gate is shut, the voters are freed and leadership goes over.
 // Where a guard silences the addresses they are deleted after that: to delete many
 // takes long, and if the hand-over fails they are there.
 func (o *owner) handOver(ctx context.Context, to, reason string, manual bool) error {
-	if err := o.group.Prepare(ctx, to); err != nil {
+	if err := o.seat.Prepare(ctx, to); err != nil {
 		o.pauseEnd = o.now() + handoverPause
 		return err
 	}
 	o.gate.Shut()
 	was := o.state
 	if was == owning {
-		o.ceaseOwning("the hand-over to " + nameOf(o.node.State(), to) + " failed")
+		o.ceaseOwning("the hand-over to " + nameOf(o.members.State(), to) + " failed")
 	}
 	o.setView("handing over: "+reason, nil)
-	s := o.node.State()
+	s := o.members.State()
 	if !o.silent {
 		addrs, schedule, _ := o.addresses(s)
 		o.keeper.Set(vip.Wanted{Own: false, Addresses: addrs, Schedule: schedule})
@@ -53,24 +68,24 @@ func (o *owner) handOver(ctx context.Context, to, reason string, manual bool) er
 		}
 	}
 	o.log.Info("handing over", "to", s.Nodes[to].Name, "reason", reason)
-	if err := o.group.Transfer(ctx, to, reason, manual); err != nil {
+	if err := o.seat.Transfer(ctx, to, reason, manual); err != nil {
 		o.pauseEnd = o.now() + handoverPause
 		return err
 	}
 	// Until now the VRRP peers were told that this node is master, as the member is
 	// from now on: they see one master all the time.
-	o.hybrid.Decide(false, true)
+	o.consent.Decide(false, true)
 	return nil
 }
 
 // request carries out a move that was asked for, and answers.
 func (o *owner) request(ctx context.Context, r *moveRequest) {
-	standing := o.group.Standing()
+	standing := o.seat.Standing()
 	if !standing.Leading {
 		r.done <- state.Refuse(state.CodeNotLeader, "try again", "this node does not lead any more")
 		return
 	}
-	s := o.node.State()
+	s := o.members.State()
 	nodes := o.candidates(s)
 	to, err := chooseTarget(s, nodes, r.to)
 	if err != nil && r.anyone {
@@ -154,11 +169,11 @@ func isSelf(nodes []policy.Node, id string) bool {
 
 // shutdown releases and hands over, so that others need not wait for the lease.
 func (o *owner) shutdown() {
-	s := o.node.State()
+	s := o.members.State()
 	// The best node would be given the group back as long as it is seen.
 	o.publishHint([]string{"it is stopping"})
 	// Who still speaks when this returns has nobody to hand over to.
-	defer o.hybrid.Decide(false, false)
+	defer o.consent.Decide(false, false)
 	release := func() {
 		o.gate.Shut()
 		o.state = standby
@@ -166,7 +181,7 @@ func (o *owner) shutdown() {
 		o.keeper.Set(vip.Wanted{Own: false, Addresses: addrs, Schedule: schedule})
 	}
 	defer release()
-	standing := o.group.Standing()
+	standing := o.seat.Standing()
 	if !standing.Leading || len(s.Nodes) < 2 {
 		return
 	}
@@ -181,7 +196,7 @@ func (o *owner) shutdown() {
 		}
 	}
 	if err == nil {
-		err = o.handOver(ctx, to, o.node.Self().Name+" is stopping", false)
+		err = o.handOver(ctx, to, o.members.Self().Name+" is stopping", false)
 	}
 	if err != nil {
 		if !errors.Is(err, context.Canceled) {
@@ -200,8 +215,8 @@ func (o *owner) awaitSuccessor(ctx context.Context, name string, term uint64) {
 	ctx, cancel := context.WithTimeout(ctx, successorWait)
 	defer cancel()
 	for {
-		changed := o.node.Changed()
-		if moves := o.node.State().Moves; slices.ContainsFunc(moves[max(0, len(moves)-8):], func(m state.Move) bool {
+		changed := o.members.Changed()
+		if moves := o.members.State().Moves; slices.ContainsFunc(moves[max(0, len(moves)-8):], func(m state.Move) bool {
 			return m.Group == o.name && m.To == name && m.Term > term
 		}) {
 			return

@@ -2,26 +2,20 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/cluster/group"
 	"github.com/raftvip/raftvip/cluster/lease"
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/cluster/store"
-	"github.com/raftvip/raftvip/internal/api"
-	"github.com/raftvip/raftvip/internal/check"
-	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/internal/policy"
-	"github.com/raftvip/raftvip/internal/vrrp"
 	"github.com/raftvip/raftvip/vip"
-	"github.com/raftvip/raftvip/vip/guard"
 )
 
 const (
@@ -36,8 +30,8 @@ const (
 	successorWait = 500 * time.Millisecond
 )
 
-// A mover is the part of the cluster that an owner needs.
-type mover interface {
+// A Seat is the part of a Raft group that its owner needs: a group.Group.
+type Seat interface {
 	Standing() group.Standing
 	Prepare(ctx context.Context, to string) error
 	Transfer(ctx context.Context, to, reason string, manual bool) error
@@ -47,34 +41,93 @@ type mover interface {
 	HeardLeaders() [2]group.HeardLeader
 }
 
-// membership is the rest of it.
-type membership interface {
+// Members is what is known of the cluster: a cluster.Node.
+type Members interface {
 	State() *state.State
 	Changed() <-chan struct{}
-	Reports() []cluster.SeenReport
-	Suffrages() map[string]cluster.Suffrage
-	SetHint(json.RawMessage)
 	Self() store.Identity
+	// LogFault says why this node cannot follow the log, or "".
 	LogFault() string
 }
 
-// An owner is the loop that decides, for one group, whether this node owns it,
-// and brings that about in the order that is safe: the gate first, then the
-// hand-over, then the addresses.
-type owner struct {
-	name   string
-	group  mover
-	node   membership
-	gate   *vrrp.Gates
-	sink   *leaseSink
-	keeper *vrrp.Keepers
-	hybrid *vrrp.Hybrid // the VRRP half
-	checks *check.Checks
-	// report is what the checks say about the group's instances.
-	report func() check.Report
-	hints  *hint.Reader
-	log    *slog.Logger
-	now    func() time.Duration
+// A Gate lets the kernel answer, for a term and until a time: those of package vip, several
+// as one. Shut and Settle return when the kernel obeys.
+type Gate interface {
+	Term() (uint64, bool)
+	Open(term uint64) bool
+	Renew(term uint64, until time.Duration)
+	Shut()
+	Settle()
+}
+
+// A Keeper puts the addresses up and takes them down: a vip.Keeper, or several as one.
+type Keeper interface {
+	Set(vip.Wanted)
+	WaitReleased(context.Context) error
+	Status() vip.Status
+	Changed() <-chan struct{}
+	Announce(reason string)
+	// Waits reports whether an address stays down because there is no consent to it.
+	Waits(netip.Addr) bool
+	// Divided reports whether the status of some addresses changes without a word from
+	// Changed.
+	Divided() bool
+}
+
+// Consent is VRRP's part: it can keep an address down that the lease would permit.
+type Consent interface {
+	// Follow brings it in line with the replicated state.
+	Follow(s *state.State, owning bool)
+	// Decide tells whether this node owns; successor says that a member goes on.
+	Decide(own, successor bool)
+	// Faults are why this node cannot own.
+	Faults() []string
+}
+
+// A Listener hears who else claims the addresses that are owned; nil addresses for none.
+type Listener interface{ follow([]vip.Address) }
+
+// Advice is what the members say of themselves. It can start a hand-over or keep one
+// away, and puts nothing up.
+type Advice interface {
+	// Changed is closed when this node's checks have found something new.
+	Changed() <-chan struct{}
+	// Publish has the others told what this node is.
+	Publish(Told)
+	// Candidates are the members as the policy sees them, this one as it was published
+	// last. connected tells whether a node answers, held that nobody preempts.
+	Candidates(s *state.State, connected func(nodeID string) bool, held bool) []policy.Node
+	// Owns reports whether a node says that it owns in the term.
+	Owns(nodeID string, term uint64) bool
+	// Unguarded reports whether a node says that no guard silences its addresses.
+	Unguarded(nodeID string) bool
+}
+
+// Told is what an owner has others told of this node.
+type Told struct {
+	// Faults are why it cannot own, but for those that its checks find.
+	Faults []string
+	Owning bool
+	Term   uint64 // the term in which it owns
+	// Take is what keeps addresses from being up here, nil for nothing. Foreign are
+	// others' copies of the addresses, NotRemoved how many cannot be removed.
+	Take       *policy.Take
+	Foreign    []vip.AddressStatus
+	NotRemoved int
+}
+
+// An ownerConfig is what an owner is made of.
+type ownerConfig struct {
+	name    string // of the group
+	seat    Seat
+	members Members
+	gate    Gate
+	sink    *leaseSink
+	keeper  Keeper
+	consent Consent
+	claims  Listener
+	advice  Advice
+	log     *slog.Logger
 	// silent: the guard silences the addresses the moment the gate is shut, so
 	// that deleting them need not be waited for.
 	silent bool
@@ -83,18 +136,23 @@ type owner struct {
 	addresses func(*state.State) (addrs []vip.Address, schedule vip.Schedule, faults []string)
 	// links are this node's interfaces; nil on a node that never has addresses.
 	links func() []vip.Link
-	// claims, which may be nil, listens for others' claims of what is owned.
-	claims *claims
-	// describe adds what the daemon knows to the hint.
-	describe func(*hint.Hint)
-	record   func(state.Move)
-	requests chan *moveRequest
+	// record writes an entry of the history; it never blocks.
+	record func(state.Move)
 	// beat is called at each turn of the loop: the watchdog's food.
 	beat func()
 	// loss, if not nil, is the last time without a majority of the voters.
 	loss func() quorumLoss
 	// turned, if not nil, is told of each turn: something may have changed.
 	turned func()
+	now    func() time.Duration // as boottime.Now
+}
+
+// An owner is the loop that decides, for one group, whether this node owns it,
+// and brings that about in the order that is safe: the gate first, then the
+// hand-over, then the addresses.
+type owner struct {
+	ownerConfig
+	requests chan *moveRequest
 	// leaving: this node is about to be removed and must not be given the group back.
 	leaving atomic.Bool
 
@@ -112,7 +170,7 @@ type owner struct {
 	stopped  string        // why this node stopped owning the last time
 	arrived  bool          // the take has been recorded
 	takes    takes
-	hint     hint.Hint // as last published
+	told     bool // that it owns, as last published
 	doubts   doubts
 	ledFrom  time.Duration // when this term's leadership was first seen
 	silentAt []string      // members that did not answer at the last turn as leader
@@ -121,14 +179,18 @@ type owner struct {
 	view ownerView
 }
 
+// newOwner makes the owner of a group. It does nothing before run.
+func newOwner(c ownerConfig) *owner {
+	return &owner{ownerConfig: c, requests: make(chan *moveRequest)}
+}
+
 // ownerView is what others may know of the loop.
 type ownerView struct {
 	owning   bool
-	why      string
-	since    time.Duration // when owning last changed
+	why      string        // why it owns, or does not
+	since    time.Duration // when owning last changed, as boottime.Now
 	lastTurn time.Duration
-	faults   []string
-	troubles []api.Trouble
+	faults   []string // why it cannot own, but for those that its checks find
 }
 
 // run is the loop. When ctx ends it releases and hands over, and returns.
@@ -136,7 +198,7 @@ func (o *owner) run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		changed, kept := o.node.Changed(), o.keeper.Changed()
+		changed, kept := o.members.Changed(), o.keeper.Changed()
 		next := o.turn(ctx)
 		timer.Reset(next)
 		select {
@@ -148,7 +210,7 @@ func (o *owner) run(ctx context.Context) error {
 		case <-changed:
 		case <-kept:
 		case <-o.sink.wake:
-		case <-o.checks.Changed():
+		case <-o.advice.Changed():
 		case <-timer.C:
 		}
 	}
@@ -160,12 +222,12 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	if o.turned != nil {
 		o.turned()
 	}
-	s := o.node.State()
-	self := o.node.Self().NodeID
-	o.hybrid.Follow(s, o.state == owning)
+	s := o.members.State()
+	self := o.members.Self().NodeID
+	o.consent.Follow(s, o.state == owning)
 	addrs, schedule, faults := o.addresses(s)
-	faults = append(faults, o.hybrid.Faults()...)
-	if fault := o.node.LogFault(); fault != "" {
+	faults = append(faults, o.consent.Faults()...)
+	if fault := o.members.LogFault(); fault != "" {
 		faults = append(faults, fault)
 	}
 	if o.leaving.Load() {
@@ -174,12 +236,12 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	o.lookAtTakes(addrs)
 	o.publishHint(faults)
 	standing := o.standing()
-	o.known = heardOwner(o.known, s, o.name, o.group.HeardLeaders(), o.hints.Read(reported(o.node.Reports())))
+	o.known = heardOwner(o.known, s, o.name, o.seat.HeardLeaders(), o.advice.Owns)
 	if newReign(o.term, o.leading, standing) {
 		o.policy, o.term, o.leading = policy.State{}, standing.Term, standing.Leading
 		o.held, o.silentAt, o.ledFrom = false, nil, o.now()
 		if standing.Leading {
-			r, _ := o.group.LastRelease()
+			r, _ := o.seat.LastRelease()
 			o.held = r.Manual && r.To == self && r.Term+1 == standing.Term
 		}
 	}
@@ -221,7 +283,7 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 	default:
 		o.becomeStandby(why, addrs, schedule, standing)
 	}
-	if o.hint.Owning != (o.state == owning) {
+	if o.told != (o.state == owning) {
 		o.publishHint(faults) // who asks another node is to know at once
 	}
 	if o.state == owning && o.arrived {
@@ -243,7 +305,7 @@ func newReign(term uint64, leading bool, now group.Standing) bool {
 // standing is the group's, with the lease shortened by the guard's lateness: the
 // time until which this node may rely on being the only one.
 func (o *owner) standing() group.Standing {
-	s := o.group.Standing()
+	s := o.seat.Standing()
 	if s.LeaseUntil > 0 {
 		s.LeaseUntil -= o.sink.lateness
 	}
@@ -252,13 +314,10 @@ func (o *owner) standing() group.Standing {
 
 func (o *owner) candidates(s *state.State) []policy.Node {
 	connected := func(id string) bool {
-		ago, ok := o.group.Contact(id)
+		ago, ok := o.seat.Contact(id)
 		return ok && ago < max(s.Heartbeat.Current, time.Second)
 	}
-	hints := o.hints.Read(reported(o.node.Reports()))
-	// What is known of oneself is newer than the last report of it.
-	hints[o.node.Self().NodeID] = hint.Seen{Hint: o.hint, Known: true, Applied: s.Version}
-	return hint.Candidates(s, o.node.Self().NodeID, hints, votes(o.node.Suffrages()), connected, o.held)
+	return o.advice.Candidates(s, connected, o.held)
 }
 
 // logSilence says once when a member stops or begins to answer this leader.
@@ -283,7 +342,7 @@ func (o *owner) silentPeers(s *state.State) []string {
 		return nil // a new leader has not heard from everyone yet
 	}
 	for id, n := range s.Nodes {
-		if ago, ok := o.group.Contact(id); id != o.node.Self().NodeID && (!ok || ago > max(s.Heartbeat.Current, time.Second)) {
+		if ago, ok := o.seat.Contact(id); id != o.members.Self().NodeID && (!ok || ago > max(s.Heartbeat.Current, time.Second)) {
 			names = append(names, n.Name)
 		}
 	}
@@ -291,17 +350,12 @@ func (o *owner) silentPeers(s *state.State) []string {
 }
 
 func (o *owner) publishHint(faults []string) {
-	h := hint.Hint{Check: o.report(), Faults: faults, Owning: o.state == owning, Take: o.takes.hint(), Foreign: o.takes.foreign, NotRemoved: o.takes.notRemoved}
-	if h.Owning {
-		h.OwningTerm = o.known.term
+	t := Told{Faults: faults, Owning: o.state == owning, Take: o.takes.hint(), Foreign: o.takes.foreign, NotRemoved: o.takes.notRemoved}
+	if t.Owning {
+		t.Term = o.known.term
 	}
-	o.describe(&h)
-	o.hint = h
-	b, err := json.Marshal(h)
-	if err != nil {
-		panic("daemon: hint cannot be encoded: " + err.Error()) // plain data
-	}
-	o.node.SetHint(b)
+	o.told = t.Owning
+	o.advice.Publish(t)
 }
 
 // becomeOwner opens the gate for the term and puts the addresses up; as owner of
@@ -309,15 +363,15 @@ func (o *owner) publishHint(faults []string) {
 func (o *owner) becomeOwner(term uint64, why string, addrs []vip.Address, schedule vip.Schedule) {
 	if open, ok := o.gate.Term(); !ok || open != term {
 		o.gate.Open(term)
-		o.group.RefreshLease()
+		o.seat.RefreshLease()
 	}
 	// Nothing that could wait stands before this: the addresses are down.
-	o.hybrid.Decide(true, false)
+	o.consent.Decide(true, false)
 	o.keeper.Set(vip.Wanted{Own: true, Term: term, Addresses: addrs, Schedule: schedule})
 	if o.state != owning {
 		o.state, o.tookAt, o.upAt, o.arrived, o.before = owning, o.now(), 0, false, o.known
 		o.takes.missed = nil
-		o.known = tenure{id: o.node.Self().NodeID, term: term, last: o.now()}
+		o.known = tenure{id: o.members.Self().NodeID, term: term, last: o.now()}
 		o.log.Info("owner", "term", term, "reason", why)
 	}
 	o.arrive(term)
@@ -351,30 +405,30 @@ func (o *owner) arrive(term uint64) {
 		o.upAt = o.now()
 	}
 	o.arrived = true
-	s := o.node.State()
+	s := o.members.State()
 	told := o.explain(s, term)
 	if take.Missing > 0 {
 		told.reason += fmt.Sprintf("; %d of %d addresses up; %s", take.Wanted-take.Missing, take.Wanted, take.Reason)
 		o.log.Error("not all addresses are up", "term", term, "up", take.Wanted-take.Missing, "wanted", take.Wanted, "reason", take.Reason)
 	}
 	o.record(state.Move{
-		Group: o.name, Term: term, From: told.from, To: o.node.Self().Name, Reason: told.reason, Gap: told.gap, GapLeast: told.least,
+		Group: o.name, Term: term, From: told.from, To: o.members.Self().Name, Reason: told.reason, Gap: told.gap, GapLeast: told.least,
 	})
 }
 
 // explain gathers what the history is to say of this take.
 func (o *owner) explain(s *state.State, term uint64) account {
-	r, ago := o.group.LastRelease()
+	r, ago := o.seat.LastRelease()
 	now := o.now()
 	t := takeover{
-		state: s, group: o.name, self: o.node.Self().NodeID, term: term, took: o.tookAt, arrived: o.upAt,
-		before: o.before, stopped: o.stopped, release: r, releasedAt: now - ago, heard: o.group.HeardLeaders(),
+		state: s, group: o.name, self: o.members.Self().NodeID, term: term, took: o.tookAt, arrived: o.upAt,
+		before: o.before, stopped: o.stopped, release: r, releasedAt: now - ago, heard: o.seat.HeardLeaders(),
 		lease: lease.Length(s.Heartbeat.Counted()),
 	}
 	if o.loss != nil {
 		t.loss = o.loss()
 	}
-	if h := o.hints.Read(reported(o.node.Reports()))[o.before.id]; h.Guard == string(guard.Off) {
+	if o.advice.Unguarded(o.before.id) {
 		t.lease = -1 // nothing silences it but the end of the addresses' lifetime
 	}
 	return t.account()
@@ -398,11 +452,11 @@ func (o *owner) becomeStandby(why string, addrs []vip.Address, schedule vip.Sche
 		o.log.Info("not owner any more", "reason", why)
 		if s := o.standing(); s.Leading && s.LeaseUntil > o.now() {
 			// It still leads, so nobody else can say that nobody owns.
-			o.record(state.Move{Group: o.name, Term: s.Term, From: o.node.Self().Name, Reason: why})
+			o.record(state.Move{Group: o.name, Term: s.Term, From: o.members.Self().Name, Reason: why})
 		}
 	}
 	o.keeper.Set(vip.Wanted{Own: false, Addresses: addrs, Schedule: schedule})
-	o.hybrid.Decide(false, !standing.Leading && standing.LeaderID != "")
+	o.consent.Decide(false, !standing.Leading && standing.LeaderID != "")
 }
 
 func (o *owner) setView(why string, faults []string) {
@@ -412,7 +466,7 @@ func (o *owner) setView(why string, faults []string) {
 	if o.view.owning != (o.state == owning) {
 		since = now
 	}
-	o.view = ownerView{owning: o.state == owning, why: why, since: since, lastTurn: now, faults: faults, troubles: o.hint.Troubles(o.node.Self().Name)}
+	o.view = ownerView{owning: o.state == owning, why: why, since: since, lastTurn: now, faults: faults}
 }
 
 // View returns what the loop last decided.
@@ -422,7 +476,5 @@ func (o *owner) View() ownerView {
 	return o.view
 }
 
-// faultsNow returns why this node cannot own, as of the loop's last turn.
-func (o *owner) faultsNow() []string {
-	return append(slices.Clone(o.report().Faults), o.View().faults...)
-}
+// wake has the loop turn at once.
+func (o *owner) wake() { o.sink.notify() }

@@ -2,21 +2,18 @@ package daemon
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
 
-	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/cluster/group"
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/boottime"
-	"github.com/raftvip/raftvip/internal/check"
-	"github.com/raftvip/raftvip/internal/hint"
-	"github.com/raftvip/raftvip/internal/vrrp"
+	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/viptest"
 )
@@ -26,7 +23,7 @@ import (
 type fakeGroup struct {
 	o     *owner
 	did   []string
-	hint  hint.Hint
+	told  Told
 	state state.State
 	wake  chan struct{}
 }
@@ -43,7 +40,7 @@ func (g *fakeGroup) Standing() group.Standing {
 }
 func (g *fakeGroup) Prepare(context.Context, string) error { g.note("prepare"); return nil }
 func (g *fakeGroup) Transfer(_ context.Context, to, _ string, _ bool) error {
-	g.note("transfer to " + to + ", saying " + slices.Concat(g.hint.Faults, []string{"nothing"})[0])
+	g.note("transfer to " + to + ", saying " + slices.Concat(g.told.Faults, []string{"nothing"})[0])
 	return nil
 }
 func (g *fakeGroup) RefreshLease()                               {}
@@ -54,16 +51,18 @@ func (g *fakeGroup) LogFault() string                            { return "" }
 func (g *fakeGroup) Self() store.Identity {
 	return store.Identity{NodeID: "id1", Name: "lb1"}
 }
-func (g *fakeGroup) Suffrages() map[string]cluster.Suffrage {
-	return map[string]cluster.Suffrage{"id1": cluster.SuffrageVoter, "id2": cluster.SuffrageVoter}
-}
-func (g *fakeGroup) Reports() []cluster.SeenReport {
-	b, _ := json.Marshal(hint.Hint{Check: check.Report{Ready: true, Priority: 100}})
-	return []cluster.SeenReport{{Report: cluster.Report{NodeID: "id2", Hint: b}}}
-}
-func (g *fakeGroup) SetHint(b json.RawMessage) {
-	g.hint = hint.Hint{}
-	_ = json.Unmarshal(b, &g.hint)
+func (g *fakeGroup) Publish(t Told)            { g.told = t }
+func (g *fakeGroup) Owns(string, uint64) bool  { return false }
+func (g *fakeGroup) Unguarded(string) bool     { return false }
+func (g *fakeGroup) Follow(*state.State, bool) {}
+func (g *fakeGroup) Decide(bool, bool)         {}
+func (g *fakeGroup) Faults() []string          { return nil }
+func (g *fakeGroup) Candidates(*state.State, func(string) bool, bool) []policy.Node {
+	fit := policy.Node{Voter: true, Connected: true, CaughtUp: true, Ready: true}
+	self, other := fit, fit
+	self.ID, self.Name, self.Self, self.Priority = "id1", "lb1", true, 120
+	other.ID, other.Name, other.Priority = "id2", "lb2", 100
+	return []policy.Node{self, other}
 }
 func (g *fakeGroup) State() *state.State {
 	s := g.state
@@ -87,7 +86,7 @@ func TestShutdownHandsOver(t *testing.T) {
 	}}
 	close(g.wake)
 	kernel := &viptest.Guard{}
-	gate := vrrp.NewGates(vip.NewGate(kernel, 1, nil))
+	gate := oneGate{vip.NewGate(kernel, 1, nil)}
 	gate.Open(7)
 	gate.Renew(7, boottime.Now()+time.Hour)
 	kernel.OnSettle(func(group uint32) {
@@ -95,13 +94,12 @@ func TestShutdownHandsOver(t *testing.T) {
 		time.Sleep(20 * time.Millisecond) // others have the lock
 		g.note(fmt.Sprintf("kernel shut, deadline %v", kernel.Deadline(group)))
 	})
-	g.o = &owner{
-		name: "default", group: g, node: g, gate: gate, sink: newLeaseSink(gate, 0), keeper: vrrp.NewKeepers(gate, vrrp.NoKeeper{}, func() {}),
-		hints: new(hint.Reader), log: slog.New(slog.DiscardHandler), now: func() time.Duration { return time.Minute }, silent: true, state: owning,
-		report:    func() check.Report { return check.Report{Ready: true, Priority: 120} },
+	g.o = newOwner(ownerConfig{
+		name: "default", seat: g, members: g, gate: gate, sink: newLeaseSink(gate, 0), keeper: noAddresses{}, consent: g, advice: g,
+		log: slog.New(slog.DiscardHandler), now: func() time.Duration { return time.Minute }, silent: true,
 		addresses: func(*state.State) ([]vip.Address, vip.Schedule, []string) { return nil, vip.Schedule{}, nil },
-		describe:  func(*hint.Hint) {},
-	}
+	})
+	g.o.state = owning
 	g.o.shutdown()
 	want := []string{"prepare, address up", "kernel shut, deadline 0s", "transfer to id2, saying it is stopping", "looked for the successor"}
 	if !slices.Equal(g.did, want) {
@@ -111,3 +109,19 @@ func TestShutdownHandsOver(t *testing.T) {
 		t.Error("the gate is open")
 	}
 }
+
+// noAddresses is a keeper that has none.
+type noAddresses struct{}
+
+func (noAddresses) Set(vip.Wanted)                     {}
+func (noAddresses) WaitReleased(context.Context) error { return nil }
+func (noAddresses) Status() vip.Status                 { return vip.Status{Applied: true} }
+func (noAddresses) Changed() <-chan struct{}           { return nil }
+func (noAddresses) Announce(string)                    {}
+func (noAddresses) Waits(netip.Addr) bool              { return false }
+func (noAddresses) Divided() bool                      { return false }
+
+// oneGate is the gate of a group in which nobody else has one.
+type oneGate struct{ *vip.Gate }
+
+func (g oneGate) Renew(term uint64, until time.Duration) { g.Gate.Renew(term, until) }

@@ -13,6 +13,7 @@ import (
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
+	"github.com/raftvip/raftvip/internal/hint"
 )
 
 // Who owns is known for certain on the leader alone. So another node asks it each time
@@ -141,7 +142,7 @@ func (d *Daemon) seeNow(ctx context.Context, s *state.State, standing group.Stan
 		return seen
 	}
 	in.leader = nameOf(s, standing.LeaderID)
-	in.owned = ownedIn(s, state.DefaultGroup, standing.LeaderID, standing.Term, hints)
+	in.owned = ownedIn(s, state.DefaultGroup, standing.LeaderID, standing.Term, hint.Owns(hints))
 	var answer api.Ownership
 	if in.asked = d.askOwner(ctx, &answer); in.asked == nil {
 		return sight{owner: answer.Owner, known: true, moving: answer.Moving, why: answer.Why, reachable: answer.Reachable, troubles: mergeTroubles(answer.Troubles, d.ownTroubles(), self.Name)}
@@ -214,8 +215,8 @@ func whyOwner(s *state.State, owner string) string {
 	return ""
 }
 
-// ownTroubles are this node's, as of its loop's last turn.
-func (d *Daemon) ownTroubles() []api.Trouble { return d.owner.View().troubles }
+// ownTroubles are this node's, as of its last hint.
+func (d *Daemon) ownTroubles() []api.Trouble { return d.advice.troubles() }
 
 // mergeTroubles takes what a node knows of itself for what others say of it.
 func mergeTroubles(all, own []api.Trouble, self string) []api.Trouble {

@@ -8,14 +8,13 @@ import (
 	"time"
 
 	"github.com/raftvip/raftvip/internal/boottime"
-	"github.com/raftvip/raftvip/internal/vrrp"
 	"github.com/raftvip/raftvip/vip"
 )
 
 // A leaseSink carries the lease of a group to its gates, on the goroutine that
 // learnt of it: a renewal or a revocation never waits for the owner loop.
 type leaseSink struct {
-	gate *vrrp.Gates
+	gate Gate
 	// lateness is by how much the guard may silence the addresses late; the lease
 	// is shortened by it.
 	lateness time.Duration
@@ -35,11 +34,11 @@ type leaseSink struct {
 // until is the end of the lease that the kernel knows, or of the last one.
 func (s *leaseSink) until() time.Duration { return time.Duration(s.renewed.Load()) }
 
-func newLeaseSink(gate *vrrp.Gates, lateness time.Duration) *leaseSink {
+func newLeaseSink(gate Gate, lateness time.Duration) *leaseSink {
 	return &leaseSink{gate: gate, lateness: lateness, wake: make(chan struct{}, 1)}
 }
 
-// Renew implements cluster.LeaseSink.
+// Renew implements group.LeaseSink.
 func (s *leaseSink) Renew(term uint64, until time.Duration) {
 	if latest := s.latest.Load(); int64(until) > latest {
 		s.latest.CompareAndSwap(latest, int64(until)) // one goroutine at a time renews
@@ -53,7 +52,7 @@ func (s *leaseSink) Renew(term uint64, until time.Duration) {
 	s.gate.Renew(term, until-s.lateness)
 }
 
-// Revoke implements cluster.LeaseSink: when it returns, the kernel is silent. It
+// Revoke implements group.LeaseSink: when it returns, the kernel is silent. It
 // waits for that where the guard is not immediate, until the end of the lease at the
 // latest. Somebody else may have shut the gate and be waiting himself.
 func (s *leaseSink) Revoke(term uint64) {

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/raftvip/raftvip/internal/boottime"
-	"github.com/raftvip/raftvip/internal/vrrp"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/viptest"
 )
@@ -16,12 +15,12 @@ import (
 // Revoke returns when the kernel is shut, also where somebody else has shut the gate
 // before and is waiting for the kernel himself.
 func TestRevokeWaitsForTheKernel(t *testing.T) {
-	for name, before := range map[string]func(*vrrp.Gates){
-		"open":              func(*vrrp.Gates) {},
-		"shut by the owner": func(g *vrrp.Gates) { go g.Shut() },
+	for name, before := range map[string]func(oneGate){
+		"open":              func(oneGate) {},
+		"shut by the owner": func(g oneGate) { go g.Shut() },
 	} {
 		kernel := &viptest.Guard{}
-		gate := vrrp.NewGates(vip.NewGate(kernel, 1, nil))
+		gate := oneGate{vip.NewGate(kernel, 1, nil)}
 		gate.Open(3)
 		gate.Renew(3, boottime.Now()+time.Hour)
 		var shut atomic.Bool
@@ -54,7 +53,7 @@ func TestRevokeWaitsForTheDeletion(t *testing.T) {
 		{"cannot be deleted", 80 * time.Millisecond, []error{errors.New("still present")}, 1, true},
 		{"the lease is over", -time.Second, []error{errors.New("still present")}, 1, false},
 	} {
-		gate := vrrp.NewGates(vip.NewGate(&viptest.Guard{}, 1, nil))
+		gate := oneGate{vip.NewGate(&viptest.Guard{}, 1, nil)}
 		gate.Open(3)
 		s := newLeaseSink(gate, 0)
 		var calls atomic.Int32

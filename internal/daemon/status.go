@@ -13,6 +13,7 @@ import (
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/doctor"
+	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/internal/vrrp"
@@ -91,7 +92,7 @@ func (d *Daemon) ownerName(s *state.State) string {
 		return d.node.Self().Name
 	}
 	standing := d.node.Group(state.DefaultGroup).Standing()
-	if ownedIn(s, state.DefaultGroup, standing.LeaderID, standing.Term, d.seen()) {
+	if ownedIn(s, state.DefaultGroup, standing.LeaderID, standing.Term, hint.Owns(d.seen())) {
 		return nameOf(s, standing.LeaderID)
 	}
 	return ""
@@ -106,7 +107,7 @@ func (d *Daemon) groupStatus(s *state.State, standing group.Standing, seen sight
 	switch {
 	case view.owning:
 		g.State = "owner"
-	case len(d.owner.faultsNow()) > 0:
+	case len(d.groupReport().Faults)+len(view.faults) > 0:
 		g.State = "fault"
 	}
 	if left := standing.LeaseUntil - boottime.Now(); left > 0 {
@@ -118,7 +119,7 @@ func (d *Daemon) groupStatus(s *state.State, standing group.Standing, seen sight
 			placed[p.Address.Prefix.Addr().String()] = p
 		}
 	}
-	kernel := d.owner.keeper.Status()
+	kernel := d.keepers.Status()
 	g.NotRemoved = kernel.NotRemoved
 	_, g.ForeignClaims = d.claims.now()
 	for _, in := range s.Instances {

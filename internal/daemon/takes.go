@@ -6,13 +6,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unsafe"
 
-	"github.com/raftvip/raftvip/internal/api"
-	"github.com/raftvip/raftvip/internal/doctor"
-	"github.com/raftvip/raftvip/internal/hint"
-	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/policy"
-	"github.com/raftvip/raftvip/internal/vrrp"
 	"github.com/raftvip/raftvip/vip"
 )
 
@@ -30,7 +26,7 @@ type takes struct {
 	memory policy.Takes
 	now    policy.Take // as last told
 	// foreign are others' copies of the addresses, as last seen.
-	foreign []hint.ForeignCopy
+	foreign []vip.AddressStatus
 	// notRemoved is how many addresses cannot be taken off the kernel.
 	notRemoved int
 	// unsettled: some address is not up and still has time for it; look again at.
@@ -50,13 +46,19 @@ type takes struct {
 	until time.Duration
 }
 
+// same tells whether two slices are one: nobody changes the elements of those that
+// are compared here.
+func same[T any](a, b []T) bool {
+	return len(a) == len(b) && unsafe.SliceData(a) == unsafe.SliceData(b)
+}
+
 // takesPeriod is how often the addresses are looked at though no change was told.
 const takesPeriod = time.Second
 
 // look judges the addresses as the keeper and the interfaces show them.
-func (t *takes) look(now time.Duration, owns bool, addrs []vip.Address, links []vip.Link, keeper *vrrp.Keepers) {
+func (t *takes) look(now time.Duration, owns bool, addrs []vip.Address, links []vip.Link, keeper Keeper) {
 	changed := keeper.Changed()
-	known := place.Same(t.addrs, addrs) && place.Same(t.links, links)
+	known := same(t.addrs, addrs) && same(t.links, links)
 	if known && owns == t.owned && changed == t.kept && now < t.until && !keeper.Divided() {
 		return
 	}
@@ -237,14 +239,14 @@ func foreseen(addrs []vip.Address, links []vip.Link, kept []vip.AddressStatus) p
 const maxForeign = 16
 
 // foreignCopies are those among the addresses, the ones that answer first.
-func foreignCopies(kept []vip.AddressStatus) []hint.ForeignCopy {
-	var out []hint.ForeignCopy
+func foreignCopies(kept []vip.AddressStatus) []vip.AddressStatus {
+	var out []vip.AddressStatus
 	for _, a := range kept {
 		if a.Wanted && a.Foreign.IsValid() {
-			out = append(out, hint.ForeignCopy{Prefix: a.Foreign, Link: a.Link, Silent: a.Silent, Serves: a.State == vip.StateBorrowed, Why: a.Why})
+			out = append(out, a)
 		}
 	}
-	slices.SortStableFunc(out, func(a, b hint.ForeignCopy) int {
+	slices.SortStableFunc(out, func(a, b vip.AddressStatus) int {
 		switch {
 		case a.Silent == b.Silent:
 			return 0
@@ -254,55 +256,4 @@ func foreignCopies(kept []vip.AddressStatus) []hint.ForeignCopy {
 		return -1
 	})
 	return out[:min(len(out), maxForeign)]
-}
-
-// takeWarnings tell of copies that others have configured on a node and that are
-// harmless, and of what keeps addresses from being up there. What concerns this node's
-// own addresses is said with them.
-func takeWarnings(n api.Node, here string) (w []string) {
-	for _, f := range n.Foreign {
-		if n.Name != here && !f.Answers() {
-			w = append(w, fmt.Sprintf("%s: %s", n.Name, f.Why))
-		}
-	}
-	if n.Missing > 0 && (n.Owner || n.Name == here || len(n.Foreign) == 0) {
-		verb := "is not preferred as owner: it"
-		if n.Owner {
-			verb = "owns, but"
-		}
-		w = append(w, fmt.Sprintf("%s %s %s", n.Name, verb, n.MissingWhy))
-	}
-	return w
-}
-
-// maxTroubles bounds what a node tells a doctor of its addresses.
-const maxTroubles = 32
-
-// addressTroubles are what is wrong with the addresses on this node.
-func addressTroubles(st vip.Status, owns bool) []doctor.Trouble {
-	var out []doctor.Trouble
-	add := func(a vip.AddressStatus, serious bool, do, format string, args ...any) {
-		out = append(out, doctor.Trouble{Interface: a.Link, Serious: serious, Seen: doctor.Clean(fmt.Sprintf(format, args...)), Do: do})
-	}
-	for _, a := range st.Addresses {
-		remove := fmt.Sprintf("ip address del %s dev %s", a.Foreign, a.Link)
-		switch ip := a.Prefix.Addr(); {
-		case a.DeleteFailures > 0:
-			add(a, true, "see the daemon's log; the guard keeps it silent", "%s cannot be removed: %v", ip, a.Err)
-		case a.Foreign.IsValid() && !a.Silent:
-			add(a, true, remove, "%s was configured by someone else, and the node answers for it whoever owns it: %s", a.Foreign, a.Why)
-		case a.Foreign.IsValid() && a.Mute != "":
-			add(a, true, remove, "%s was configured by someone else, and %s", a.Foreign, a.Mute)
-		case a.Foreign.IsValid():
-			add(a, false, remove, "%s was configured by someone else; the guard lets it answer only while the node owns it", a.Foreign)
-		case !owns || !a.Wanted || a.State == vip.StateWaiting:
-		case a.Contested:
-			add(a, true, "find what removes it (NetworkManager, networkd, a script) and keep it from that", "%s: %s", ip, a.Why)
-		case hindrance(a) != "" && !a.Up():
-			add(a, true, "see raftvip status", "%s is not up: %s", ip, hindrance(a))
-		case hindrance(a) != "":
-			add(a, true, "see raftvip status", "%s cannot be announced: %s", ip, hindrance(a))
-		}
-	}
-	return out[:min(len(out), maxTroubles)]
 }

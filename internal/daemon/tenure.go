@@ -8,7 +8,6 @@ import (
 
 	"github.com/raftvip/raftvip/cluster/group"
 	"github.com/raftvip/raftvip/cluster/state"
-	"github.com/raftvip/raftvip/internal/hint"
 )
 
 // What the history says of a take is pieced together here: who owned before, since
@@ -32,8 +31,8 @@ func (t tenure) later(o tenure) tenure {
 }
 
 // ownedIn tells whether a node owned a group in a term: the history says so, or the
-// node itself does.
-func ownedIn(s *state.State, name, id string, term uint64, hints map[string]hint.Seen) bool {
+// node itself does, by says.
+func ownedIn(s *state.State, name, id string, term uint64, says func(nodeID string, term uint64) bool) bool {
 	if id == "" || term == 0 {
 		return false
 	}
@@ -46,14 +45,13 @@ func ownedIn(s *state.State, name, id string, term uint64, hints map[string]hint
 		}
 		return m.To != "" && m.To == s.Nodes[id].Name
 	}
-	h := hints[id]
-	return h.Known && h.Owning && h.OwningTerm == term
+	return says(id, term)
 }
 
 // heardOwner is what the leaders that this node has heard add to what is known.
-func heardOwner(known tenure, s *state.State, name string, heard [2]group.HeardLeader, hints map[string]hint.Seen) tenure {
+func heardOwner(known tenure, s *state.State, name string, heard [2]group.HeardLeader, says func(nodeID string, term uint64) bool) tenure {
 	for _, l := range []group.HeardLeader{heard[1], heard[0]} {
-		if ownedIn(s, name, l.NodeID, l.Term, hints) {
+		if ownedIn(s, name, l.NodeID, l.Term, says) {
 			known = known.later(tenure{id: l.NodeID, term: l.Term, last: l.At})
 		}
 	}

@@ -6,7 +6,6 @@ import (
 
 	"github.com/raftvip/raftvip/cluster/group"
 	"github.com/raftvip/raftvip/cluster/state"
-	"github.com/raftvip/raftvip/internal/hint"
 )
 
 func moved(term uint64, from, to string) state.Move {
@@ -23,6 +22,9 @@ func members(moves ...state.Move) *state.State {
 }
 
 const ms = time.Millisecond
+
+// nobody says that it owns.
+func nobody(string, uint64) bool { return false }
 
 // TestAccount: times are those of lb1, which owns in term 9 and has the addresses up
 // at 100 s.
@@ -133,31 +135,31 @@ func TestAccountAfterLoss(t *testing.T) {
 }
 
 func TestOwnedIn(t *testing.T) {
-	says := func(id string, term uint64) map[string]hint.Seen {
-		return map[string]hint.Seen{id: {Known: true, Hint: hint.Hint{Owning: term > 0, OwningTerm: term}}}
+	says := func(id string, term uint64) func(string, uint64) bool {
+		return func(i string, t uint64) bool { return i == id && t == term }
 	}
 	loss := state.Move{Group: "default", Term: 8, From: "lb2", Loss: true}
 	other := state.Move{Group: "web", Term: 8, To: "lb2"}
 	for _, tt := range []struct {
-		name  string
-		s     *state.State
-		id    string
-		term  uint64
-		hints map[string]hint.Seen
-		want  bool
+		name string
+		s    *state.State
+		id   string
+		term uint64
+		says func(string, uint64) bool
+		want bool
 	}{
-		{"written down", members(moved(7, "", "lb1"), moved(8, "lb1", "lb2")), "id2", 8, nil, true},
-		{"another one", members(moved(8, "lb1", "lb2")), "id1", 8, nil, false},
-		{"not written down", members(moved(7, "", "lb1")), "id2", 8, nil, false},
+		{"written down", members(moved(7, "", "lb1"), moved(8, "lb1", "lb2")), "id2", 8, nobody, true},
+		{"another one", members(moved(8, "lb1", "lb2")), "id1", 8, nobody, false},
+		{"not written down", members(moved(7, "", "lb1")), "id2", 8, nobody, false},
 		{"not written down, but it says so", members(moved(7, "", "lb1")), "id2", 8, says("id2", 8), true},
 		{"it says so of an older term", members(moved(7, "", "lb1")), "id2", 8, says("id2", 7), false},
 		{"given up in that term", members(moved(8, "", "lb2"), moved(8, "lb2", "")), "id2", 8, says("id2", 8), false},
-		{"a loss of the quorum that was written down late is no move", members(moved(8, "", "lb2"), loss), "id2", 8, nil, true},
-		{"newer terms do not matter", members(moved(8, "", "lb2"), moved(9, "lb2", "lb3")), "id2", 8, nil, true},
-		{"another group", members(other), "id2", 8, nil, false},
-		{"nobody", members(), "", 0, nil, false},
+		{"a loss of the quorum that was written down late is no move", members(moved(8, "", "lb2"), loss), "id2", 8, nobody, true},
+		{"newer terms do not matter", members(moved(8, "", "lb2"), moved(9, "lb2", "lb3")), "id2", 8, nobody, true},
+		{"another group", members(other), "id2", 8, nobody, false},
+		{"nobody", members(), "", 0, nobody, false},
 	} {
-		if got := ownedIn(tt.s, "default", tt.id, tt.term, tt.hints); got != tt.want {
+		if got := ownedIn(tt.s, "default", tt.id, tt.term, tt.says); got != tt.want {
 			t.Errorf("%s: %v", tt.name, got)
 		}
 	}
@@ -178,7 +180,7 @@ func TestHeardOwner(t *testing.T) {
 		{"heard again", members(moved(8, "", "lb2")), tenure{"id2", 8, 3 * time.Second}, tenure{"id2", 8, 9 * time.Second}},
 		{"own and newer", members(moved(8, "", "lb2"), moved(9, "lb2", "lb1")), tenure{"id1", 9, 4 * time.Second}, tenure{"id1", 9, 4 * time.Second}},
 	} {
-		if got := heardOwner(tt.known, tt.s, "default", heard, nil); got != tt.want {
+		if got := heardOwner(tt.known, tt.s, "default", heard, nobody); got != tt.want {
 			t.Errorf("%s: got %+v, want %+v", tt.name, got, tt.want)
 		}
 	}

@@ -9,16 +9,16 @@ import (
 	"github.com/raftvip/raftvip/vip"
 )
 
-// openHybrid makes the VRRP half of the owner.
-func (d *Daemon) openHybrid(keepers *vrrp.Keepers) {
+// openHybrid makes the VRRP half of the owner, which wake has look again. slow: no guard
+// silences the addresses.
+func (d *Daemon) openHybrid(wake func(), slow bool) {
 	d.hybrid = vrrp.NewHybrid(vrrp.HybridConfig{
-		Log: d.log.With("group", state.DefaultGroup), Keepers: keepers,
+		Log: d.log.With("group", state.DefaultGroup), Keepers: d.keepers,
 		File: d.configuration, Report: d.checks.Report, Members: d.routers,
 		NewGate:   func(number uint32) *vip.Gate { return vip.NewGate(d.vipGuard(), number, nil) },
 		NewKeeper: func(gate *vip.Gate, number uint32) vrrp.SlotKeeper { return d.newKeeper(gate, number) },
-		Slow:      !d.owner.silent, IsVirtual: d.isVirtual, Wake: d.owner.sink.notify,
+		Slow:      slow, IsVirtual: d.isVirtual, Wake: wake,
 	})
-	d.owner.hybrid = d.hybrid
 }
 
 // routers are what the other members are in hybrid instances, by name.

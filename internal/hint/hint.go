@@ -75,6 +75,14 @@ type Seen struct {
 	Applied uint64
 }
 
+// Owns tells of a node, by its ID, whether it says that it owns in a term.
+func Owns(hints map[string]Seen) func(nodeID string, term uint64) bool {
+	return func(id string, term uint64) bool {
+		h := hints[id]
+		return h.Known && h.Owning && h.OwningTerm == term
+	}
+}
+
 // caughtUpSlack is how many changes behind a node may be to be handed the group:
 // Raft brings it up to date before the hand-over.
 const caughtUpSlack = 16

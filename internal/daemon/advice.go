@@ -1,0 +1,83 @@
+package daemon
+
+import (
+	"encoding/json"
+	"sync"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/internal/api"
+	"github.com/raftvip/raftvip/internal/check"
+	"github.com/raftvip/raftvip/internal/hint"
+	"github.com/raftvip/raftvip/internal/policy"
+	"github.com/raftvip/raftvip/vip"
+	"github.com/raftvip/raftvip/vip/guard"
+)
+
+// advice is what the members' hints mean to the owner. It implements Advice.
+type advice struct {
+	node   *cluster.Node
+	hints  *hint.Reader
+	checks *check.Checks
+	// report is what the checks say about the group's instances.
+	report func() check.Report
+	// describe adds what the daemon knows to this node's hint.
+	describe func(*hint.Hint)
+
+	mu   sync.Mutex
+	told hint.Hint // as last published
+}
+
+func (a *advice) seen() map[string]hint.Seen { return a.hints.Read(reported(a.node.Reports())) }
+
+// Changed implements Advice.
+func (a *advice) Changed() <-chan struct{} { return a.checks.Changed() }
+
+// Publish implements Advice.
+func (a *advice) Publish(t Told) {
+	h := hint.Hint{
+		Check: a.report(), Faults: t.Faults, Owning: t.Owning, OwningTerm: t.Term,
+		Take: t.Take, Foreign: foreignHints(t.Foreign), NotRemoved: t.NotRemoved,
+	}
+	a.describe(&h)
+	a.mu.Lock()
+	a.told = h
+	a.mu.Unlock()
+	b, err := json.Marshal(h)
+	if err != nil {
+		panic("daemon: hint cannot be encoded: " + err.Error()) // plain data
+	}
+	a.node.SetHint(b)
+}
+
+// foreignHints are others' copies of addresses as the members are told of them.
+func foreignHints(copies []vip.AddressStatus) []hint.ForeignCopy {
+	var out []hint.ForeignCopy
+	for _, c := range copies {
+		out = append(out, hint.ForeignCopy{Prefix: c.Foreign, Link: c.Link, Silent: c.Silent, Serves: c.State == vip.StateBorrowed, Why: c.Why})
+	}
+	return out
+}
+
+// Candidates implements Advice.
+func (a *advice) Candidates(s *state.State, connected func(nodeID string) bool, held bool) []policy.Node {
+	self, hints := a.node.Self().NodeID, a.seen()
+	// What is known of oneself is newer than the last report of it.
+	hints[self] = hint.Seen{Hint: a.last(), Known: true, Applied: s.Version}
+	return hint.Candidates(s, self, hints, votes(a.node.Suffrages()), connected, held)
+}
+
+// Owns implements Advice.
+func (a *advice) Owns(id string, term uint64) bool { return hint.Owns(a.seen())(id, term) }
+
+// Unguarded implements Advice.
+func (a *advice) Unguarded(id string) bool { return a.seen()[id].Guard == string(guard.Off) }
+
+func (a *advice) last() hint.Hint {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.told
+}
+
+// troubles are this node's, as of its last hint.
+func (a *advice) troubles() []api.Trouble { return a.last().Troubles(a.node.Self().Name) }
