@@ -9,6 +9,7 @@ import (
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/hint"
+	"github.com/raftvip/raftvip/internal/owner"
 	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
@@ -34,7 +35,7 @@ func (a *advice) seen() map[string]hint.Seen { return a.hints.Read(reported(a.no
 func (a *advice) Changed() <-chan struct{} { return a.checks.Changed() }
 
 // Publish implements Advice.
-func (a *advice) Publish(t Told) {
+func (a *advice) Publish(t owner.Told) {
 	h := hint.Hint{
 		Check: a.report(), Faults: t.Faults, Owning: t.Owning, OwningTerm: t.Term,
 		Take: t.Take, Foreign: foreignHints(t.Foreign), NotRemoved: t.NotRemoved,

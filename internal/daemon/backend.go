@@ -17,6 +17,7 @@ import (
 	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
+	"github.com/raftvip/raftvip/internal/owner"
 	"github.com/raftvip/raftvip/internal/pki"
 	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/vipaddr"
@@ -124,9 +125,9 @@ const maxHistoryText = 200
 // transfer hands the group to a node.
 func (d *Daemon) transfer(ctx context.Context, in api.TransferRequest) (api.TransferResult, error) {
 	started := time.Now()
-	r := &moveRequest{reason: "requested with raftvip transfer", manual: !in.Preemptible}
+	r := &owner.Request{Reason: "requested with raftvip transfer", Manual: !in.Preemptible}
 	if in.Reason != "" {
-		r.reason = in.Reason
+		r.Reason = in.Reason
 	}
 	if len(in.Reason) > maxHistoryText {
 		return api.TransferResult{}, state.Refuse(state.CodeBadRequest, "", "reason: must be at most %d bytes", maxHistoryText)
@@ -137,12 +138,12 @@ func (d *Daemon) transfer(ctx context.Context, in api.TransferRequest) (api.Tran
 		if !ok {
 			return api.TransferResult{}, noNode(s, in.Node)
 		}
-		r.to = n.ID
+		r.To = n.ID
 	}
-	if err := d.owner.ask(ctx, r); err != nil {
+	if err := d.owner.Move(ctx, r); err != nil {
 		return api.TransferResult{}, err
 	}
-	return api.TransferResult{From: d.node.Self().Name, To: s.Nodes[r.moved].Name, Took: time.Since(started).Seconds()}, nil
+	return api.TransferResult{From: d.node.Self().Name, To: s.Nodes[r.Moved].Name, Took: time.Since(started).Seconds()}, nil
 }
 
 func noNode(s *state.State, name string) error {
@@ -280,14 +281,14 @@ func (d *Daemon) leaveCluster(ctx context.Context, in api.LeaveRequest) (api.Don
 		if err := refuseSilence(s, d.electable(s), d.ownerID(), self.NodeID, "to leave", in.Force); err != nil {
 			return api.Done{}, err
 		}
-		r := &moveRequest{reason: self.Name + " leaves the cluster", manual: true, anyone: in.Force}
-		if err := d.owner.ask(ctx, r); err != nil {
+		r := &owner.Request{Reason: self.Name + " leaves the cluster", Manual: true, Anyone: in.Force}
+		if err := d.owner.Move(ctx, r); err != nil {
 			return api.Done{}, err
 		}
 	}
 	done, err := askLeader(ctx, d, api.PathRemove, api.NodeRequest{Node: self.NodeID, Force: in.Force}, d.nodeRemove)
 	if err != nil {
-		d.owner.stay()
+		d.owner.Stay()
 		return done, err
 	}
 	d.log.Info("left the cluster")

@@ -140,9 +140,9 @@ type claims struct {
 // run listens until ctx ends.
 func (c *claims) run(ctx context.Context) error { return c.listener.Run(ctx) }
 
-// follow sets the addresses to listen for; none while nothing is owned. It is called
+// Follow sets the addresses to listen for; none while nothing is owned. It is called
 // by the owner's loop at each turn.
-func (c *claims) follow(addrs []vip.Address) {
+func (c *claims) Follow(addrs []vip.Address) {
 	if c == nil || place.Same(c.addrs, addrs) {
 		return
 	}
@@ -252,7 +252,7 @@ func (c *claims) now() (recent []hint.Claim, total uint64) {
 func (d *Daemon) openClaims() {
 	c := &claims{
 		log: d.log, serves: d.keepers.Serves, defend: d.keepers.Defend, member: d.memberOf,
-		took: func() time.Duration { return d.owner.View().since },
+		took: func() time.Duration { return d.owner.View().Since },
 		port: func(link int, mac []byte) string { return vip.BridgePort(link, mac) },
 		links: func(fresh bool) []vip.Link {
 			if fresh {

@@ -22,6 +22,7 @@ import (
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/hint"
+	"github.com/raftvip/raftvip/internal/owner"
 	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/internal/vrrp"
@@ -54,7 +55,7 @@ type Daemon struct {
 	places  *place.Places // nil on a witness
 	keepers *vrrp.Keepers
 	advice  *advice
-	owner   *owner
+	owner   *owner.Owner
 	hybrid  *vrrp.Hybrid // nil on a witness
 	plain   *vrrp.Plain  // nil on a witness
 	claims  *claims      // nil on a witness
@@ -122,7 +123,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	}
 	main := vip.NewGate(d.vipGuard(), groupNumber, nil)
 	gate := vrrp.NewGates(main)
-	sink := newLeaseSink(gate, d.lateness())
+	sink := owner.NewSink(gate, d.lateness())
 	cache, err := d.data.Cache()
 	if err != nil {
 		return nil, err
@@ -166,32 +167,36 @@ func (d *Daemon) order(lost string) []string {
 
 // openOwner makes what owns: the keepers, VRRP's part, what listens for claims, and the
 // loop that decides.
-func (d *Daemon) openOwner(main *vip.Gate, gate *vrrp.Gates, sink *leaseSink) {
+func (d *Daemon) openOwner(main *vip.Gate, gate *vrrp.Gates, sink *owner.Sink) {
 	g := d.node.Group(state.DefaultGroup)
 	d.keepers = vrrp.NewKeepers(gate, d.openKeeper(main), g.RefreshLease)
 	d.advice = &advice{node: d.node, hints: &d.hints, checks: d.checks, report: d.groupReport, describe: d.describe}
-	c := ownerConfig{
-		name: state.DefaultGroup, seat: g, members: d.node, gate: gate, sink: sink, keeper: d.keepers, advice: d.advice,
-		log: d.log.With("group", state.DefaultGroup), now: boottime.Now,
-		addresses: d.places.Addresses, record: d.record, loss: func() quorumLoss { return d.quorum.loss(boottime.Now()) }, beat: d.watch.beat,
+	c := owner.Config{
+		Name: state.DefaultGroup, Seat: g, Members: d.node, Gate: gate, Sink: sink, Keeper: d.keepers, Advice: d.advice,
+		Log: d.log.With("group", state.DefaultGroup), Now: boottime.Now,
+		Addresses: d.places.Addresses, Record: d.record, Loss: func() owner.QuorumLoss { return d.quorum.loss(boottime.Now()) }, Beat: d.watch.beat,
 	}
 	if d.host != nil {
 		kind := d.guard.Kind()
-		c.silent = kind != guard.Lifetime && kind != guard.Off
-		c.links = d.links.Current
-		if !c.silent {
-			sink.release = func(ctx context.Context) error {
-				return errors.Join(d.keeper.Release(ctx), d.keepers.ReleaseSlots(ctx))
+		c.Silent = kind != guard.Lifetime && kind != guard.Off
+		c.Links = d.links.Current
+		if !c.Silent {
+			sink.Release = func(ctx context.Context) error {
+				all := []owner.Releaser{d.keeper}
+				for _, k := range d.keepers.Slots() {
+					all = append(all, k)
+				}
+				return owner.ReleaseAll(ctx, all)
 			}
 		}
 		d.hearing.Tell(func(int) { d.look() })
-		d.openHybrid(sink.notify, !c.silent)
+		d.openHybrid(sink.Notify, !c.Silent)
 		d.openPlain()
-		c.turned = d.plain.Wake
+		c.Turned = d.plain.Wake
 		d.openClaims()
 	}
-	c.consent, c.claims = d.hybrid, d.claims // nil ones, on a witness, do nothing
-	d.owner = newOwner(c)
+	c.Consent, c.Claims = d.hybrid, d.claims // nil ones, on a witness, do nothing
+	d.owner = owner.New(c)
 }
 
 // openKeeper makes the keeper of what moves with the group alone, beneath its gate.
@@ -264,7 +269,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 		owners.Go(part("vrrp only", func() error { return d.plain.Run(ownerCtx) }))
 	}
 	owners.Go(part("checks", func() error { return d.checks.Run(ownerCtx) }))
-	owners.Go(part("owner", func() error { return d.owner.run(ownerCtx) }))
+	owners.Go(part("owner", func() error { return d.owner.Run(ownerCtx) }))
 	owners.Go(part("ready", func() error {
 		d.announceReady(ownerCtx, ready)
 		<-ownerCtx.Done()
@@ -282,7 +287,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 
 // announceReady tells systemd and the caller when the loop has turned once.
 func (d *Daemon) announceReady(ctx context.Context, ready func()) {
-	for d.owner.View().lastTurn == 0 {
+	for d.owner.View().LastTurn == 0 {
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-ctx.Done():

@@ -183,7 +183,7 @@ func (d *Daemon) doctorFacts(ctx context.Context) (doctor.Facts, error) {
 	f, err := doctor.Gather(d.doctorSubject(ctx))
 	if err == nil && d.host != nil {
 		heard, _ := d.claims.now()
-		f.Troubles = append(claimTroubles(heard), addressTroubles(d.keepers.Status(), d.owner.View().owning)...)
+		f.Troubles = append(claimTroubles(heard), addressTroubles(d.keepers.Status(), d.owner.View().Owning)...)
 		f.Troubles = append(f.Troubles, d.frontTroubles(ctx)...)
 	}
 	for _, i := range d.node.Findings() {

@@ -13,6 +13,7 @@ import (
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
+	"github.com/raftvip/raftvip/internal/owner"
 )
 
 const (
@@ -34,8 +35,8 @@ type quorumWatch struct {
 	// told is what was logged and not yet taken back, noneCan whether nobody can own.
 	told    string
 	noneCan bool
-	now     quorumLoss // under way; missing is nil if there is none
-	last    quorumLoss // the last one that ended
+	now     owner.QuorumLoss // under way; missing is nil if there is none
+	last    owner.QuorumLoss // the last one that ended
 }
 
 // A quorumSight is what a node without a leader has found out.
@@ -59,7 +60,7 @@ func (q quorumSight) String() string {
 	case !q.lost():
 		return fmt.Sprintf("no leader, though %d of %d voters answer", q.voters-len(q.missing), q.voters)
 	}
-	return fmt.Sprintf("no quorum: %d of %d voters answer; missing: %s", q.voters-len(q.missing), q.voters, listOf(q.missing))
+	return fmt.Sprintf("no quorum: %d of %d voters answer; missing: %s", q.voters-len(q.missing), q.voters, owner.ListOf(q.missing))
 }
 
 // led notes at now that there is a leader.
@@ -67,11 +68,11 @@ func (q *quorumWatch) led(now time.Duration, leader string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.told != "" {
-		q.log.Warn("there is a leader again", "leader", leader, "after", roundTime(now-q.since))
+		q.log.Warn("there is a leader again", "leader", leader, "after", owner.RoundTime(now-q.since))
 	}
-	if q.now.missing != nil {
-		q.now.until = now
-		q.last, q.now = q.now, quorumLoss{}
+	if q.now.Missing != nil {
+		q.now.Until = now
+		q.last, q.now = q.now, owner.QuorumLoss{}
 	}
 	q.since, q.told, q.noneCan = now, "", false
 }
@@ -90,29 +91,29 @@ func (q *quorumWatch) saw(now time.Duration, wall time.Time, s quorumSight) {
 	defer q.mu.Unlock()
 	if text := s.String(); text != q.told {
 		q.told, q.noneCan = text, s.noneCan()
-		q.log.Warn(text, "without_a_leader_for", roundTime(now-q.since))
+		q.log.Warn(text, "without_a_leader_for", owner.RoundTime(now-q.since))
 	}
 	if !s.lost() {
 		return
 	}
-	if q.now.missing == nil {
-		q.now = quorumLoss{at: wall.Add(q.since - now), since: q.since}
+	if q.now.Missing == nil {
+		q.now = owner.QuorumLoss{At: wall.Add(q.since - now), Since: q.since}
 	}
 	// All that were missing at some time have their part in it.
 	for _, name := range s.missing {
-		q.now.missing = appendNew(q.now.missing, name)
+		q.now.Missing = appendNew(q.now.Missing, name)
 	}
-	slices.Sort(q.now.missing)
+	slices.Sort(q.now.Missing)
 }
 
 // loss is the last loss of the quorum that is over, also one that ends just now: the
 // leader of the first term after it asks.
-func (q *quorumWatch) loss(now time.Duration) quorumLoss {
+func (q *quorumWatch) loss(now time.Duration) owner.QuorumLoss {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.now.missing != nil {
+	if q.now.Missing != nil {
 		over := q.now
-		over.missing, over.until = slices.Clone(over.missing), now
+		over.Missing, over.Until = slices.Clone(over.Missing), now
 		return over
 	}
 	return q.last
@@ -138,10 +139,10 @@ func (d *Daemon) watchQuorum(ctx context.Context) {
 		_, member := s.Nodes[d.node.Self().NodeID]
 		switch now := boottime.Now(); {
 		case !s.Founded() || !member || standing.Leading || standing.LeaderID != "":
-			d.quorum.led(now, nameOf(s, standing.LeaderID))
-			if last := d.quorum.loss(now); last.missing != nil && last.until > reported && standing.LeaderID != "" {
+			d.quorum.led(now, owner.NameOf(s, standing.LeaderID))
+			if last := d.quorum.loss(now); last.Missing != nil && last.Until > reported && standing.LeaderID != "" {
 				if d.reportLoss(ctx, s, last) {
-					reported = last.until
+					reported = last.Until
 				}
 			}
 		case d.quorum.leaderless(now) > max(leaderlessAfter, 3*s.Heartbeat.Promise()):
@@ -174,17 +175,17 @@ func (d *Daemon) askWhoIsThere(ctx context.Context, s *state.State) {
 		}
 		sight.voters++
 		if !answers[id] {
-			sight.missing = append(sight.missing, nameOf(s, id))
+			sight.missing = append(sight.missing, owner.NameOf(s, id))
 		}
 	}
 	d.quorum.saw(boottime.Now(), time.Now(), sight)
 }
 
 // reportLoss has the leader write a loss down; false means to try again.
-func (d *Daemon) reportLoss(ctx context.Context, s *state.State, l quorumLoss) bool {
+func (d *Daemon) reportLoss(ctx context.Context, s *state.State, l owner.QuorumLoss) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	_, err := askLeader(ctx, d, api.PathLoss, api.LossRequest{At: l.at, For: l.until - l.since, Missing: l.missing}, d.noteLoss)
+	_, err := askLeader(ctx, d, api.PathLoss, api.LossRequest{At: l.At, For: l.Until - l.Since, Missing: l.Missing}, d.noteLoss)
 	if err != nil {
 		d.log.Debug("the loss of the quorum is not in the history", "error", err)
 	}
@@ -212,7 +213,7 @@ func (d *Daemon) noteLoss(ctx context.Context, in api.LossRequest) (api.Done, er
 	s := d.node.State()
 	own := d.quorum.loss(boottime.Now())
 	if d.started.After(in.At) {
-		own = quorumLoss{at: in.At, until: in.For, missing: in.Missing} // it cannot say
+		own = owner.QuorumLoss{At: in.At, Until: in.For, Missing: in.Missing} // it cannot say
 	}
 	move, err := lossMove(s, state.DefaultGroup, in, own, time.Now())
 	if err != nil || move.Group == "" {
@@ -227,7 +228,7 @@ const lossSlack = 10 * time.Second
 
 // lossMove is the entry of the history for a loss of the quorum, or none if there is
 // one, or there was a quorum: own is the leader's own last loss.
-func lossMove(s *state.State, group string, in api.LossRequest, own quorumLoss, now time.Time) (state.Move, error) {
+func lossMove(s *state.State, group string, in api.LossRequest, own owner.QuorumLoss, now time.Time) (state.Move, error) {
 	end := in.At.Add(in.For)
 	if in.For <= 0 || end.After(now.Add(lossSlack)) || len(in.Missing) == 0 {
 		return state.Move{}, state.Refuse(state.CodeBadRequest, "", "a loss of the quorum must have been, and somebody missing")
@@ -237,7 +238,7 @@ func lossMove(s *state.State, group string, in api.LossRequest, own quorumLoss, 
 			return state.Move{}, state.Refuse(state.CodeNotFound, "", "no node %.80s", name)
 		}
 	}
-	if own.missing == nil || own.at.After(end.Add(lossSlack)) || own.at.Add(own.until-own.since).Before(in.At.Add(-lossSlack)) {
+	if own.Missing == nil || own.At.After(end.Add(lossSlack)) || own.At.Add(own.Until-own.Since).Before(in.At.Add(-lossSlack)) {
 		return state.Move{}, nil
 	}
 	var before state.Move
@@ -256,6 +257,6 @@ func lossMove(s *state.State, group string, in api.LossRequest, own quorumLoss, 
 	}
 	return state.Move{
 		Group: group, Term: before.Term, From: before.To, At: in.At, Loss: true,
-		Reason: fmt.Sprintf("quorum lost for %s: %s did not answer", roundTime(in.For), listOf(in.Missing)),
+		Reason: fmt.Sprintf("quorum lost for %s: %s did not answer", owner.RoundTime(in.For), owner.ListOf(in.Missing)),
 	}, nil
 }

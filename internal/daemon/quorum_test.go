@@ -11,6 +11,7 @@ import (
 
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
+	"github.com/raftvip/raftvip/internal/owner"
 )
 
 // TestQuorumWatch: one line for each change, with who is missing.
@@ -51,14 +52,14 @@ func TestQuorumWatch(t *testing.T) {
 	if text, none := q.state(); !none || text == "" {
 		t.Errorf("state: %q %v", text, none)
 	}
-	if l := q.loss(at); !slices.Equal(l.missing, []string{"lb2", "lb3"}) || l.until != at {
+	if l := q.loss(at); !slices.Equal(l.Missing, []string{"lb2", "lb3"}) || l.Until != at {
 		t.Errorf("under way: %+v", l)
 	}
 	at = 21 * time.Second
 	q.led(at, "lb3")
 	logged("there is a leader again")
 	l := q.loss(30 * time.Second)
-	if !l.at.Equal(begin.Add(10*time.Second)) || l.since != 10*time.Second || l.until != 21*time.Second || !slices.Equal(l.missing, []string{"lb2", "lb3"}) {
+	if !l.At.Equal(begin.Add(10*time.Second)) || l.Since != 10*time.Second || l.Until != 21*time.Second || !slices.Equal(l.Missing, []string{"lb2", "lb3"}) {
 		t.Errorf("afterwards: %+v", l)
 	}
 	q.led(22*time.Second, "lb3")
@@ -69,7 +70,7 @@ func TestQuorumWatch(t *testing.T) {
 	// All that were missing at some time are, also who is back before the loss is over.
 	q.saw(30*time.Second, wall(), quorumSight{5, []string{"lb2", "lb3", "lb4"}, false})
 	q.saw(31*time.Second, wall(), quorumSight{5, []string{"lb3", "lb4", "lb5"}, false})
-	if l := q.loss(31 * time.Second); !slices.Equal(l.missing, []string{"lb2", "lb3", "lb4", "lb5"}) {
+	if l := q.loss(31 * time.Second); !slices.Equal(l.Missing, []string{"lb2", "lb3", "lb4", "lb5"}) {
 		t.Errorf("one after the other: %+v", l)
 	}
 }
@@ -107,7 +108,7 @@ func TestLossMove(t *testing.T) {
 	begin := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	after := func(s int) time.Time { return begin.Add(time.Duration(s) * time.Second) }
 	take := func(s int, term uint64, to string) state.Move {
-		m := moved(term, "", to)
+		m := state.Move{Group: "default", Term: term, To: to}
 		m.At = after(s)
 		return m
 	}
@@ -116,20 +117,20 @@ func TestLossMove(t *testing.T) {
 	loss := take(60, 7, "")
 	loss.Loss = true
 	in := api.LossRequest{At: after(60), For: 35 * time.Second, Missing: []string{"lb2", "lb3"}}
-	own := quorumLoss{at: after(61), since: time.Second, until: 35 * time.Second, missing: []string{"lb2"}}
+	own := owner.QuorumLoss{At: after(61), Since: time.Second, Until: 35 * time.Second, Missing: []string{"lb2"}}
 	for _, tt := range []struct {
 		name  string
 		moves []state.Move
 		in    api.LossRequest
-		own   quorumLoss
+		own   owner.QuorumLoss
 		want  string // from, term; "" for none
 		err   string
 	}{
 		{"written down with the owner of that time", []state.Move{take(0, 7, "lb1"), take(96, 9, "lb2")}, in, own, "lb1 7", ""},
 		{"nobody had owned", nil, in, own, " 0", ""},
 		{"written down already", []state.Move{take(0, 7, "lb1"), loss}, in, own, "", ""},
-		{"the leader was there and knows of no loss", []state.Move{take(0, 7, "lb1")}, in, quorumLoss{}, "", ""},
-		{"the leader knows of another one only", []state.Move{take(0, 7, "lb1")}, in, quorumLoss{at: after(5), until: 10 * time.Second, missing: []string{"lb2"}}, "", ""},
+		{"the leader was there and knows of no loss", []state.Move{take(0, 7, "lb1")}, in, owner.QuorumLoss{}, "", ""},
+		{"the leader knows of another one only", []state.Move{take(0, 7, "lb1")}, in, owner.QuorumLoss{At: after(5), Until: 10 * time.Second, Missing: []string{"lb2"}}, "", ""},
 		{"the leader knows of a later one only", []state.Move{take(0, 7, "lb1")}, api.LossRequest{At: after(10), For: 15 * time.Second, Missing: []string{"lb2", "lb3"}}, own, "", ""},
 		{"somebody took the addresses meanwhile: the node was cut off", []state.Move{take(0, 7, "lb1"), take(61, 8, "lb2")}, in, own, "", ""},
 		{"what moved meanwhile was another group", []state.Move{take(0, 7, "lb1"), other}, in, own, "lb1 7", ""},
@@ -138,7 +139,7 @@ func TestLossMove(t *testing.T) {
 		{"it lasts", nil, api.LossRequest{At: after(100), For: time.Hour, Missing: in.Missing}, own, "", "must have been"},
 		{"no such node", nil, api.LossRequest{At: in.At, For: in.For, Missing: []string{"lb7"}}, own, "", "no node lb7"},
 	} {
-		m, err := lossMove(members(tt.moves...), "default", tt.in, tt.own, after(97))
+		m, err := lossMove(withHistory(tt.moves...), "default", tt.in, tt.own, after(97))
 		got := ""
 		if m.Group != "" {
 			got = fmt.Sprint(m.From, " ", m.Term)
@@ -164,4 +165,13 @@ func TestInOrder(t *testing.T) {
 	if !slices.Equal(got, []uint64{1, 3, 2, 4}) {
 		t.Errorf("order %v", got)
 	}
+}
+
+// withHistory are the members lb1 to lb3 and the history given.
+func withHistory(moves ...state.Move) *state.State {
+	s := &state.State{ClusterID: "c", Nodes: map[string]state.NodeRecord{}, Moves: moves}
+	for _, name := range []string{"1", "2", "3"} {
+		s.Nodes["id"+name] = state.NodeRecord{ID: "id" + name, Name: "lb" + name}
+	}
+	return s
 }

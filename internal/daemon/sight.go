@@ -14,6 +14,7 @@ import (
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/hint"
+	"github.com/raftvip/raftvip/internal/owner"
 )
 
 // Who owns is known for certain on the leader alone. So another node asks it each time
@@ -66,7 +67,7 @@ func seenFromHere(in sightInputs) sight {
 	case !in.founded:
 		return sight{known: true, why: "the cluster has not been founded yet"}
 	case in.leader == "" && in.quorum == "":
-		return sight{why: fmt.Sprintf("no leader since %s: an election may be under way", roundTime(in.searched))}
+		return sight{why: fmt.Sprintf("no leader since %s: an election may be under way", owner.RoundTime(in.searched))}
 	case in.leader == "" && in.noneCan:
 		return sight{known: true, why: in.quorum + "; the addresses are silent"}
 	case in.leader == "":
@@ -141,8 +142,8 @@ func (d *Daemon) seeNow(ctx context.Context, s *state.State, standing group.Stan
 		seen.troubles = d.ownTroubles()
 		return seen
 	}
-	in.leader = nameOf(s, standing.LeaderID)
-	in.owned = ownedIn(s, state.DefaultGroup, standing.LeaderID, standing.Term, hint.Owns(hints))
+	in.leader = owner.NameOf(s, standing.LeaderID)
+	in.owned = owner.OwnedIn(s, state.DefaultGroup, standing.LeaderID, standing.Term, hint.Owns(hints))
 	var answer api.Ownership
 	if in.asked = d.askOwner(ctx, &answer); in.asked == nil {
 		return sight{owner: answer.Owner, known: true, moving: answer.Moving, why: answer.Why, reachable: answer.Reachable, troubles: mergeTroubles(answer.Troubles, d.ownTroubles(), self.Name)}
@@ -153,7 +154,7 @@ func (d *Daemon) seeNow(ctx context.Context, s *state.State, standing group.Stan
 	}
 	for id, h := range hints {
 		if h.Age < aliveAge && id != self.NodeID {
-			seen.troubles = append(seen.troubles, h.Troubles(nameOf(s, id))...)
+			seen.troubles = append(seen.troubles, h.Troubles(owner.NameOf(s, id))...)
 		}
 	}
 	seen.troubles = mergeTroubles(seen.troubles, d.ownTroubles(), self.Name)
@@ -182,15 +183,15 @@ func (d *Daemon) ownership(context.Context, struct{}) (api.Ownership, error) {
 	if !standing.Leading {
 		return api.Ownership{}, state.Refuse(state.CodeNotLeader, "try again", "node %s does not lead", self.Name)
 	}
-	out := api.Ownership{Why: view.why, Term: standing.Term, Troubles: d.ownTroubles()}
-	if view.owning && standing.LeaseUntil > boottime.Now() {
+	out := api.Ownership{Why: view.Why, Term: standing.Term, Troubles: d.ownTroubles()}
+	if view.Owning && standing.LeaseUntil > boottime.Now() {
 		out.Owner, out.Why = self.Name, whyOwner(s, self.Name)
-		if out.Why != "" && view.why != "" {
+		if out.Why != "" && view.Why != "" {
 			out.Why += "; now: "
 		}
-		out.Why += view.why
+		out.Why += view.Why
 	}
-	out.Moving = out.Owner == "" && boottime.Now()-view.since < settleAfter
+	out.Moving = out.Owner == "" && boottime.Now()-view.Since < settleAfter
 	for _, answers := range d.voters(s) {
 		if answers {
 			out.Reachable++
@@ -198,7 +199,7 @@ func (d *Daemon) ownership(context.Context, struct{}) (api.Ownership, error) {
 	}
 	for id, h := range d.seen() {
 		if h.Age < aliveAge && id != self.NodeID {
-			out.Troubles = append(out.Troubles, h.Troubles(nameOf(s, id))...)
+			out.Troubles = append(out.Troubles, h.Troubles(owner.NameOf(s, id))...)
 		}
 	}
 	slices.SortFunc(out.Troubles, compareTroubles)

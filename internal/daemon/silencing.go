@@ -107,7 +107,7 @@ func (d *Daemon) electable(s *state.State) []policy.Node {
 
 // ownerID is the node that owns, as this leader knows it, or "".
 func (d *Daemon) ownerID() string {
-	if d.owner.View().owning {
+	if d.owner.View().Owning {
 		return d.node.Self().NodeID
 	}
 	return ""

@@ -57,7 +57,7 @@ func (d *Daemon) openStandalone() error {
 // look has what was decided looked at again.
 func (d *Daemon) look() {
 	if d.owner != nil {
-		d.owner.wake()
+		d.owner.Wake()
 	}
 	if d.plain != nil {
 		d.plain.Wake()

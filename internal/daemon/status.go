@@ -14,6 +14,7 @@ import (
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/doctor"
 	"github.com/raftvip/raftvip/internal/hint"
+	"github.com/raftvip/raftvip/internal/owner"
 	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/internal/vrrp"
@@ -71,7 +72,7 @@ func (d *Daemon) clusterStatus(s *state.State, standing group.Standing, seen sig
 		HeartbeatTimeout: s.Heartbeat.Current.Seconds(), Reachable: seen.reachable,
 	}
 	if standing.LeaderID != "" {
-		c.Leader = nameOf(s, standing.LeaderID)
+		c.Leader = owner.NameOf(s, standing.LeaderID)
 	}
 	for _, suffrage := range d.node.Suffrages() {
 		if suffrage == cluster.SuffrageVoter {
@@ -88,12 +89,12 @@ func tolerates(voters, answering int) int { return max(answering-(voters/2+1), 0
 // ownerName returns who owns, as far as this node can tell without asking; "" also if
 // it cannot.
 func (d *Daemon) ownerName(s *state.State) string {
-	if d.owner.View().owning {
+	if d.owner.View().Owning {
 		return d.node.Self().Name
 	}
 	standing := d.node.Group(state.DefaultGroup).Standing()
-	if ownedIn(s, state.DefaultGroup, standing.LeaderID, standing.Term, hint.Owns(d.seen())) {
-		return nameOf(s, standing.LeaderID)
+	if owner.OwnedIn(s, state.DefaultGroup, standing.LeaderID, standing.Term, hint.Owns(d.seen())) {
+		return owner.NameOf(s, standing.LeaderID)
 	}
 	return ""
 }
@@ -105,9 +106,9 @@ func (d *Daemon) groupStatus(s *state.State, standing group.Standing, seen sight
 		State: "standby", Troubles: seen.troubles,
 	}
 	switch {
-	case view.owning:
+	case view.Owning:
 		g.State = "owner"
-	case len(d.groupReport().Faults)+len(view.faults) > 0:
+	case len(d.groupReport().Faults)+len(view.Faults) > 0:
 		g.State = "fault"
 	}
 	if left := standing.LeaseUntil - boottime.Now(); left > 0 {

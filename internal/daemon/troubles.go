@@ -5,6 +5,7 @@ import (
 
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/doctor"
+	"github.com/raftvip/raftvip/internal/owner"
 	"github.com/raftvip/raftvip/vip"
 )
 
@@ -50,10 +51,10 @@ func addressTroubles(st vip.Status, owns bool) []doctor.Trouble {
 		case !owns || !a.Wanted || a.State == vip.StateWaiting:
 		case a.Contested:
 			add(a, true, "find what removes it (NetworkManager, networkd, a script) and keep it from that", "%s: %s", ip, a.Why)
-		case hindrance(a) != "" && !a.Up():
-			add(a, true, "see raftvip status", "%s is not up: %s", ip, hindrance(a))
-		case hindrance(a) != "":
-			add(a, true, "see raftvip status", "%s cannot be announced: %s", ip, hindrance(a))
+		case owner.Hindrance(a) != "" && !a.Up():
+			add(a, true, "see raftvip status", "%s is not up: %s", ip, owner.Hindrance(a))
+		case owner.Hindrance(a) != "":
+			add(a, true, "see raftvip status", "%s cannot be announced: %s", ip, owner.Hindrance(a))
 		}
 	}
 	return out[:min(len(out), maxTroubles)]

@@ -26,7 +26,7 @@ func TestAddressTroubles(t *testing.T) {
 		{"absent on a standby", false, vip.AddressStatus{}, false, ""},
 		{"up", true, vip.AddressStatus{State: vip.StatePresent, Present: true}, false, ""},
 	} {
-		tt.a.Address, tt.a.Wanted = takeAddress("10.0.0.1/24"), true
+		tt.a.Address, tt.a.Wanted = vip.Address{Prefix: p, Link: "eth0"}, true
 		got := addressTroubles(vip.Status{Addresses: []vip.AddressStatus{tt.a}}, tt.owns)
 		if len(got) > 1 || (len(got) == 1) != (tt.seen != "") || len(got) == 1 && (got[0].Serious != tt.serious || !strings.Contains(got[0].Seen, tt.seen)) {
 			t.Errorf("%s: %+v", tt.name, got)

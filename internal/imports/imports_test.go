@@ -185,7 +185,8 @@ func TestLayersOfCluster(t *testing.T) {
 	}
 	groups := []string{
 		"cluster",         // opens them
-		"internal/daemon", // owns by their lease
+		"internal/owner",  // owns by their lease
+		"internal/daemon", // builds the owner
 		"cmd/raftvip",     // wires the daemon up
 		"internal/e2e",    // test code: looks at the whole product
 		"internal/chaos",  // test code: the same, beside keepalived
@@ -206,6 +207,7 @@ func TestLayersOfCluster(t *testing.T) {
 func TestOnlyDaemonKnowsBoth(t *testing.T) {
 	const reason = "authority flows one way, from the lease to the addresses, in one place that can be read"
 	exempt := []string{
+		"internal/owner",  // joins them
 		"internal/daemon", // joins them
 		"cmd/raftvip",     // wires the daemon up, and cleans addresses up without it
 		"internal/e2e",    // test code: looks at the whole product

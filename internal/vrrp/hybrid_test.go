@@ -311,23 +311,3 @@ func TestHybridFaults(t *testing.T) {
 		t.Error("a witness has no VRRP half")
 	}
 }
-
-// TestDescribeHoldsNothing: while the owner's loop has the virtual routers, and asks for
-// the file beneath them, another goroutine may describe this node.
-func TestDescribeHoldsNothing(t *testing.T) {
-	file := &config.Config{}
-	d := &Daemon{config: file, hybrid: &hybrid{parts: map[string]*part{}}}
-	d.hybrid.mu.Lock()
-	done := make(chan struct{})
-	go func() { d.describe(&hint{}); close(done) }()
-	time.Sleep(50 * time.Millisecond) // It has come to where it waits.
-	asked := make(chan *config.Config)
-	go func() { asked <- d.configuration() }()
-	select {
-	case <-asked:
-	case <-time.After(10 * time.Second):
-		t.Error("whoever has the virtual routers cannot ask for the file")
-	}
-	d.hybrid.mu.Unlock()
-	<-done
-}

@@ -113,14 +113,13 @@ func (k *Keepers) WaitReleased(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// ReleaseSlots waits until the addresses of the slots are off the kernel; it fails with
-// vip.ErrOwned where they are wanted.
-func (k *Keepers) ReleaseSlots(ctx context.Context) error {
-	var errs []error
+// Slots returns the keepers of the instances that have one of their own.
+func (k *Keepers) Slots() []SlotKeeper {
+	var out []SlotKeeper
 	for _, s := range k.gates.all() {
-		errs = append(errs, s.keeper.Release(ctx))
+		out = append(out, s.keeper)
 	}
-	return errors.Join(errs...)
+	return out
 }
 
 // Divided reports whether some addresses have keepers of their own, whose status changes

@@ -1,4 +1,4 @@
-package daemon
+package owner
 
 import (
 	"fmt"
@@ -30,9 +30,9 @@ func (t tenure) later(o tenure) tenure {
 	return t
 }
 
-// ownedIn tells whether a node owned a group in a term: the history says so, or the
+// OwnedIn tells whether a node owned a group in a term: the history says so, or the
 // node itself does, by says.
-func ownedIn(s *state.State, name, id string, term uint64, says func(nodeID string, term uint64) bool) bool {
+func OwnedIn(s *state.State, name, id string, term uint64, says func(nodeID string, term uint64) bool) bool {
 	if id == "" || term == 0 {
 		return false
 	}
@@ -51,18 +51,18 @@ func ownedIn(s *state.State, name, id string, term uint64, says func(nodeID stri
 // heardOwner is what the leaders that this node has heard add to what is known.
 func heardOwner(known tenure, s *state.State, name string, heard [2]group.HeardLeader, says func(nodeID string, term uint64) bool) tenure {
 	for _, l := range []group.HeardLeader{heard[1], heard[0]} {
-		if ownedIn(s, name, l.NodeID, l.Term, says) {
+		if OwnedIn(s, name, l.NodeID, l.Term, says) {
 			known = known.later(tenure{id: l.NodeID, term: l.Term, last: l.At})
 		}
 	}
 	return known
 }
 
-// A quorumLoss is a time without a majority of the voters.
-type quorumLoss struct {
-	at           time.Time // wall clock, of since
-	since, until time.Duration
-	missing      []string // names of the voters that did not answer
+// A QuorumLoss is a time without a majority of the voters.
+type QuorumLoss struct {
+	At           time.Time     // wall clock, of Since
+	Since, Until time.Duration // as boottime.Now
+	Missing      []string      // names of the voters that did not answer
 }
 
 // A takeover is all that is known when this node has taken the addresses.
@@ -80,7 +80,7 @@ type takeover struct {
 	release    group.Release
 	releasedAt time.Duration
 	heard      [2]group.HeardLeader
-	loss       quorumLoss // the last one, or the zero value
+	loss       QuorumLoss // the last one, or the zero value
 	// lease is for how long the kernel of the owner before may have answered after
 	// it was last heard; negative: without end.
 	lease time.Duration
@@ -102,7 +102,7 @@ func (t takeover) account() account {
 	// of one that could not write it down any more.
 	switch {
 	case t.before.id != "" && (!recorded || t.before.term > last.Term):
-		a.from = nameOf(t.state, t.before.id)
+		a.from = NameOf(t.state, t.before.id)
 	case recorded:
 		a.from = last.To
 	}
@@ -119,7 +119,7 @@ func (t takeover) account() account {
 	// A leader that has owned in this term before was handed nothing since.
 	again := known && t.before.id == t.self && t.before.term == t.term
 	planned := t.release.To == t.self && t.release.Term+1 == t.term && !again
-	lost := t.loss.missing != nil && known && t.loss.until > t.before.last
+	lost := t.loss.Missing != nil && known && t.loss.Until > t.before.last
 	heard := t.heard[0]
 	switch {
 	case planned && known && t.release.From == t.before.id && t.release.Term == t.before.term:
@@ -128,7 +128,7 @@ func (t takeover) account() account {
 		a.reason = t.release.Reason
 		return a
 	case planned:
-		a.reason = fmt.Sprintf("handed over by %s, which led without owning: %s", nameOf(t.state, t.release.From), t.release.Reason)
+		a.reason = fmt.Sprintf("handed over by %s, which led without owning: %s", NameOf(t.state, t.release.From), t.release.Reason)
 	case lost:
 		// Said below.
 	case !recorded && t.before.id == "":
@@ -145,23 +145,23 @@ func (t takeover) account() account {
 			a.reason += " (" + t.stopped + ")"
 		}
 	case heard.NodeID != "" && heard.NodeID != t.self && heard.Term < t.term:
-		who := nameOf(t.state, heard.NodeID)
+		who := NameOf(t.state, heard.NodeID)
 		if heard.NodeID != t.before.id || heard.Term != t.before.term {
 			who += ", which led without owning,"
 		}
 		a.reason = fmt.Sprintf("election: %s was not heard for %s", who, (t.took - heard.At).Round(time.Millisecond))
 	default:
-		a.reason = "election after a restart of " + nameOf(t.state, t.self)
+		a.reason = "election after a restart of " + NameOf(t.state, t.self)
 	}
 	if lost {
-		back := fmt.Sprintf("quorum is back after %s: %s had not answered", roundTime(t.loss.until-t.loss.since), listOf(t.loss.missing))
+		back := fmt.Sprintf("quorum is back after %s: %s had not answered", RoundTime(t.loss.Until-t.loss.Since), ListOf(t.loss.Missing))
 		a.reason = strings.TrimSuffix(back+"; "+a.reason, "; ")
 	}
 	return a
 }
 
-// nameOf is what people call a node, also one that is no member any more.
-func nameOf(s *state.State, id string) string {
+// NameOf is what people call a node, also one that is no member any more.
+func NameOf(s *state.State, id string) string {
 	if n, ok := s.Nodes[id]; ok && n.Name != "" {
 		return n.Name
 	}
@@ -174,8 +174,8 @@ func nameOf(s *state.State, id string) string {
 	return id
 }
 
-// listOf names several as a sentence does.
-func listOf(names []string) string {
+// ListOf names several as a sentence does.
+func ListOf(names []string) string {
 	switch n := len(names); n {
 	case 0:
 		return "nobody"
@@ -186,8 +186,8 @@ func listOf(names []string) string {
 	}
 }
 
-// roundTime rounds a duration for people.
-func roundTime(d time.Duration) time.Duration {
+// RoundTime rounds a duration for people.
+func RoundTime(d time.Duration) time.Duration {
 	switch {
 	case d >= 10*time.Second:
 		return d.Round(time.Second)

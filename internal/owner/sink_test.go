@@ -1,4 +1,4 @@
-package daemon
+package owner
 
 import (
 	"context"
@@ -31,7 +31,7 @@ func TestRevokeWaitsForTheKernel(t *testing.T) {
 			time.Sleep(time.Millisecond)
 		}
 		time.AfterFunc(30*time.Millisecond, func() { shut.Store(true); close(obeys) })
-		newLeaseSink(gate, 0).Revoke(3)
+		NewSink(gate, 0).Revoke(3)
 		if !shut.Load() {
 			t.Errorf("%s: revoked while the kernel still answers", name)
 		}
@@ -55,10 +55,10 @@ func TestRevokeWaitsForTheDeletion(t *testing.T) {
 	} {
 		gate := oneGate{vip.NewGate(&viptest.Guard{}, 1, nil)}
 		gate.Open(3)
-		s := newLeaseSink(gate, 0)
+		s := NewSink(gate, 0)
 		var calls atomic.Int32
 		until := boottime.Now() + tt.lease
-		s.release = func(ctx context.Context) error {
+		s.Release = func(ctx context.Context) error {
 			// What it waits for may never come.
 			if end, ok := ctx.Deadline(); !ok || time.Until(end) > until-boottime.Now()+time.Second {
 				t.Errorf("%s: it waits until %v, the lease ends in %v", tt.name, end, until-boottime.Now())
@@ -79,13 +79,13 @@ func TestRevokeWaitsForTheDeletion(t *testing.T) {
 
 // Revoke of an older term does nothing to what is owned in a newer one.
 func TestRevokeOfAnOlderTerm(t *testing.T) {
-	gate := &gates{main: vip.NewGate(&viptest.Guard{}, 1, nil)}
+	gate := oneGate{vip.NewGate(&viptest.Guard{}, 1, nil)}
 	gate.Open(3)
-	s := newLeaseSink(gate, 0)
-	s.release = func(context.Context) error { t.Error("addresses of a newer term deleted"); return nil }
+	s := NewSink(gate, 0)
+	s.Release = func(context.Context) error { t.Error("addresses of a newer term deleted"); return nil }
 	s.Renew(3, boottime.Now()+time.Hour)
 	s.Revoke(2)
-	if !gate.main.Valid(boottime.Now()) {
+	if !gate.Valid(boottime.Now()) {
 		t.Error("the gate of a newer term is shut")
 	}
 }
@@ -101,7 +101,7 @@ func TestReleaseAll(t *testing.T) {
 	defer cancel()
 	stuck := errors.New("still present")
 	other := make(chan struct{})
-	err := releaseAll(ctx, []releaser{
+	err := ReleaseAll(ctx, []Releaser{
 		release(func(ctx context.Context) error {
 			select {
 			case <-other:
@@ -115,7 +115,7 @@ func TestReleaseAll(t *testing.T) {
 	if !errors.Is(err, stuck) || !errors.Is(err, vip.ErrOwned) {
 		t.Errorf("%v", err)
 	}
-	if err := releaseAll(ctx, []releaser{release(func(context.Context) error { return nil })}); err != nil {
+	if err := ReleaseAll(ctx, []Releaser{release(func(context.Context) error { return nil })}); err != nil {
 		t.Error(err)
 	}
 }

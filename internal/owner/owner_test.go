@@ -1,4 +1,4 @@
-package daemon
+package owner
 
 import (
 	"context"
@@ -21,7 +21,7 @@ import (
 // A fakeGroup is a cluster of this node, which leads, and lb2. It notes in which
 // order things are done.
 type fakeGroup struct {
-	o     *owner
+	o     *Owner
 	did   []string
 	told  Told
 	state state.State
@@ -94,10 +94,10 @@ func TestShutdownHandsOver(t *testing.T) {
 		time.Sleep(20 * time.Millisecond) // others have the lock
 		g.note(fmt.Sprintf("kernel shut, deadline %v", kernel.Deadline(group)))
 	})
-	g.o = newOwner(ownerConfig{
-		name: "default", seat: g, members: g, gate: gate, sink: newLeaseSink(gate, 0), keeper: noAddresses{}, consent: g, advice: g,
-		log: slog.New(slog.DiscardHandler), now: func() time.Duration { return time.Minute }, silent: true,
-		addresses: func(*state.State) ([]vip.Address, vip.Schedule, []string) { return nil, vip.Schedule{}, nil },
+	g.o = New(Config{
+		Name: "default", Seat: g, Members: g, Gate: gate, Sink: NewSink(gate, 0), Keeper: noAddresses{}, Consent: g, Advice: g,
+		Log: slog.New(slog.DiscardHandler), Now: func() time.Duration { return time.Minute }, Silent: true,
+		Addresses: func(*state.State) ([]vip.Address, vip.Schedule, []string) { return nil, vip.Schedule{}, nil },
 	})
 	g.o.state = owning
 	g.o.shutdown()

@@ -1,4 +1,4 @@
-package daemon
+package owner
 
 import (
 	"context"
@@ -11,21 +11,21 @@ import (
 	"github.com/raftvip/raftvip/vip"
 )
 
-// A moveRequest asks the loop to hand the group over.
-type moveRequest struct {
-	to     string // node ID, "" for the best
-	reason string
-	manual bool
-	// anyone: this node leaves for good, and if nobody else may own, any voter that
+// A Request asks the loop to hand the group over.
+type Request struct {
+	To     string // node ID, "" for the best
+	Reason string
+	Manual bool // an operator asks: nobody preempts afterwards
+	// Anyone: this node leaves for good, and if nobody else may own, any voter that
 	// answers shall lead.
-	anyone bool
+	Anyone bool
 	done   chan error
-	moved  string // node ID, set before done
+	Moved  string // node ID, set before done
 }
 
-// ask has the loop hand the group over, and returns when it has or cannot. It sets
+// Move has the loop hand the group over, and returns when it has or cannot. It sets
 // r.moved.
-func (o *owner) ask(ctx context.Context, r *moveRequest) error {
+func (o *Owner) Move(ctx context.Context, r *Request) error {
 	r.done = make(chan error, 1)
 	select {
 	case o.requests <- r:
@@ -35,14 +35,14 @@ func (o *owner) ask(ctx context.Context, r *moveRequest) error {
 	}
 }
 
-// stay takes back that this node leaves the cluster.
-func (o *owner) stay() { o.leaving.Store(false) }
+// Stay takes back that this node leaves the cluster.
+func (o *Owner) Stay() { o.leaving.Store(false) }
 
 // handOver is a planned move. What can be done before the addresses fall silent is
 // done before. Then the gate is shut, the voters are freed and leadership goes over.
 // Where a guard silences the addresses they are deleted after that: to delete many
 // takes long, and if the hand-over fails they are there.
-func (o *owner) handOver(ctx context.Context, to, reason string, manual bool) error {
+func (o *Owner) handOver(ctx context.Context, to, reason string, manual bool) error {
 	if err := o.seat.Prepare(ctx, to); err != nil {
 		o.pauseEnd = o.now() + handoverPause
 		return err
@@ -50,7 +50,7 @@ func (o *owner) handOver(ctx context.Context, to, reason string, manual bool) er
 	o.gate.Shut()
 	was := o.state
 	if was == owning {
-		o.ceaseOwning("the hand-over to " + nameOf(o.members.State(), to) + " failed")
+		o.ceaseOwning("the hand-over to " + NameOf(o.members.State(), to) + " failed")
 	}
 	o.setView("handing over: "+reason, nil)
 	s := o.members.State()
@@ -79,7 +79,7 @@ func (o *owner) handOver(ctx context.Context, to, reason string, manual bool) er
 }
 
 // request carries out a move that was asked for, and answers.
-func (o *owner) request(ctx context.Context, r *moveRequest) {
+func (o *Owner) request(ctx context.Context, r *Request) {
 	standing := o.seat.Standing()
 	if !standing.Leading {
 		r.done <- state.Refuse(state.CodeNotLeader, "try again", "this node does not lead any more")
@@ -87,8 +87,8 @@ func (o *owner) request(ctx context.Context, r *moveRequest) {
 	}
 	s := o.members.State()
 	nodes := o.candidates(s)
-	to, err := chooseTarget(s, nodes, r.to)
-	if err != nil && r.anyone {
+	to, err := chooseTarget(s, nodes, r.To)
+	if err != nil && r.Anyone {
 		if to = anyVoter(nodes); to != "" {
 			err = nil
 			// Whoever leads then would give the group back.
@@ -97,9 +97,9 @@ func (o *owner) request(ctx context.Context, r *moveRequest) {
 		}
 	}
 	if err == nil {
-		err = o.handOver(ctx, to, r.reason, r.manual)
+		err = o.handOver(ctx, to, r.Reason, r.Manual)
 	}
-	r.moved = to
+	r.Moved = to
 	r.done <- err
 }
 
@@ -168,7 +168,7 @@ func isSelf(nodes []policy.Node, id string) bool {
 }
 
 // shutdown releases and hands over, so that others need not wait for the lease.
-func (o *owner) shutdown() {
+func (o *Owner) shutdown() {
 	s := o.members.State()
 	// The best node would be given the group back as long as it is seen.
 	o.publishHint([]string{"it is stopping"})
@@ -211,7 +211,7 @@ func (o *owner) shutdown() {
 // awaitSuccessor waits a moment until the history says that the addresses are up
 // elsewhere. Until then this voter may be needed for a majority. And what a daemon
 // does when it ends takes locks of the kernel that containers on one machine share.
-func (o *owner) awaitSuccessor(ctx context.Context, name string, term uint64) {
+func (o *Owner) awaitSuccessor(ctx context.Context, name string, term uint64) {
 	ctx, cancel := context.WithTimeout(ctx, successorWait)
 	defer cancel()
 	for {

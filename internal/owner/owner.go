@@ -1,4 +1,4 @@
-package daemon
+package owner
 
 import (
 	"context"
@@ -85,7 +85,7 @@ type Consent interface {
 }
 
 // A Listener hears who else claims the addresses that are owned; nil addresses for none.
-type Listener interface{ follow([]vip.Address) }
+type Listener interface{ Follow([]vip.Address) }
 
 // Advice is what the members say of themselves. It can start a hand-over or keep one
 // away, and puts nothing up.
@@ -116,43 +116,60 @@ type Told struct {
 	NotRemoved int
 }
 
-// An ownerConfig is what an owner is made of.
-type ownerConfig struct {
-	name    string // of the group
-	seat    Seat
-	members Members
-	gate    Gate
-	sink    *leaseSink
-	keeper  Keeper
-	consent Consent
-	claims  Listener
-	advice  Advice
-	log     *slog.Logger
-	// silent: the guard silences the addresses the moment the gate is shut, so
+// A Config is what an owner is made of.
+type Config struct {
+	Name    string // of the group
+	Seat    Seat
+	Members Members
+	Gate    Gate
+	Sink    *Sink // of the same gate
+	Keeper  Keeper
+	Consent Consent
+	Claims  Listener
+	Advice  Advice
+	Log     *slog.Logger
+	// Silent: the guard silences the addresses the moment the gate is shut, so
 	// that deleting them need not be waited for.
-	silent bool
-	// addresses resolves the group's addresses on this node; faults are those
+	Silent bool
+	// Addresses resolves the group's addresses on this node; faults are those
 	// that have no interface.
-	addresses func(*state.State) (addrs []vip.Address, schedule vip.Schedule, faults []string)
-	// links are this node's interfaces; nil on a node that never has addresses.
-	links func() []vip.Link
-	// record writes an entry of the history; it never blocks.
-	record func(state.Move)
-	// beat is called at each turn of the loop: the watchdog's food.
-	beat func()
-	// loss, if not nil, is the last time without a majority of the voters.
-	loss func() quorumLoss
-	// turned, if not nil, is told of each turn: something may have changed.
-	turned func()
-	now    func() time.Duration // as boottime.Now
+	Addresses func(*state.State) (addrs []vip.Address, schedule vip.Schedule, faults []string)
+	// Links are this node's interfaces; nil on a node that never has addresses.
+	Links func() []vip.Link
+	// Record writes an entry of the history; it never blocks.
+	Record func(state.Move)
+	// Beat is called at each turn of the loop: the watchdog's food.
+	Beat func()
+	// Loss, if not nil, is the last time without a majority of the voters.
+	Loss func() QuorumLoss
+	// Turned, if not nil, is told of each turn: something may have changed.
+	Turned func()
+	Now    func() time.Duration // as boottime.Now
 }
 
-// An owner is the loop that decides, for one group, whether this node owns it,
+// An Owner is the loop that decides, for one group, whether this node owns it,
 // and brings that about in the order that is safe: the gate first, then the
 // hand-over, then the addresses.
-type owner struct {
-	ownerConfig
-	requests chan *moveRequest
+type Owner struct {
+	name      string
+	seat      Seat
+	members   Members
+	gate      Gate
+	sink      *Sink
+	keeper    Keeper
+	consent   Consent
+	claims    Listener
+	advice    Advice
+	log       *slog.Logger
+	silent    bool
+	addresses func(*state.State) (addrs []vip.Address, schedule vip.Schedule, faults []string)
+	links     func() []vip.Link
+	record    func(state.Move)
+	beat      func()
+	loss      func() QuorumLoss
+	turned    func()
+	now       func() time.Duration
+	requests  chan *Request
 	// leaving: this node is about to be removed and must not be given the group back.
 	leaving atomic.Bool
 
@@ -176,25 +193,29 @@ type owner struct {
 	silentAt []string      // members that did not answer at the last turn as leader
 
 	mu   sync.Mutex
-	view ownerView
+	view View
 }
 
-// newOwner makes the owner of a group. It does nothing before run.
-func newOwner(c ownerConfig) *owner {
-	return &owner{ownerConfig: c, requests: make(chan *moveRequest)}
+// New makes the owner of a group. It does nothing before Run.
+func New(c Config) *Owner {
+	return &Owner{
+		name: c.Name, seat: c.Seat, members: c.Members, gate: c.Gate, sink: c.Sink, keeper: c.Keeper, consent: c.Consent,
+		claims: c.Claims, advice: c.Advice, log: c.Log, silent: c.Silent, addresses: c.Addresses, links: c.Links,
+		record: c.Record, beat: c.Beat, loss: c.Loss, turned: c.Turned, now: c.Now, requests: make(chan *Request),
+	}
 }
 
-// ownerView is what others may know of the loop.
-type ownerView struct {
-	owning   bool
-	why      string        // why it owns, or does not
-	since    time.Duration // when owning last changed, as boottime.Now
-	lastTurn time.Duration
-	faults   []string // why it cannot own, but for those that its checks find
+// A View is what others may know of the loop.
+type View struct {
+	Owning   bool
+	Why      string        // why it owns, or does not
+	Since    time.Duration // when Owning last changed, as boottime.Now
+	LastTurn time.Duration // as boottime.Now; 0: the loop has not turned yet
+	Faults   []string      // why it cannot own, but for those that its checks find
 }
 
-// run is the loop. When ctx ends it releases and hands over, and returns.
-func (o *owner) run(ctx context.Context) error {
+// Run is the loop. When ctx ends it releases and hands over, and returns.
+func (o *Owner) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -217,7 +238,7 @@ func (o *owner) run(ctx context.Context) error {
 }
 
 // turn looks at everything once and acts. It returns when to look again.
-func (o *owner) turn(ctx context.Context) time.Duration {
+func (o *Owner) turn(ctx context.Context) time.Duration {
 	o.beat()
 	if o.turned != nil {
 		o.turned()
@@ -287,9 +308,9 @@ func (o *owner) turn(ctx context.Context) time.Duration {
 		o.publishHint(faults) // who asks another node is to know at once
 	}
 	if o.state == owning && o.arrived {
-		o.claims.follow(addrs)
+		o.claims.Follow(addrs)
 	} else if o.state != owning {
-		o.claims.follow(nil)
+		o.claims.Follow(nil)
 	}
 	o.setView(why, faults)
 	return max(next, time.Millisecond)
@@ -304,7 +325,7 @@ func newReign(term uint64, leading bool, now group.Standing) bool {
 
 // standing is the group's, with the lease shortened by the guard's lateness: the
 // time until which this node may rely on being the only one.
-func (o *owner) standing() group.Standing {
+func (o *Owner) standing() group.Standing {
 	s := o.seat.Standing()
 	if s.LeaseUntil > 0 {
 		s.LeaseUntil -= o.sink.lateness
@@ -312,7 +333,7 @@ func (o *owner) standing() group.Standing {
 	return s
 }
 
-func (o *owner) candidates(s *state.State) []policy.Node {
+func (o *Owner) candidates(s *state.State) []policy.Node {
 	connected := func(id string) bool {
 		ago, ok := o.seat.Contact(id)
 		return ok && ago < max(s.Heartbeat.Current, time.Second)
@@ -321,7 +342,7 @@ func (o *owner) candidates(s *state.State) []policy.Node {
 }
 
 // logSilence says once when a member stops or begins to answer this leader.
-func (o *owner) logSilence(silent []string) {
+func (o *Owner) logSilence(silent []string) {
 	for _, name := range silent {
 		if !slices.Contains(o.silentAt, name) {
 			o.log.Warn("member does not answer", "member", name)
@@ -336,7 +357,7 @@ func (o *owner) logSilence(silent []string) {
 }
 
 // silentPeers are the members that do not answer this leader now.
-func (o *owner) silentPeers(s *state.State) []string {
+func (o *Owner) silentPeers(s *state.State) []string {
 	var names []string
 	if o.now()-o.ledFrom < time.Second {
 		return nil // a new leader has not heard from everyone yet
@@ -349,7 +370,7 @@ func (o *owner) silentPeers(s *state.State) []string {
 	return names
 }
 
-func (o *owner) publishHint(faults []string) {
+func (o *Owner) publishHint(faults []string) {
 	t := Told{Faults: faults, Owning: o.state == owning, Take: o.takes.hint(), Foreign: o.takes.foreign, NotRemoved: o.takes.notRemoved}
 	if t.Owning {
 		t.Term = o.known.term
@@ -360,7 +381,7 @@ func (o *owner) publishHint(faults []string) {
 
 // becomeOwner opens the gate for the term and puts the addresses up; as owner of
 // the same term it only follows changes of the list.
-func (o *owner) becomeOwner(term uint64, why string, addrs []vip.Address, schedule vip.Schedule) {
+func (o *Owner) becomeOwner(term uint64, why string, addrs []vip.Address, schedule vip.Schedule) {
 	if open, ok := o.gate.Term(); !ok || open != term {
 		o.gate.Open(term)
 		o.seat.RefreshLease()
@@ -378,7 +399,7 @@ func (o *owner) becomeOwner(term uint64, why string, addrs []vip.Address, schedu
 }
 
 // lookAtTakes judges how many of the addresses are up here, or could be.
-func (o *owner) lookAtTakes(addrs []vip.Address) {
+func (o *Owner) lookAtTakes(addrs []vip.Address) {
 	if o.links == nil {
 		return
 	}
@@ -386,7 +407,7 @@ func (o *owner) lookAtTakes(addrs []vip.Address) {
 }
 
 // arrive records the take once the addresses are there, or are known not to come up.
-func (o *owner) arrive(term uint64) {
+func (o *Owner) arrive(term uint64) {
 	if o.arrived {
 		return
 	}
@@ -417,7 +438,7 @@ func (o *owner) arrive(term uint64) {
 }
 
 // explain gathers what the history is to say of this take.
-func (o *owner) explain(s *state.State, term uint64) account {
+func (o *Owner) explain(s *state.State, term uint64) account {
 	r, ago := o.seat.LastRelease()
 	now := o.now()
 	t := takeover{
@@ -435,7 +456,7 @@ func (o *owner) explain(s *state.State, term uint64) account {
 }
 
 // ceaseOwning notes that this node has stopped owning, after the gate was shut.
-func (o *owner) ceaseOwning(why string) {
+func (o *Owner) ceaseOwning(why string) {
 	o.state, o.stopped = standby, why
 	o.known.last = o.now()
 	if until := o.sink.until(); until > 0 {
@@ -445,7 +466,7 @@ func (o *owner) ceaseOwning(why string) {
 
 // becomeStandby silences the addresses at once and has them deleted. The VRRP peers
 // are told unless a member goes on.
-func (o *owner) becomeStandby(why string, addrs []vip.Address, schedule vip.Schedule, standing group.Standing) {
+func (o *Owner) becomeStandby(why string, addrs []vip.Address, schedule vip.Schedule, standing group.Standing) {
 	if o.state == owning {
 		o.gate.Shut()
 		o.ceaseOwning(why)
@@ -459,22 +480,22 @@ func (o *owner) becomeStandby(why string, addrs []vip.Address, schedule vip.Sche
 	o.consent.Decide(false, !standing.Leading && standing.LeaderID != "")
 }
 
-func (o *owner) setView(why string, faults []string) {
+func (o *Owner) setView(why string, faults []string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	now, since := o.now(), o.view.since
-	if o.view.owning != (o.state == owning) {
+	now, since := o.now(), o.view.Since
+	if o.view.Owning != (o.state == owning) {
 		since = now
 	}
-	o.view = ownerView{owning: o.state == owning, why: why, since: since, lastTurn: now, faults: faults}
+	o.view = View{Owning: o.state == owning, Why: why, Since: since, LastTurn: now, Faults: faults}
 }
 
 // View returns what the loop last decided.
-func (o *owner) View() ownerView {
+func (o *Owner) View() View {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.view
 }
 
-// wake has the loop turn at once.
-func (o *owner) wake() { o.sink.notify() }
+// Wake has the loop turn at once.
+func (o *Owner) Wake() { o.sink.Notify() }

@@ -1,4 +1,4 @@
-package daemon
+package owner
 
 import (
 	"context"
@@ -11,9 +11,9 @@ import (
 	"github.com/raftvip/raftvip/vip"
 )
 
-// A leaseSink carries the lease of a group to its gates, on the goroutine that
+// A Sink carries the lease of a group to its gates, on the goroutine that
 // learnt of it: a renewal or a revocation never waits for the owner loop.
-type leaseSink struct {
+type Sink struct {
 	gate Gate
 	// lateness is by how much the guard may silence the addresses late; the lease
 	// is shortened by it.
@@ -26,26 +26,28 @@ type leaseSink struct {
 	// latest is the latest end of a lease that it was told of, not shortened: after it
 	// nobody needs to be silent for the sake of a promise.
 	latest atomic.Int64
-	// release has the addresses off the kernel when it returns nil. It is set before
+	// Release has the addresses off the kernel when it returns nil. It is set before
 	// anything runs, and nil where the guard silences them with the gate.
-	release func(context.Context) error
+	Release func(context.Context) error
 }
 
 // until is the end of the lease that the kernel knows, or of the last one.
-func (s *leaseSink) until() time.Duration { return time.Duration(s.renewed.Load()) }
+func (s *Sink) until() time.Duration { return time.Duration(s.renewed.Load()) }
 
-func newLeaseSink(gate Gate, lateness time.Duration) *leaseSink {
-	return &leaseSink{gate: gate, lateness: lateness, wake: make(chan struct{}, 1)}
+// NewSink makes the sink of a gate. lateness is by how much the guard may silence the
+// addresses late.
+func NewSink(gate Gate, lateness time.Duration) *Sink {
+	return &Sink{gate: gate, lateness: lateness, wake: make(chan struct{}, 1)}
 }
 
 // Renew implements group.LeaseSink.
-func (s *leaseSink) Renew(term uint64, until time.Duration) {
+func (s *Sink) Renew(term uint64, until time.Duration) {
 	if latest := s.latest.Load(); int64(until) > latest {
 		s.latest.CompareAndSwap(latest, int64(until)) // one goroutine at a time renews
 	}
 	if open, ok := s.gate.Term(); !ok || open != term {
 		// Not owning (yet): the loop decides whether to open the gate.
-		s.notify()
+		s.Notify()
 		return
 	}
 	s.renewed.Store(int64(until - s.lateness))
@@ -55,8 +57,8 @@ func (s *leaseSink) Renew(term uint64, until time.Duration) {
 // Revoke implements group.LeaseSink: when it returns, the kernel is silent. It
 // waits for that where the guard is not immediate, until the end of the lease at the
 // latest. Somebody else may have shut the gate and be waiting himself.
-func (s *leaseSink) Revoke(term uint64) {
-	defer s.notify()
+func (s *Sink) Revoke(term uint64) {
+	defer s.Notify()
 	open, ok := s.gate.Term()
 	switch {
 	case !ok:
@@ -71,14 +73,14 @@ func (s *leaseSink) Revoke(term uint64) {
 
 // deleted waits until the addresses are off the kernel, where the guard does not
 // silence them. If they cannot be deleted, their lifetime ends them with the lease.
-func (s *leaseSink) deleted() {
-	if s.release == nil {
+func (s *Sink) deleted() {
+	if s.Release == nil {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(s.latest.Load())-boottime.Now())
 	defer cancel()
 	for {
-		err := s.release(ctx)
+		err := s.Release(ctx)
 		if err == nil {
 			return
 		}
@@ -94,12 +96,12 @@ func (s *leaseSink) deleted() {
 	}
 }
 
-// A releaser is a keeper as far as Release goes.
-type releaser interface{ Release(context.Context) error }
+// A Releaser is a keeper as far as its Release goes.
+type Releaser interface{ Release(context.Context) error }
 
-// releaseAll releases all at the same time: one that cannot delete its addresses does
+// ReleaseAll releases all at the same time: one that cannot delete its addresses does
 // not hold up the others.
-func releaseAll(ctx context.Context, all []releaser) error {
+func ReleaseAll(ctx context.Context, all []Releaser) error {
 	errs := make([]error, len(all))
 	var wg sync.WaitGroup
 	for i, r := range all {
@@ -109,7 +111,8 @@ func releaseAll(ctx context.Context, all []releaser) error {
 	return errors.Join(errs...)
 }
 
-func (s *leaseSink) notify() {
+// Notify has the owner's loop turn at once.
+func (s *Sink) Notify() {
 	select {
 	case s.wake <- struct{}{}:
 	default: // the loop has not taken the last token yet

@@ -1,4 +1,4 @@
-package daemon
+package owner
 
 import (
 	"fmt"
@@ -143,7 +143,7 @@ func (t *takes) taken(now time.Duration, links []vip.Link, kept []vip.AddressSta
 			continue
 		}
 		wanted++
-		why := hindrance(a)
+		why := Hindrance(a)
 		if l, ok := byName[a.Link]; why == "" && ok && lacksCarrier(l) {
 			why = "interface " + a.Link + " is down"
 		}
@@ -183,8 +183,8 @@ func coming(kept []vip.AddressStatus, waits func(netip.Addr) bool) bool {
 	})
 }
 
-// hindrance says why an owner's address does not serve as it should, or "".
-func hindrance(a vip.AddressStatus) string {
+// Hindrance says why an owner's address does not serve as it should, or "".
+func Hindrance(a vip.AddressStatus) string {
 	switch {
 	case a.Contested:
 		return a.Why

@@ -1,4 +1,4 @@
-package daemon
+package owner
 
 import (
 	"testing"
@@ -100,15 +100,15 @@ func TestAccount(t *testing.T) {
 		{"restarted, and was owner", with(members(moved(8, "", "lb1")), func(*takeover) {}), "lb1", "election after a restart of lb1", 0, 0},
 		{"after a loss of the quorum, in which this node owned to the end", with(members(moved(8, "", "lb1")), func(in *takeover) {
 			in.before, in.stopped = tenure{"id1", 8, up - 35*time.Second}, "the lease has ended"
-			in.loss = quorumLoss{since: up - 35*time.Second, until: up - 20*ms, missing: []string{"lb2", "lb3"}}
+			in.loss = QuorumLoss{Since: up - 35*time.Second, Until: up - 20*ms, Missing: []string{"lb2", "lb3"}}
 		}), "lb1", "quorum is back after 35s: lb2 and lb3 had not answered", 35 * time.Second, 35 * time.Second},
 		{"after a loss of the quorum, by the other survivor: it does not blame the owner", with(members(moved(8, "", "lb2")), func(in *takeover) {
 			in.before, in.heard = tenure{"id2", 8, up - 35*time.Second}, heard("id2", 8, 35*time.Second)
-			in.loss = quorumLoss{since: up - 35*time.Second, until: up - 20*ms, missing: []string{"lb3"}}
+			in.loss = QuorumLoss{Since: up - 35*time.Second, Until: up - 20*ms, Missing: []string{"lb3"}}
 		}), "lb2", "quorum is back after 35s: lb3 had not answered", 35 * time.Second, 35*time.Second - 270*ms},
 		{"a loss of long ago says nothing", with(members(moved(8, "", "lb2")), func(in *takeover) {
 			in.before, in.heard = tenure{"id2", 8, up - 335*ms}, heard("id2", 8, 330*ms)
-			in.loss = quorumLoss{since: up - 90*time.Second, until: up - 80*time.Second, missing: []string{"lb3"}}
+			in.loss = QuorumLoss{Since: up - 90*time.Second, Until: up - 80*time.Second, Missing: []string{"lb3"}}
 		}), "lb2", "election: lb2 was not heard for 330ms", 335 * ms, 65 * ms},
 		{"a member that was removed has a name yet", with(members(moved(7, "", "old9")), func(in *takeover) {
 			in.before, in.heard = tenure{"id9", 8, up - 335*ms}, heard("id9", 8, 330*ms)
@@ -125,7 +125,7 @@ func TestAccount(t *testing.T) {
 func TestAccountAfterLoss(t *testing.T) {
 	got := takeover{
 		state: members(moved(7, "", "lb3")), group: "default", self: "id1", term: 9, took: time.Minute, arrived: time.Minute,
-		before: tenure{"id3", 7, 20 * time.Second}, loss: quorumLoss{since: 20 * time.Second, until: 59 * time.Second, missing: []string{"lb3", "lb2"}},
+		before: tenure{"id3", 7, 20 * time.Second}, loss: QuorumLoss{Since: 20 * time.Second, Until: 59 * time.Second, Missing: []string{"lb3", "lb2"}},
 		release: group.Release{Term: 8, From: "id2", To: "id1", Reason: "lb2 is a witness"}, releasedAt: time.Minute - ms,
 	}.account()
 	want := "quorum is back after 39s: lb3 and lb2 had not answered; handed over by lb2, which led without owning: lb2 is a witness"
@@ -159,7 +159,7 @@ func TestOwnedIn(t *testing.T) {
 		{"another group", members(other), "id2", 8, nobody, false},
 		{"nobody", members(), "", 0, nobody, false},
 	} {
-		if got := ownedIn(tt.s, "default", tt.id, tt.term, tt.says); got != tt.want {
+		if got := OwnedIn(tt.s, "default", tt.id, tt.term, tt.says); got != tt.want {
 			t.Errorf("%s: %v", tt.name, got)
 		}
 	}
