@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"encoding/json"
+	"slices"
 	"sync"
 
 	"github.com/raftvip/raftvip/cluster"
@@ -15,7 +16,8 @@ import (
 	"github.com/raftvip/raftvip/vip/guard"
 )
 
-// advice is what the members' hints mean to the owner. It implements Advice.
+// advice is what the members' hints mean to the owner. It implements
+// owner.Advice.
 type advice struct {
 	node   *cluster.Node
 	hints  *hint.Reader
@@ -29,12 +31,13 @@ type advice struct {
 	told hint.Hint // as last published
 }
 
-func (a *advice) seen() map[string]hint.Seen { return a.hints.Read(reported(a.node.Reports())) }
+// Seen is what the newest reports say, by node ID.
+func (a *advice) Seen() map[string]hint.Seen { return a.hints.Read(reported(a.node.Reports())) }
 
-// Changed implements Advice.
+// Changed implements owner.Advice.
 func (a *advice) Changed() <-chan struct{} { return a.checks.Changed() }
 
-// Publish implements Advice.
+// Publish implements owner.Advice.
 func (a *advice) Publish(t owner.Told) {
 	h := hint.Hint{
 		Check: a.report(), Faults: t.Faults, Owning: t.Owning, OwningTerm: t.Term,
@@ -60,19 +63,19 @@ func foreignHints(copies []vip.AddressStatus) []hint.ForeignCopy {
 	return out
 }
 
-// Candidates implements Advice.
+// Candidates implements owner.Advice.
 func (a *advice) Candidates(s *state.State, connected func(nodeID string) bool, held bool) []policy.Node {
-	self, hints := a.node.Self().NodeID, a.seen()
+	self, hints := a.node.Self().NodeID, a.Seen()
 	// What is known of oneself is newer than the last report of it.
 	hints[self] = hint.Seen{Hint: a.last(), Known: true, Applied: s.Version}
 	return hint.Candidates(s, self, hints, votes(a.node.Suffrages()), connected, held)
 }
 
-// Owns implements Advice.
-func (a *advice) Owns(id string, term uint64) bool { return hint.Owns(a.seen())(id, term) }
+// Owns implements owner.Advice.
+func (a *advice) Owns(id string, term uint64) bool { return hint.Owns(a.Seen())(id, term) }
 
-// Unguarded implements Advice.
-func (a *advice) Unguarded(id string) bool { return a.seen()[id].Guard == string(guard.Off) }
+// Unguarded implements owner.Advice.
+func (a *advice) Unguarded(id string) bool { return a.Seen()[id].Guard == string(guard.Off) }
 
 func (a *advice) last() hint.Hint {
 	a.mu.Lock()
@@ -80,5 +83,16 @@ func (a *advice) last() hint.Hint {
 	return a.told
 }
 
-// troubles are this node's, as of its last hint.
-func (a *advice) troubles() []api.Trouble { return a.last().Troubles(a.node.Self().Name) }
+// Troubles are this node's, as of its last hint.
+func (a *advice) Troubles() []api.Trouble { return a.last().Troubles(a.node.Self().Name) }
+
+// memberOf names the other member that has told to have this hardware address.
+func (d *Daemon) memberOf(mac string) string {
+	s := d.node.State()
+	for id, h := range d.seen() {
+		if n, ok := s.Nodes[id]; ok && id != d.node.Self().NodeID && slices.Contains(h.MACs, mac) {
+			return n.Name
+		}
+	}
+	return ""
+}

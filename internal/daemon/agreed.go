@@ -3,7 +3,6 @@ package daemon
 import (
 	"context"
 	"maps"
-	"net/netip"
 	"time"
 
 	"github.com/raftvip/raftvip/cluster/state"
@@ -57,39 +56,4 @@ func (d *Daemon) followBase(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// unfit says why this node could not own with a file, as far as its addresses have no
-// interface.
-func (d *Daemon) unfit(s *state.State, c *config.Config) map[netip.Addr]string {
-	out := make(map[netip.Addr]string)
-	for _, p := range place.Resolve(place.Proposal(s.Instances, place.InstancesOf(c)), c, d.links.Current(), new(place.Sites)) {
-		if p.Err != nil {
-			out[p.Address.Prefix.Addr()] = p.Err.Error()
-		}
-	}
-	return out
-}
-
-// refuseUnfit refuses a file with which this node could own no more, if it is the last
-// one that may.
-func (d *Daemon) refuseUnfit(c *config.Config, force bool) error {
-	if d.node == nil || d.host == nil || force {
-		return nil
-	}
-	s := d.node.State()
-	had, why := d.unfit(s, d.configuration()), ""
-	for ip, text := range d.unfit(s, c) {
-		if had[ip] == "" {
-			why = text
-		}
-	}
-	if why == "" {
-		return nil
-	}
-	self := d.node.Self()
-	hints := d.seen()
-	connected := func(id string) bool { return hints[id].Known && hints[id].Age < aliveAge }
-	nodes := d.candidates(s, hints, connected)
-	return refuseSilence(s, nodes, d.ownerID(), self.NodeID, "to take this file ("+why+")", false)
 }

@@ -137,6 +137,38 @@ type claims struct {
 	hintAt time.Duration
 }
 
+// A claimsConfig is what claims are heard with.
+type claimsConfig struct {
+	log *slog.Logger
+	// keeper has the addresses: it serves and defends them.
+	keeper interface {
+		Serves(link int, a netip.Addr) bool
+		Defend(link int, a netip.Addr)
+	}
+	links *place.Links
+	// member names the other member that has told to have this hardware address, "" for
+	// none.
+	member func(mac string) string
+	// took is when this node's ownership began, as boottime.Now.
+	took func() time.Duration
+}
+
+// newClaims makes what listens on this node. It hears nothing before run.
+func newClaims(c claimsConfig) *claims {
+	out := &claims{
+		log: c.log, serves: c.keeper.Serves, defend: c.keeper.Defend, member: c.member, took: c.took,
+		port: func(link int, mac []byte) string { return vip.BridgePort(link, mac) },
+		links: func(fresh bool) []vip.Link {
+			if fresh {
+				return c.links.Look()
+			}
+			return c.links.Current()
+		},
+	}
+	out.listener = vip.NewClaimListener(c.log, out.heard)
+	return out
+}
+
 // run listens until ctx ends.
 func (c *claims) run(ctx context.Context) error { return c.listener.Run(ctx) }
 
@@ -246,34 +278,6 @@ func (c *claims) now() (recent []hint.Claim, total uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.book.recent(boottime.Now()), c.book.total
-}
-
-// openClaims makes what listens on this node.
-func (d *Daemon) openClaims() {
-	c := &claims{
-		log: d.log, serves: d.keepers.Serves, defend: d.keepers.Defend, member: d.memberOf,
-		took: func() time.Duration { return d.owner.View().Since },
-		port: func(link int, mac []byte) string { return vip.BridgePort(link, mac) },
-		links: func(fresh bool) []vip.Link {
-			if fresh {
-				return d.links.Look()
-			}
-			return d.links.Current()
-		},
-	}
-	c.listener = vip.NewClaimListener(d.log, c.heard)
-	d.claims = c
-}
-
-// memberOf names the other member that has told to have this hardware address.
-func (d *Daemon) memberOf(mac string) string {
-	s := d.node.State()
-	for id, h := range d.seen() {
-		if n, ok := s.Nodes[id]; ok && id != d.node.Self().NodeID && slices.Contains(h.MACs, mac) {
-			return n.Name
-		}
-	}
-	return ""
 }
 
 // claimWarnings are about the claims that an owner hears. Those of members are the

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"sync"
 	"time"
 
@@ -39,8 +38,6 @@ type Daemon struct {
 	log      *slog.Logger
 	started  time.Time
 	begun    config.Raft // what the daemon was started with
-	// observing are the observations under way.
-	observing chan struct{}
 
 	data    *store.DataDir
 	node    *cluster.Node
@@ -64,12 +61,10 @@ type Daemon struct {
 	leave context.CancelFunc
 
 	reloading sync.Mutex // one reload at a time: the last one wins everywhere
-	changing  sync.Mutex // one request at a time that may silence the addresses
-	probing   sync.Mutex // one probe at a time: what one member can ask for stays bounded
 
-	hints   hint.Reader
-	quorum  quorumWatch
-	changes changeWatch
+	hints  hint.Reader
+	quorum *quorumWatch
+	server *server
 
 	mu       sync.Mutex
 	config   *config.Config
@@ -91,8 +86,8 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	d := &Daemon{settings: s, log: logger, started: time.Now(), observing: make(chan struct{}, observeAtOnce), moves: make(chan state.Move, 64), watch: newWatchdog()}
-	d.quorum.log, d.quorum.since = logger, boottime.Now()
+	d := &Daemon{settings: s, log: logger, started: time.Now(), moves: make(chan state.Move, 64), watch: newWatchdog()}
+	d.quorum = newQuorumWatch(logger)
 	if d.config, d.path, err = s.LoadConfig(); err != nil {
 		return nil, err
 	}
@@ -152,7 +147,14 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	d.checks = check.New(check.Config{Config: d.config, Logger: logger})
 	d.openOwner(main, gate, sink)
 	control := http.NewServeMux()
-	d.routes(nodeMux, control)
+	d.server = newServer(serverConfig{
+		node: d.node, group: d.node.Group(state.DefaultGroup), data: d.data, guard: d.guard,
+		owner: d.owner, kept: d.keepers, hints: d.advice, describe: d.describe, quorum: d.quorum,
+		places: d.places, links: d.links, claims: d.claims, hybrid: d.hybrid, plain: d.plain, checks: d.checks, groupReport: d.groupReport,
+		file: d.configuration, fileStatus: d.configStatus, reload: d.Reload, leave: func() { d.leave() },
+		program: d.settings.Program, started: d.started, log: d.log,
+	})
+	d.server.routes(nodeMux, control)
 	d.socket = control
 	return d, nil
 }
@@ -193,7 +195,10 @@ func (d *Daemon) openOwner(main *vip.Gate, gate *vrrp.Gates, sink *owner.Sink) {
 		d.openHybrid(sink.Notify, !c.Silent)
 		d.openPlain()
 		c.Turned = d.plain.Wake
-		d.openClaims()
+		d.claims = newClaims(claimsConfig{
+			log: d.log, keeper: d.keepers, links: d.links, member: d.memberOf,
+			took: func() time.Duration { return d.owner.View().Since },
+		})
 	}
 	c.Consent, c.Claims = d.hybrid, d.claims // nil ones, on a witness, do nothing
 	d.owner = owner.New(c)
@@ -256,7 +261,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	nodes.Go(part("control socket", func() error { return api.Serve(nodeCtx, ln, d.socket) }))
 	nodes.Go(part("history", func() error { d.writeHistory(nodeCtx); return nil }))
 	nodes.Go(part("base", func() error { d.followBase(nodeCtx); return nil }))
-	nodes.Go(part("quorum", func() error { d.watchQuorum(nodeCtx); return nil }))
+	nodes.Go(part("quorum", func() error { d.server.watchQuorum(nodeCtx); return nil }))
 	if d.keeper != nil {
 		keepers.Go(part("addresses", func() error { return d.keeper.Run(keeperCtx) }))
 		keepers.Go(part("vrrp", func() error { return d.hybrid.Run(keeperCtx) }))
@@ -323,13 +328,6 @@ func (d *Daemon) configuration() *config.Config {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.config
-}
-
-func appendNew(list []string, text string) []string {
-	if text == "" || slices.Contains(list, text) {
-		return list
-	}
-	return append(list, text)
 }
 
 // record queues an entry of the history; it never blocks the owner.

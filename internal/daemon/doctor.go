@@ -33,9 +33,9 @@ const (
 )
 
 // doctorRoutes registers what doctor asks of this daemon, and of the members.
-func (d *Daemon) doctorRoutes(node, control *http.ServeMux) {
-	api.Handle(control, api.PathDoctor, func(ctx context.Context, _ struct{}) (doctor.Report, error) { return d.doctor(ctx) })
-	api.HandlePeer(node, api.PathDoctorFacts, func(ctx context.Context, _ struct{}) (doctor.Facts, error) { return d.doctorFacts(ctx) })
+func (srv *server) doctorRoutes(node, control *http.ServeMux) {
+	api.Handle(control, api.PathDoctor, func(ctx context.Context, _ struct{}) (doctor.Report, error) { return srv.doctor(ctx) })
+	api.HandlePeer(node, api.PathDoctorFacts, func(ctx context.Context, _ struct{}) (doctor.Facts, error) { return srv.doctorFacts(ctx) })
 	api.HandlePeer(node, api.PathDoctorTime, func(context.Context, struct{}) (api.DoctorTime, error) {
 		return api.DoctorTime{Clock: time.Now()}, nil
 	})
@@ -45,16 +45,16 @@ func (d *Daemon) doctorRoutes(node, control *http.ServeMux) {
 		}
 		return in, nil
 	})
-	api.HandlePeer(node, api.PathDoctorDial, d.doctorDial)
-	api.HandlePeer(node, api.PathDoctorProbe, d.doctorProbe)
+	api.HandlePeer(node, api.PathDoctorDial, srv.doctorDial)
+	api.HandlePeer(node, api.PathDoctorProbe, srv.doctorProbe)
 }
 
 // doctor examines the cluster: it asks all members at once, one question after the
 // other, and puts together what they say.
-func (d *Daemon) doctor(ctx context.Context) (doctor.Report, error) {
-	s := d.node.State()
+func (srv *server) doctor(ctx context.Context) (doctor.Report, error) {
+	s := srv.node.State()
 	if !s.Founded() {
-		return d.doctorUnfounded(ctx)
+		return srv.doctorUnfounded(ctx)
 	}
 	nodes := s.SortedNodes()
 	if len(nodes) > doctor.MaxNodes {
@@ -64,12 +64,12 @@ func (d *Daemon) doctor(ctx context.Context) (doctor.Report, error) {
 	for i, n := range nodes {
 		members[i] = doctor.Member{ID: n.ID, Name: n.Name, Address: n.Address, Witness: n.Witness}
 	}
-	d.eachMember(members, func(m *doctor.Member) {
-		if err := d.askFacts(ctx, m); err != nil {
+	srv.eachMember(members, func(m *doctor.Member) {
+		if err := srv.askFacts(ctx, m); err != nil {
 			m.Error = oneLine(err)
 		}
 	})
-	d.eachMember(members, func(m *doctor.Member) {
+	srv.eachMember(members, func(m *doctor.Member) {
 		var to []string
 		for _, o := range members {
 			if o.ID != m.ID {
@@ -77,7 +77,7 @@ func (d *Daemon) doctor(ctx context.Context) (doctor.Report, error) {
 			}
 		}
 		in := api.DoctorDial{To: to}
-		err := askMember(ctx, d, m, doctorDial+doctorPayload+doctorLatency, api.PathDoctorDial, in, &m.Dials, d.doctorDial)
+		err := askMember(ctx, srv, m, doctorDial+doctorPayload+doctorLatency, api.PathDoctorDial, in, &m.Dials, srv.doctorDial)
 		if err == nil {
 			err = doctor.ValidateDials(m.Dials, to)
 		}
@@ -91,8 +91,8 @@ func (d *Daemon) doctor(ctx context.Context) (doctor.Report, error) {
 	for _, m := range members {
 		in.Nodes = append(in.Nodes, m.ID)
 	}
-	d.eachMember(members, func(m *doctor.Member) {
-		err := askMember(ctx, d, m, doctor.ProbeLasts+doctorLatency, api.PathDoctorProbe, in, &m.Probed, d.doctorProbe)
+	srv.eachMember(members, func(m *doctor.Member) {
+		err := askMember(ctx, srv, m, doctor.ProbeLasts+doctorLatency, api.PathDoctorProbe, in, &m.Probed, srv.doctorProbe)
 		if err == nil {
 			err = m.Probed.Validate(len(members))
 		}
@@ -103,8 +103,8 @@ func (d *Daemon) doctor(ctx context.Context) (doctor.Report, error) {
 	if err := ctx.Err(); err != nil {
 		return doctor.Report{}, err
 	}
-	r := doctor.Examine(d.node.Self().NodeID, members)
-	r.Add(ownerFinding(d.node.Self().Name, countAddresses(s.Instances), d.sight(ctx)))
+	r := doctor.Examine(srv.node.Self().NodeID, members)
+	r.Add(ownerFinding(srv.node.Self().Name, countAddresses(s.Instances), srv.sight(ctx)))
 	r.API = api.Version
 	return r, nil
 }
@@ -127,7 +127,7 @@ func ownerFinding(self string, addresses int, seen sight) doctor.Finding {
 func oneLine(err error) string { return doctor.Clean(err.Error()) }
 
 // eachMember calls f at once for all members that can be asked.
-func (d *Daemon) eachMember(members []doctor.Member, f func(*doctor.Member)) {
+func (srv *server) eachMember(members []doctor.Member, f func(*doctor.Member)) {
 	var all sync.WaitGroup
 	for i := range members {
 		if members[i].Error == "" {
@@ -138,14 +138,14 @@ func (d *Daemon) eachMember(members []doctor.Member, f func(*doctor.Member)) {
 }
 
 // askMember asks a member, or this node itself.
-func askMember[In, Out any](ctx context.Context, d *Daemon, m *doctor.Member, within time.Duration, path string, in In, out *Out, here func(context.Context, In) (Out, error)) (err error) {
+func askMember[In, Out any](ctx context.Context, srv *server, m *doctor.Member, within time.Duration, path string, in In, out *Out, here func(context.Context, In) (Out, error)) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	if m.ID == d.node.Self().NodeID {
+	if m.ID == srv.node.Self().NodeID {
 		*out, err = here(ctx, in)
 		return err
 	}
-	err = d.node.Call(ctx, m.Address, path, in, out)
+	err = srv.node.Call(ctx, m.Address, path, in, out)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("no answer within %s", within)
 	}
@@ -153,12 +153,12 @@ func askMember[In, Out any](ctx context.Context, d *Daemon, m *doctor.Member, wi
 }
 
 // askFacts asks a member for its clock and for what it knows of itself.
-func (d *Daemon) askFacts(ctx context.Context, m *doctor.Member) error {
-	if m.ID != d.node.Self().NodeID {
+func (srv *server) askFacts(ctx context.Context, m *doctor.Member) error {
+	if m.ID != srv.node.Self().NodeID {
 		for i := range clockReadings {
 			sent := time.Now()
 			var at api.DoctorTime
-			if err := askMember(ctx, d, m, doctorDial, api.PathDoctorTime, struct{}{}, &at, nil); err != nil {
+			if err := askMember(ctx, srv, m, doctorDial, api.PathDoctorTime, struct{}{}, &at, nil); err != nil {
 				return err
 			}
 			if c := doctor.ReadClock(sent, time.Now(), at.Clock); i == 0 || c.Within < m.Clock.Within {
@@ -166,8 +166,8 @@ func (d *Daemon) askFacts(ctx context.Context, m *doctor.Member) error {
 			}
 		}
 	}
-	here := func(ctx context.Context, _ struct{}) (doctor.Facts, error) { return d.doctorFacts(ctx) }
-	if err := askMember(ctx, d, m, doctorFacts, api.PathDoctorFacts, struct{}{}, &m.Facts, here); err != nil {
+	here := func(ctx context.Context, _ struct{}) (doctor.Facts, error) { return srv.doctorFacts(ctx) }
+	if err := askMember(ctx, srv, m, doctorFacts, api.PathDoctorFacts, struct{}{}, &m.Facts, here); err != nil {
 		return err
 	}
 	if err := m.Facts.Validate(); err != nil {
@@ -179,34 +179,34 @@ func (d *Daemon) askFacts(ctx context.Context, m *doctor.Member) error {
 }
 
 // doctorFacts looks at this node.
-func (d *Daemon) doctorFacts(ctx context.Context) (doctor.Facts, error) {
-	f, err := doctor.Gather(d.doctorSubject(ctx))
-	if err == nil && d.host != nil {
-		heard, _ := d.claims.now()
-		f.Troubles = append(claimTroubles(heard), addressTroubles(d.keepers.Status(), d.owner.View().Owning)...)
-		f.Troubles = append(f.Troubles, d.frontTroubles(ctx)...)
+func (srv *server) doctorFacts(ctx context.Context) (doctor.Facts, error) {
+	f, err := doctor.Gather(srv.doctorSubject(ctx))
+	if err == nil && srv.places != nil {
+		heard, _ := srv.claims.now()
+		f.Troubles = append(claimTroubles(heard), addressTroubles(srv.kept.Status(), srv.owner.View().Owning)...)
+		f.Troubles = append(f.Troubles, srv.frontTroubles(ctx)...)
 	}
-	for _, i := range d.node.Findings() {
-		name := d.node.State().Nodes[i.Node].Name
+	for _, i := range srv.node.Findings() {
+		name := srv.node.State().Nodes[i.Node].Name
 		f.Identities = append(f.Identities, doctor.Trouble{Serious: true, Seen: name + ": " + i.Text, Do: i.Hint})
 	}
 	return f, err
 }
 
-func (d *Daemon) doctorSubject(ctx context.Context) doctor.Subject {
-	s := d.node.State()
-	self := d.node.Self()
+func (srv *server) doctorSubject(ctx context.Context) doctor.Subject {
+	s := srv.node.State()
+	self := srv.node.Self()
 	out := doctor.Subject{
-		Name: self.Name, Address: d.node.Advertise(), Witness: self.Witness,
-		DataDir: d.data.Path(), Heartbeat: s.Heartbeat.Current, Guard: d.doctorGuard(),
+		Name: self.Name, Address: srv.node.Advertise(), Witness: self.Witness,
+		DataDir: srv.data.Path(), Heartbeat: s.Heartbeat.Current, Guard: srv.doctorGuard(),
 	}
-	out.Local, _ = resolve(ctx, d.node.Advertise())
+	out.Local, _ = resolve(ctx, srv.node.Advertise())
 	for _, n := range s.SortedNodes() {
 		if a, err := resolve(ctx, n.Address); err == nil && n.ID != self.NodeID {
 			out.Peers = append(out.Peers, a)
 		}
 	}
-	if d.host == nil {
+	if srv.places == nil {
 		for _, in := range s.Instances {
 			for _, a := range in.Addresses {
 				out.VIPs = append(out.VIPs, doctor.VIP{Prefix: a.Prefix})
@@ -214,17 +214,17 @@ func (d *Daemon) doctorSubject(ctx context.Context) doctor.Subject {
 		}
 		return out
 	}
-	for _, p := range d.places.Resolve(s.Instances) {
+	for _, p := range srv.places.Resolve(s.Instances) {
 		out.VIPs = append(out.VIPs, doctor.VIP{Prefix: p.Address.Prefix, Link: p.Link})
 	}
 	return out
 }
 
-func (d *Daemon) doctorGuard() *doctor.Guard {
-	if d.guard == nil {
+func (srv *server) doctorGuard() *doctor.Guard {
+	if srv.guard == nil {
 		return nil
 	}
-	g := d.guard.Status()
+	g := srv.guard.Status()
 	out := &doctor.Guard{Kind: string(g.Kind), Guarantee: g.Guarantee, Weak: g.Kind == guard.Lifetime || g.Kind == guard.Off}
 	for _, i := range g.Interfaces {
 		if !i.Attached && g.Kind != guard.Off {
@@ -260,15 +260,15 @@ func resolve(ctx context.Context, address string) (netip.AddrPort, error) {
 }
 
 // doctorDial connects to members, all at once, by connections of their own.
-func (d *Daemon) doctorDial(ctx context.Context, in api.DoctorDial) ([]doctor.Dial, error) {
-	targets, err := d.membersOf(in.To)
+func (srv *server) doctorDial(ctx context.Context, in api.DoctorDial) ([]doctor.Dial, error) {
+	targets, err := srv.membersOf(in.To)
 	if err != nil {
 		return nil, err
 	}
 	out := make([]doctor.Dial, len(targets))
 	var all sync.WaitGroup
 	for i, n := range targets {
-		all.Go(func() { out[i] = d.dialMember(ctx, n) })
+		all.Go(func() { out[i] = srv.dialMember(ctx, n) })
 	}
 	all.Wait()
 	return out, nil
@@ -276,11 +276,11 @@ func (d *Daemon) doctorDial(ctx context.Context, in api.DoctorDial) ([]doctor.Di
 
 // membersOf returns the members with these IDs. Nobody else is ever contacted, so a
 // request names nodes rather than addresses.
-func (d *Daemon) membersOf(ids []string) ([]state.NodeRecord, error) {
+func (srv *server) membersOf(ids []string) ([]state.NodeRecord, error) {
 	if len(ids) > doctor.MaxNodes {
 		return nil, state.Refuse(state.CodeBadRequest, "", "%d nodes: must be at most %d", len(ids), doctor.MaxNodes)
 	}
-	s := d.node.State()
+	s := srv.node.State()
 	var out []state.NodeRecord
 	for i, id := range ids {
 		n, ok := s.Nodes[id]
@@ -292,9 +292,9 @@ func (d *Daemon) membersOf(ids []string) ([]state.NodeRecord, error) {
 	return out, nil
 }
 
-func (d *Daemon) dialMember(ctx context.Context, n state.NodeRecord) doctor.Dial {
+func (srv *server) dialMember(ctx context.Context, n state.NodeRecord) doctor.Dial {
 	out := doctor.Dial{To: n.ID}
-	caller := d.node.NewCaller()
+	caller := srv.node.NewCaller()
 	defer caller.Close()
 	bounded, cancel := context.WithTimeout(ctx, doctorDial)
 	defer cancel()
@@ -333,18 +333,18 @@ func dialError(err error, address string, within time.Duration) string {
 }
 
 // doctorProbe takes part in a probe.
-func (d *Daemon) doctorProbe(ctx context.Context, in api.DoctorProbe) (doctor.Probed, error) {
-	nodes, err := d.membersOf(in.Nodes)
+func (srv *server) doctorProbe(ctx context.Context, in api.DoctorProbe) (doctor.Probed, error) {
+	nodes, err := srv.membersOf(in.Nodes)
 	if err != nil {
 		return doctor.Probed{}, err
 	}
-	if !d.probing.TryLock() {
-		return doctor.Probed{}, state.Refuse(state.CodeNotReady, "try again in some seconds", "%s takes part in another probe", d.node.Self().Name)
+	if !srv.probing.TryLock() {
+		return doctor.Probed{}, state.Refuse(state.CodeNotReady, "try again in some seconds", "%s takes part in another probe", srv.node.Self().Name)
 	}
-	defer d.probing.Unlock()
+	defer srv.probing.Unlock()
 	plan := doctor.Plan{Session: in.Session, Self: -1, Nodes: len(nodes), Peers: make(map[int]netip.AddrPort)}
 	for i, n := range nodes {
-		if n.ID == d.node.Self().NodeID {
+		if n.ID == srv.node.Self().NodeID {
 			plan.Self = i
 			continue
 		}
@@ -353,9 +353,9 @@ func (d *Daemon) doctorProbe(ctx context.Context, in api.DoctorProbe) (doctor.Pr
 		}
 	}
 	if plan.Self < 0 {
-		return doctor.Probed{}, state.Refuse(state.CodeBadRequest, "", "node %s is not in the probe", d.node.Self().Name)
+		return doctor.Probed{}, state.Refuse(state.CodeBadRequest, "", "node %s is not in the probe", srv.node.Self().Name)
 	}
-	subject := d.doctorSubject(ctx)
+	subject := srv.doctorSubject(ctx)
 	plan.Local = subject.Local
 	if plan.Interfaces, err = doctor.Interfaces(subject); err != nil {
 		return doctor.Probed{}, err

@@ -14,19 +14,16 @@ import (
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/doctor"
 	"github.com/raftvip/raftvip/internal/pki"
-	"github.com/raftvip/raftvip/internal/place"
 )
 
-// DoctorAlone examines this node without its daemon: what can be seen from here, and
+// doctorAlone examines this node without its daemon: what can be seen from here, and
 // whether the other nodes that are known can be reached. daemon says what is wrong with
 // the daemon. Nothing is changed.
-func DoctorAlone(ctx context.Context, s Settings, daemon doctor.Finding) (doctor.Report, error) {
-	c, _, err := s.LoadConfig()
-	if err != nil {
-		return doctor.Report{}, err
-	}
+// advertise is the address at which others are told to reach it, as far as it knows one.
+func doctorAlone(ctx context.Context, c *config.Config, advertise func(id store.Identity, peers []string) string, daemon doctor.Finding) (doctor.Report, error) {
 	a := alone{}
 	var cache store.Cache
+	var err error
 	a.id, a.secret, cache, err = store.PeekDataDir(c.Raft.DataDir)
 	switch {
 	case err == nil:
@@ -43,28 +40,27 @@ func DoctorAlone(ctx context.Context, s Settings, daemon doctor.Finding) (doctor
 		}
 	}
 	a.peers = append(cache.Addresses, c.Raft.Peers...)
-	// Without an address that others could use there is still much to look at.
-	a.advertise, _ = AdvertiseAddress(a.id, c, cache.Addresses, place.FileAddresses(c))
+	a.advertise = advertise(a.id, cache.Addresses)
 	a.subject = doctor.Subject{DataDir: c.Raft.DataDir, Heartbeat: cache.Heartbeat.Current, VIPs: fileVIPs(c)}
 	return a.examine(ctx, daemon)
 }
 
 // doctorUnfounded examines a node whose daemon runs and is in no cluster yet.
-func (d *Daemon) doctorUnfounded(ctx context.Context) (doctor.Report, error) {
-	secret, err := d.data.Secret()
+func (srv *server) doctorUnfounded(ctx context.Context) (doctor.Report, error) {
+	secret, err := srv.data.Secret()
 	if err != nil {
 		return doctor.Report{}, err
 	}
-	cache, err := d.data.Cache()
+	cache, err := srv.data.Cache()
 	if err != nil {
 		return doctor.Report{}, err
 	}
-	c := d.configuration()
+	c := srv.file()
 	a := alone{
-		id: d.node.Self(), secret: secret, trusted: true, advertise: d.node.Advertise(), peers: append(cache.Addresses, c.Raft.Peers...),
-		subject: doctor.Subject{DataDir: d.data.Path(), Guard: d.doctorGuard(), VIPs: fileVIPs(c)},
+		id: srv.node.Self(), secret: secret, trusted: true, advertise: srv.node.Advertise(), peers: append(cache.Addresses, c.Raft.Peers...),
+		subject: doctor.Subject{DataDir: srv.data.Path(), Guard: srv.doctorGuard(), VIPs: fileVIPs(c)},
 	}
-	why := d.node.Phase()
+	why := srv.node.Phase()
 	if why == "" {
 		why = "it waits for the others to found one, or for a leader"
 	}

@@ -34,9 +34,9 @@ const (
 
 // drill moves the group to the best other node and back, while a third node asks
 // the network who answers.
-func (d *Daemon) drill(ctx context.Context) (api.DrillResult, error) {
-	s := d.node.State()
-	home := d.ownerName(s)
+func (srv *server) drill(ctx context.Context) (api.DrillResult, error) {
+	s := srv.node.State()
+	home := srv.ownerName(s)
 	if home == "" {
 		return api.DrillResult{}, state.Refuse(state.CodeNotReady, `see "raftvip status"`, "nobody owns the addresses now")
 	}
@@ -44,13 +44,13 @@ func (d *Daemon) drill(ctx context.Context) (api.DrillResult, error) {
 	if !ok {
 		return api.DrillResult{}, state.Refuse(state.CodeNotReady, "add one with: raftvip vip add", "there is no virtual address")
 	}
-	target, observer, err := d.drillNodes(s, home)
+	target, observer, err := srv.drillNodes(s, home)
 	if err != nil {
 		return api.DrillResult{}, err
 	}
 	result := api.DrillResult{Address: address.Prefix.Addr(), Observer: observer.Name}
 	for _, leg := range []struct{ from, to string }{{home, target.Name}, {target.Name, home}} {
-		done, err := d.drillLeg(ctx, observer, address, leg.from, leg.to, leg.to == home)
+		done, err := srv.drillLeg(ctx, observer, address, leg.from, leg.to, leg.to == home)
 		if err != nil && len(result.Moves) > 0 {
 			err = fmt.Errorf("the addresses moved to %s, and not back: %w", target.Name, err)
 		}
@@ -73,10 +73,10 @@ func firstAddress(s *state.State) (state.Address, bool) {
 
 // drillNodes chooses where to go and who watches: the best eligible node, and one
 // that takes no part in the move and is on the network of the address.
-func (d *Daemon) drillNodes(s *state.State, home string) (target, observer state.NodeRecord, err error) {
-	hints := d.seen()
+func (srv *server) drillNodes(s *state.State, home string) (target, observer state.NodeRecord, err error) {
+	hints := srv.hints.Seen()
 	connected := func(id string) bool { return hints[id].Known && hints[id].Age < aliveAge }
-	nodes := d.candidates(s, hints, connected)
+	nodes := srv.candidates(s, hints, connected)
 	for _, id := range policy.Rank(nodes, "") {
 		if n := s.Nodes[id]; n.Name != home {
 			target = n
@@ -97,7 +97,7 @@ func (d *Daemon) drillNodes(s *state.State, home string) (target, observer state
 
 // drillLeg is one of the two moves. The way home ends the drill: from then on a
 // better node may preempt again.
-func (d *Daemon) drillLeg(ctx context.Context, observer state.NodeRecord, address state.Address, from, to string, home bool) (api.DrillLeg, error) {
+func (srv *server) drillLeg(ctx context.Context, observer state.NodeRecord, address state.Address, from, to string, home bool) (api.DrillLeg, error) {
 	leg := api.DrillLeg{From: from, To: to}
 	watching, stop := context.WithTimeout(ctx, observeMax)
 	type seen struct {
@@ -111,10 +111,10 @@ func (d *Daemon) drillLeg(ctx context.Context, observer state.NodeRecord, addres
 	watcher.Go(func() {
 		var s seen
 		in := api.ObserveRequest{Address: address.Prefix.Addr(), For: observeLead + drillSettle/2 + observeTail}
-		if observer.ID == d.node.Self().NodeID {
-			s.o, s.err = d.observe(watching, in)
+		if observer.ID == srv.node.Self().NodeID {
+			s.o, s.err = srv.observe(watching, in)
 		} else {
-			s.err = d.node.Call(watching, observer.Address, api.PathObserve, in, &s.o)
+			s.err = srv.node.Call(watching, observer.Address, api.PathObserve, in, &s.o)
 		}
 		answers <- s
 	})
@@ -127,7 +127,7 @@ func (d *Daemon) drillLeg(ctx context.Context, observer state.NodeRecord, addres
 	case <-ctx.Done():
 		return leg, ctx.Err()
 	}
-	_, err := askLeader(ctx, d, api.PathTransfer, api.TransferRequest{Node: to, Reason: "drill", Preemptible: home}, d.transfer)
+	_, err := askLeader(ctx, srv, api.PathTransfer, api.TransferRequest{Node: to, Reason: "drill", Preemptible: home}, srv.transfer)
 	s := <-answers
 	if err != nil {
 		return leg, fmt.Errorf("move to %s: %w", to, err)
@@ -139,33 +139,33 @@ func (d *Daemon) drillLeg(ctx context.Context, observer state.NodeRecord, addres
 		return leg, state.Refuse(state.CodeNotReady, `see "raftvip doctor"`,
 			"moved to %s, but %s saw nobody answer for %s", to, observer.Name, address.Prefix.Addr())
 	}
-	if err := d.answersInFront(to, observer.Name, address.Prefix.Addr(), s.o.Holders); err != nil {
+	if err := srv.answersInFront(to, observer.Name, address.Prefix.Addr(), s.o.Holders); err != nil {
 		return leg, err
 	}
 	if len(s.o.Gaps) > 0 {
 		leg.Gap = s.o.Gaps[0]
 	}
 	leg.Holders = len(s.o.Holders)
-	d.noteDrill(ctx, to, leg, observer.Name)
-	return leg, d.waitOwner(ctx, to)
+	srv.noteDrill(ctx, to, leg, observer.Name)
+	return leg, srv.waitOwner(ctx, to)
 }
 
 // answersInFront refuses a move that only looks good: the new owner answers on any of
 // its interfaces (the weak host model), but announces on the one that the address is
 // on, and clients elsewhere go on asking the node before.
-func (d *Daemon) answersInFront(owner, observer string, ip netip.Addr, holders []string) error {
+func (srv *server) answersInFront(owner, observer string, ip netip.Addr, holders []string) error {
 	if len(holders) == 0 {
 		return nil
 	}
 	last := holders[len(holders)-1]
-	hints := d.seen()
-	for id, n := range d.node.State().Nodes {
+	hints := srv.hints.Seen()
+	for id, n := range srv.node.State().Nodes {
 		if n.Name != owner {
 			continue
 		}
 		h := hints[id].Hint
-		if id == d.node.Self().NodeID {
-			d.describe(&h)
+		if id == srv.node.Self().NodeID {
+			srv.describe(&h)
 		}
 		if len(h.Fronts) > 0 && len(h.Fronts) < place.MaxMACs && !slices.Contains(h.Fronts, last) {
 			return state.Refuse(state.CodeNotReady, "name the right interface for it on "+owner+", with dev in the file there",
@@ -177,29 +177,29 @@ func (d *Daemon) answersInFront(owner, observer string, ip netip.Addr, holders [
 }
 
 // noteDrill adds the measured gap to the history.
-func (d *Daemon) noteDrill(ctx context.Context, to string, leg api.DrillLeg, observer string) {
-	_, err := askLeader(ctx, d, api.PathNote, api.NoteRequest{
+func (srv *server) noteDrill(ctx context.Context, to string, leg api.DrillLeg, observer string) {
+	_, err := askLeader(ctx, srv, api.PathNote, api.NoteRequest{
 		To: to, Note: fmt.Sprintf("%s saw a gap of %s", observer, time.Duration(leg.Gap*float64(time.Second)).Round(100*time.Microsecond)),
-	}, d.noteMove)
+	}, srv.noteMove)
 	if err != nil {
-		d.log.Warn("cannot record the drill", "error", err)
+		srv.log.Warn("cannot record the drill", "error", err)
 	}
 }
 
-func (d *Daemon) noteMove(ctx context.Context, in api.NoteRequest) (api.Done, error) {
+func (srv *server) noteMove(ctx context.Context, in api.NoteRequest) (api.Done, error) {
 	if len(in.Note) > maxHistoryText {
 		return api.Done{}, state.Refuse(state.CodeBadRequest, "", "note: must be at most %d bytes", maxHistoryText)
 	}
-	return api.Done{}, d.node.Apply(ctx, state.Command{Note: &state.NoteCommand{Group: state.DefaultGroup, To: in.To, Note: in.Note}})
+	return api.Done{}, srv.node.Apply(ctx, state.Command{Note: &state.NoteCommand{Group: state.DefaultGroup, To: in.To, Note: in.Note}})
 }
 
 // waitOwner waits until this node has heard that a node owns.
-func (d *Daemon) waitOwner(ctx context.Context, name string) error {
+func (srv *server) waitOwner(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, drillSettle)
 	defer cancel()
 	for {
-		changed := d.node.Changed()
-		if d.ownerName(d.node.State()) == name {
+		changed := srv.node.Changed()
+		if srv.ownerName(srv.node.State()) == name {
 			return nil
 		}
 		select {
@@ -211,20 +211,20 @@ func (d *Daemon) waitOwner(ctx context.Context, name string) error {
 }
 
 // observe asks the network who answers for an address.
-func (d *Daemon) observe(ctx context.Context, in api.ObserveRequest) (api.Observation, error) {
-	if d.host == nil {
+func (srv *server) observe(ctx context.Context, in api.ObserveRequest) (api.Observation, error) {
+	if srv.places == nil {
 		return api.Observation{}, state.Refuse(state.CodeBadRequest, "", "this node has no network of the addresses")
 	}
 	if in.For <= 0 || in.For > observeMax {
 		return api.Observation{}, state.Refuse(state.CodeBadRequest, "", "observation of %s: must be over 0 and at most %s", in.For, observeMax)
 	}
 	select {
-	case d.observing <- struct{}{}:
-		defer func() { <-d.observing }()
+	case srv.observing <- struct{}{}:
+		defer func() { <-srv.observing }()
 	default:
 		return api.Observation{}, state.Refuse(state.CodeNotReady, "try again in a moment", "this node observes an address already, %d times at once", observeAtOnce)
 	}
-	for _, p := range d.places.Resolve(d.node.State().Instances) {
+	for _, p := range srv.places.Resolve(srv.node.State().Instances) {
 		if p.Address.Prefix.Addr() != in.Address {
 			continue
 		}

@@ -24,9 +24,9 @@ const (
 
 // frontTroubles are what is wrong with where the addresses are placed here, and with
 // who answers for them on the networks of those interfaces: those of the clients.
-func (d *Daemon) frontTroubles(ctx context.Context) (out []doctor.Trouble) {
-	s := d.node.State()
-	places := d.places.Place(s.Instances)
+func (srv *server) frontTroubles(ctx context.Context) (out []doctor.Trouble) {
+	s := srv.node.State()
+	places := srv.places.Place(s.Instances)
 	ask := make(map[string]netip.Addr)
 	for _, p := range places {
 		t := doctor.Trouble{Interface: p.Link, Do: "name its interface with dev in the node's file"}
@@ -48,7 +48,7 @@ func (d *Daemon) frontTroubles(ctx context.Context) (out []doctor.Trouble) {
 			out = append(out, t)
 		}
 	}
-	owner, macs := d.ownerInFront(s)
+	owner, macs := srv.ownerInFront(s)
 	if owner == "" {
 		return out
 	}
@@ -75,10 +75,10 @@ func (d *Daemon) frontTroubles(ctx context.Context) (out []doctor.Trouble) {
 
 // ownerInFront is another member that owns, and the hardware addresses at which it
 // announces; "" if there is none or it does not say.
-func (d *Daemon) ownerInFront(s *state.State) (name string, macs []string) {
-	leader := d.node.Group(state.DefaultGroup).Standing().LeaderID
-	h := d.seen()[leader]
-	if leader == d.node.Self().NodeID || !h.Owning || h.Age > aliveAge || len(h.Fronts) == 0 || len(h.Fronts) >= place.MaxMACs {
+func (srv *server) ownerInFront(s *state.State) (name string, macs []string) {
+	leader := srv.group.Standing().LeaderID
+	h := srv.hints.Seen()[leader]
+	if leader == srv.node.Self().NodeID || !h.Owning || h.Age > aliveAge || len(h.Fronts) == 0 || len(h.Fronts) >= place.MaxMACs {
 		return "", nil
 	}
 	return s.Nodes[leader].Name, h.Fronts

@@ -39,6 +39,11 @@ type quorumWatch struct {
 	last    owner.QuorumLoss // the last one that ended
 }
 
+// newQuorumWatch makes a watch that begins now. logger may not be nil.
+func newQuorumWatch(logger *slog.Logger) *quorumWatch {
+	return &quorumWatch{log: logger, since: boottime.Now()}
+}
+
 // A quorumSight is what a node without a leader has found out.
 type quorumSight struct {
 	voters  int
@@ -129,33 +134,33 @@ func (q *quorumWatch) state() (text string, noneCan bool) {
 
 // watchQuorum asks who is there while there is no leader, and has a loss of the quorum
 // written down when it is over.
-func (d *Daemon) watchQuorum(ctx context.Context) {
+func (srv *server) watchQuorum(ctx context.Context) {
 	tick := time.NewTicker(quorumLook)
 	defer tick.Stop()
 	reported := boottime.Now()
 	for {
-		changed := d.node.Changed()
-		s, standing := d.node.State(), d.node.Group(state.DefaultGroup).Standing()
-		_, member := s.Nodes[d.node.Self().NodeID]
+		changed := srv.node.Changed()
+		s, standing := srv.node.State(), srv.group.Standing()
+		_, member := s.Nodes[srv.node.Self().NodeID]
 		switch now := boottime.Now(); {
 		case !s.Founded() || !member || standing.Leading || standing.LeaderID != "":
-			d.quorum.led(now, owner.NameOf(s, standing.LeaderID))
-			if last := d.quorum.loss(now); last.Missing != nil && last.Until > reported && standing.LeaderID != "" {
-				if d.reportLoss(ctx, s, last) {
+			srv.quorum.led(now, owner.NameOf(s, standing.LeaderID))
+			if last := srv.quorum.loss(now); last.Missing != nil && last.Until > reported && standing.LeaderID != "" {
+				if srv.reportLoss(ctx, s, last) {
 					reported = last.Until
 				}
 			}
-		case d.quorum.leaderless(now) > max(leaderlessAfter, 3*s.Heartbeat.Promise()):
-			d.askWhoIsThere(ctx, s)
+		case srv.quorum.leaderless(now) > max(leaderlessAfter, 3*s.Heartbeat.Promise()):
+			srv.askWhoIsThere(ctx, s)
 		}
 		for waiting := true; waiting; {
 			select {
 			case <-tick.C:
 				waiting = false
 			case <-changed:
-				changed = d.node.Changed()
+				changed = srv.node.Changed()
 				// A leader that comes or goes is not to be missed.
-				waiting = d.node.Group(state.DefaultGroup).Standing().LeaderID == standing.LeaderID
+				waiting = srv.group.Standing().LeaderID == standing.LeaderID
 			case <-ctx.Done():
 				return
 			}
@@ -163,13 +168,13 @@ func (d *Daemon) watchQuorum(ctx context.Context) {
 	}
 }
 
-func (d *Daemon) askWhoIsThere(ctx context.Context, s *state.State) {
-	answers, led := d.node.Answering(ctx)
-	if d.node.Group(state.DefaultGroup).Standing().LeaderID != "" || ctx.Err() != nil {
+func (srv *server) askWhoIsThere(ctx context.Context, s *state.State) {
+	answers, led := srv.node.Answering(ctx)
+	if srv.group.Standing().LeaderID != "" || ctx.Err() != nil {
 		return
 	}
 	sight := quorumSight{led: led}
-	for id, suffrage := range d.node.Suffrages() {
+	for id, suffrage := range srv.node.Suffrages() {
 		if suffrage != cluster.SuffrageVoter {
 			continue
 		}
@@ -178,16 +183,16 @@ func (d *Daemon) askWhoIsThere(ctx context.Context, s *state.State) {
 			sight.missing = append(sight.missing, owner.NameOf(s, id))
 		}
 	}
-	d.quorum.saw(boottime.Now(), time.Now(), sight)
+	srv.quorum.saw(boottime.Now(), time.Now(), sight)
 }
 
 // reportLoss has the leader write a loss down; false means to try again.
-func (d *Daemon) reportLoss(ctx context.Context, s *state.State, l owner.QuorumLoss) bool {
+func (srv *server) reportLoss(ctx context.Context, s *state.State, l owner.QuorumLoss) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	_, err := askLeader(ctx, d, api.PathLoss, api.LossRequest{At: l.At, For: l.Until - l.Since, Missing: l.Missing}, d.noteLoss)
+	_, err := askLeader(ctx, srv, api.PathLoss, api.LossRequest{At: l.At, For: l.Until - l.Since, Missing: l.Missing}, srv.noteLoss)
 	if err != nil {
-		d.log.Debug("the loss of the quorum is not in the history", "error", err)
+		srv.log.Debug("the loss of the quorum is not in the history", "error", err)
 	}
 	return err == nil || refusedForGood(err)
 }
@@ -207,19 +212,19 @@ func refusedForGood(err error) bool {
 
 // noteLoss writes down, once, that there was no quorum. A node that was cut off from
 // the others cannot tell that from a loss; this leader can, if it was there.
-func (d *Daemon) noteLoss(ctx context.Context, in api.LossRequest) (api.Done, error) {
-	d.changing.Lock()
-	defer d.changing.Unlock()
-	s := d.node.State()
-	own := d.quorum.loss(boottime.Now())
-	if d.started.After(in.At) {
+func (srv *server) noteLoss(ctx context.Context, in api.LossRequest) (api.Done, error) {
+	srv.changing.Lock()
+	defer srv.changing.Unlock()
+	s := srv.node.State()
+	own := srv.quorum.loss(boottime.Now())
+	if srv.started.After(in.At) {
 		own = owner.QuorumLoss{At: in.At, Until: in.For, Missing: in.Missing} // it cannot say
 	}
 	move, err := lossMove(s, state.DefaultGroup, in, own, time.Now())
 	if err != nil || move.Group == "" {
 		return api.Done{}, err
 	}
-	return api.Done{}, d.node.Apply(ctx, state.Command{Move: &move})
+	return api.Done{}, srv.node.Apply(ctx, state.Command{Move: &move})
 }
 
 // lossSlack is by how much the clocks of nodes may differ for what they say of a loss
@@ -259,4 +264,11 @@ func lossMove(s *state.State, group string, in api.LossRequest, own owner.Quorum
 		Group: group, Term: before.Term, From: before.To, At: in.At, Loss: true,
 		Reason: fmt.Sprintf("quorum lost for %s: %s did not answer", owner.RoundTime(in.For), owner.ListOf(in.Missing)),
 	}, nil
+}
+
+func appendNew(list []string, text string) []string {
+	if text == "" || slices.Contains(list, text) {
+		return list
+	}
+	return append(list, text)
 }

@@ -40,7 +40,7 @@ func (d *Daemon) Reload(ctx context.Context, force bool) (api.ReloadResult, erro
 		err = errNeedsCluster
 	}
 	if err == nil {
-		err = d.refuseUnfit(c, force)
+		err = d.server.refuseUnfit(c, force)
 	}
 	if err != nil {
 		d.mu.Lock()
@@ -96,7 +96,7 @@ func (d *Daemon) propose(ctx context.Context, c *config.Config, force bool) ([]s
 			}
 			in.Seen = place.ClusterContent(s).Hash()
 		}
-		done, err := askLeader(ctx, d, api.PathConfig, in, d.configure)
+		done, err := d.server.configureCluster(ctx, in)
 		if err == nil {
 			agreed := maps.Clone(file)
 			if heartbeat == 0 {
@@ -153,4 +153,14 @@ func diagnosticTexts(diags []config.Diagnostic) []string {
 		out = append(out, w.String())
 	}
 	return out
+}
+
+func (d *Daemon) configStatus() api.Config {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := api.Config{File: d.path, LoadedAt: d.loadedAt, Warnings: diagnosticTexts(d.config.Warnings), Drift: d.driftLocked()}
+	if d.reload != nil {
+		c.Error = d.reload.Error()
+	}
+	return c
 }

@@ -2,9 +2,7 @@ package daemon
 
 import (
 	"github.com/raftvip/raftvip/cluster"
-	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/hint"
-	"github.com/raftvip/raftvip/internal/policy"
 )
 
 // reported are the members' reports as far as their hints go.
@@ -23,9 +21,3 @@ func votes(suffrages map[string]cluster.Suffrage) func(nodeID string) bool {
 
 // seen is what the newest reports say, by node ID.
 func (d *Daemon) seen() map[string]hint.Seen { return d.hints.Read(reported(d.node.Reports())) }
-
-// candidates are the members as the policy sees them. connected tells whether a node
-// answers.
-func (d *Daemon) candidates(s *state.State, hints map[string]hint.Seen, connected func(nodeID string) bool) []policy.Node {
-	return hint.Candidates(s, d.node.Self().NodeID, hints, votes(d.node.Suffrages()), connected, false)
-}

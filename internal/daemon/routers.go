@@ -9,6 +9,7 @@ import (
 
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/api"
+	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/hint"
 )
@@ -18,17 +19,17 @@ import (
 const problemFresh = time.Minute
 
 // virtualRouters is the status of all instances that speak VRRP on this node.
-func (d *Daemon) virtualRouters() []api.VirtualRouter {
+func (srv *server) virtualRouters() []api.VirtualRouter {
 	names := make(map[netip.Addr]string)
-	if d.node != nil {
-		names = speakerNames(d.node.State(), d.seen())
+	if srv.node != nil {
+		names = speakerNames(srv.node.State(), srv.hints.Seen())
 	}
 	var out []api.VirtualRouter
-	out = append(out, d.hybrid.Status(names)...)
-	out = append(out, d.plain.Status(names)...)
+	out = append(out, srv.hybrid.Status(names)...)
+	out = append(out, srv.plain.Status(names)...)
 	slices.SortFunc(out, func(a, b api.VirtualRouter) int { return cmp.Compare(a.Instance, b.Instance) })
 	for i := range out {
-		out[i].Check = d.checkOf(out[i].Instance)
+		out[i].Check = srv.checkOf(out[i].Instance)
 	}
 	return out
 }
@@ -66,4 +67,14 @@ func vrrpWarnings(all []api.VirtualRouter) []string {
 		}
 	}
 	return w
+}
+
+// checkOf is what the checks say about an instance.
+func (srv *server) checkOf(instance string) *check.InstanceReport {
+	for _, i := range srv.checks.Report().Instances {
+		if i.Name == instance {
+			return &i
+		}
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,7 +17,9 @@ import (
 	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/internal/doctor"
 	"github.com/raftvip/raftvip/internal/pki"
+	"github.com/raftvip/raftvip/internal/place"
 )
 
 // Defaults of the global flags.
@@ -335,4 +338,20 @@ func checkPrivileges() error {
 			"run as root, or by the systemd unit, which grants just these")
 	}
 	return nil
+}
+
+// DoctorAlone examines this node without its daemon: what can be seen from here, and
+// whether the other nodes that are known can be reached. finding says what is wrong with
+// the daemon. Nothing is changed.
+func DoctorAlone(ctx context.Context, s Settings, finding doctor.Finding) (doctor.Report, error) {
+	c, _, err := s.LoadConfig()
+	if err != nil {
+		return doctor.Report{}, err
+	}
+	// Without an address that others could use there is still much to look at.
+	advertise := func(id store.Identity, peers []string) string {
+		address, _ := AdvertiseAddress(id, c, peers, place.FileAddresses(c))
+		return address
+	}
+	return doctorAlone(ctx, c, advertise, finding)
 }

@@ -100,13 +100,13 @@ func (c *changeWatch) quiet(now time.Duration, s group.Standing) bool {
 
 // sight looks who owns. While something has just changed it waits a moment for that to
 // end: a planned move has no instant at which an operator would want to hear "nobody".
-func (d *Daemon) sight(ctx context.Context) sight {
+func (srv *server) sight(ctx context.Context) sight {
 	end := boottime.Now() + settleWithin
 	for {
-		changed := d.node.Changed()
-		standing := d.node.Group(state.DefaultGroup).Standing()
-		quiet := d.changes.quiet(boottime.Now(), standing)
-		seen := d.seeNow(ctx, d.node.State(), standing)
+		changed := srv.node.Changed()
+		standing := srv.group.Standing()
+		quiet := srv.changes.quiet(boottime.Now(), standing)
+		seen := srv.seeNow(ctx, srv.node.State(), standing)
 		switch {
 		case seen.owner != "", boottime.Now() >= end:
 			return seen
@@ -123,30 +123,30 @@ func (d *Daemon) sight(ctx context.Context) sight {
 }
 
 // seeNow is one look.
-func (d *Daemon) seeNow(ctx context.Context, s *state.State, standing group.Standing) sight {
-	self := d.node.Self()
+func (srv *server) seeNow(ctx context.Context, s *state.State, standing group.Standing) sight {
+	self := srv.node.Self()
 	if standing.Leading {
-		own, err := d.ownership(ctx, struct{}{})
+		own, err := srv.ownership(ctx, struct{}{})
 		if err == nil {
 			return sight{owner: own.Owner, known: true, moving: own.Moving, why: own.Why, reachable: own.Reachable, troubles: own.Troubles}
 		}
 	}
-	hints := d.seen()
+	hints := srv.hints.Seen()
 	in := sightInputs{
-		phase: d.node.Phase(), founded: s.Founded(), heard: standing.Heard, lease: lease.Length(s.Heartbeat.Counted()),
-		searched: d.quorum.leaderless(boottime.Now()),
+		phase: srv.node.Phase(), founded: s.Founded(), heard: standing.Heard, lease: lease.Length(s.Heartbeat.Counted()),
+		searched: srv.quorum.leaderless(boottime.Now()),
 	}
-	in.quorum, in.noneCan = d.quorum.state()
+	in.quorum, in.noneCan = srv.quorum.state()
 	if standing.LeaderID == "" || standing.LeaderID == self.NodeID {
 		seen := seenFromHere(in)
-		seen.troubles = d.ownTroubles()
+		seen.troubles = srv.ownTroubles()
 		return seen
 	}
 	in.leader = owner.NameOf(s, standing.LeaderID)
 	in.owned = owner.OwnedIn(s, state.DefaultGroup, standing.LeaderID, standing.Term, hint.Owns(hints))
 	var answer api.Ownership
-	if in.asked = d.askOwner(ctx, &answer); in.asked == nil {
-		return sight{owner: answer.Owner, known: true, moving: answer.Moving, why: answer.Why, reachable: answer.Reachable, troubles: mergeTroubles(answer.Troubles, d.ownTroubles(), self.Name)}
+	if in.asked = srv.askOwner(ctx, &answer); in.asked == nil {
+		return sight{owner: answer.Owner, known: true, moving: answer.Moving, why: answer.Why, reachable: answer.Reachable, troubles: mergeTroubles(answer.Troubles, srv.ownTroubles(), self.Name)}
 	}
 	seen := seenFromHere(in)
 	if seen.owner != "" {
@@ -157,18 +157,18 @@ func (d *Daemon) seeNow(ctx context.Context, s *state.State, standing group.Stan
 			seen.troubles = append(seen.troubles, h.Troubles(owner.NameOf(s, id))...)
 		}
 	}
-	seen.troubles = mergeTroubles(seen.troubles, d.ownTroubles(), self.Name)
+	seen.troubles = mergeTroubles(seen.troubles, srv.ownTroubles(), self.Name)
 	return seen
 }
 
-func (d *Daemon) askOwner(ctx context.Context, answer *api.Ownership) error {
-	address := d.node.LeaderAddress()
+func (srv *server) askOwner(ctx context.Context, answer *api.Ownership) error {
+	address := srv.node.LeaderAddress()
 	if address == "" {
-		return d.noLeader()
+		return srv.noLeader()
 	}
 	ctx, cancel := context.WithTimeout(ctx, askOwnerWithin)
 	defer cancel()
-	err := d.node.Call(ctx, address, api.PathOwner, struct{}{}, answer)
+	err := srv.node.Call(ctx, address, api.PathOwner, struct{}{}, answer)
 	if ctx.Err() != nil {
 		return fmt.Errorf("no answer within %s", askOwnerWithin)
 	}
@@ -176,14 +176,14 @@ func (d *Daemon) askOwner(ctx context.Context, answer *api.Ownership) error {
 }
 
 // ownership is the leader's word.
-func (d *Daemon) ownership(context.Context, struct{}) (api.Ownership, error) {
-	standing := d.node.Group(state.DefaultGroup).Standing()
-	view := d.owner.View()
-	self, s := d.node.Self(), d.node.State()
+func (srv *server) ownership(context.Context, struct{}) (api.Ownership, error) {
+	standing := srv.group.Standing()
+	view := srv.owner.View()
+	self, s := srv.node.Self(), srv.node.State()
 	if !standing.Leading {
 		return api.Ownership{}, state.Refuse(state.CodeNotLeader, "try again", "node %s does not lead", self.Name)
 	}
-	out := api.Ownership{Why: view.Why, Term: standing.Term, Troubles: d.ownTroubles()}
+	out := api.Ownership{Why: view.Why, Term: standing.Term, Troubles: srv.ownTroubles()}
 	if view.Owning && standing.LeaseUntil > boottime.Now() {
 		out.Owner, out.Why = self.Name, whyOwner(s, self.Name)
 		if out.Why != "" && view.Why != "" {
@@ -192,12 +192,12 @@ func (d *Daemon) ownership(context.Context, struct{}) (api.Ownership, error) {
 		out.Why += view.Why
 	}
 	out.Moving = out.Owner == "" && boottime.Now()-view.Since < settleAfter
-	for _, answers := range d.voters(s) {
+	for _, answers := range srv.voters(s) {
 		if answers {
 			out.Reachable++
 		}
 	}
-	for id, h := range d.seen() {
+	for id, h := range srv.hints.Seen() {
 		if h.Age < aliveAge && id != self.NodeID {
 			out.Troubles = append(out.Troubles, h.Troubles(owner.NameOf(s, id))...)
 		}
@@ -217,7 +217,7 @@ func whyOwner(s *state.State, owner string) string {
 }
 
 // ownTroubles are this node's, as of its last hint.
-func (d *Daemon) ownTroubles() []api.Trouble { return d.advice.troubles() }
+func (srv *server) ownTroubles() []api.Trouble { return srv.hints.Troubles() }
 
 // mergeTroubles takes what a node knows of itself for what others say of it.
 func mergeTroubles(all, own []api.Trouble, self string) []api.Trouble {

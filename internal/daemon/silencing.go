@@ -1,11 +1,16 @@
 package daemon
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/internal/hint"
+	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/policy"
 )
 
@@ -96,19 +101,62 @@ func addressTexts(instances []state.Instance) []string {
 
 // electable are the members as the leader's policy sees them, for requests of
 // operators.
-func (d *Daemon) electable(s *state.State) []policy.Node {
-	group := d.node.Group(state.DefaultGroup)
+func (srv *server) electable(s *state.State) []policy.Node {
+	group := srv.group
 	connected := func(id string) bool {
 		ago, ok := group.Contact(id)
 		return ok && ago < max(s.Heartbeat.Current, time.Second)
 	}
-	return d.candidates(s, d.seen(), connected)
+	return srv.candidates(s, srv.hints.Seen(), connected)
 }
 
 // ownerID is the node that owns, as this leader knows it, or "".
-func (d *Daemon) ownerID() string {
-	if d.owner.View().Owning {
-		return d.node.Self().NodeID
+func (srv *server) ownerID() string {
+	if srv.owner.View().Owning {
+		return srv.node.Self().NodeID
 	}
 	return ""
+}
+
+// unfit says why this node could not own with a file, as far as its addresses have no
+// interface.
+func (srv *server) unfit(s *state.State, c *config.Config) map[netip.Addr]string {
+	out := make(map[netip.Addr]string)
+	for _, p := range place.Resolve(place.Proposal(s.Instances, place.InstancesOf(c)), c, srv.links.Current(), new(place.Sites)) {
+		if p.Err != nil {
+			out[p.Address.Prefix.Addr()] = p.Err.Error()
+		}
+	}
+	return out
+}
+
+// refuseUnfit refuses a file with which this node could own no more, if it is the last
+// one that may.
+func (srv *server) refuseUnfit(c *config.Config, force bool) error {
+	if srv.node == nil || srv.places == nil || force {
+		return nil
+	}
+	s := srv.node.State()
+	had, why := srv.unfit(s, srv.file()), ""
+	for ip, text := range srv.unfit(s, c) {
+		if had[ip] == "" {
+			why = text
+		}
+	}
+	if why == "" {
+		return nil
+	}
+	self := srv.node.Self()
+	hints := srv.hints.Seen()
+	connected := func(id string) bool { return hints[id].Known && hints[id].Age < aliveAge }
+	nodes := srv.candidates(s, hints, connected)
+	return refuseSilence(s, nodes, srv.ownerID(), self.NodeID, "to take this file ("+why+")", false)
+}
+
+// candidates are the members as the policy sees them. connected tells whether a node
+// answers.
+func (srv *server) candidates(s *state.State, hints map[string]hint.Seen, connected func(nodeID string) bool) []policy.Node {
+	suffrages := srv.node.Suffrages()
+	votes := func(id string) bool { return suffrages[id] == cluster.SuffrageVoter }
+	return hint.Candidates(s, srv.node.Self().NodeID, hints, votes, connected, false)
 }

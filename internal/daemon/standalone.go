@@ -15,7 +15,6 @@ import (
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
-	"github.com/raftvip/raftvip/internal/vrrp"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
 )
@@ -42,8 +41,12 @@ func (d *Daemon) openStandalone() error {
 	d.journal = vip.NewJournal(d.journalPath())
 	d.checks = check.New(check.Config{Config: d.config, Logger: d.log})
 	d.openPlain()
+	d.server = newServer(serverConfig{
+		places: d.places, links: d.links, plain: d.plain, checks: d.checks,
+		file: d.configuration, fileStatus: d.configStatus, program: d.settings.Program, started: d.started, log: d.log,
+	})
 	mux := http.NewServeMux()
-	api.Handle(mux, api.PathStatus, func(context.Context, struct{}) (api.Status, error) { return d.standaloneStatus(), nil })
+	api.Handle(mux, api.PathStatus, func(context.Context, struct{}) (api.Status, error) { return d.server.standaloneStatus(), nil })
 	api.Handle(mux, api.PathReload, func(ctx context.Context, in api.ReloadRequest) (api.ReloadResult, error) {
 		return d.Reload(ctx, in.Force)
 	})
@@ -127,31 +130,4 @@ func (d *Daemon) minds(ctx context.Context, ready func()) {
 			return
 		}
 	}
-}
-
-// standaloneStatus is Status of a daemon without a cluster.
-func (d *Daemon) standaloneStatus() api.Status {
-	c := d.configuration()
-	st := api.Status{
-		API: api.Version, Program: d.settings.Program, Standalone: true,
-		Node:   api.Self{Name: c.Raft.NodeID, Started: d.started.Format(time.RFC3339)},
-		Config: d.configStatus(), VRRP: d.virtualRouters(),
-		Guard: api.Guard{Kind: string(guard.Off), Lateness: -1,
-			Guarantee: fmt.Sprintf("none: the addresses of a dead daemon vanish after %s", vrrp.PlainLifetime)},
-	}
-	st.Warnings = vrrpWarnings(st.VRRP)
-	if c := st.Config; c.Error != "" {
-		st.Warnings = append(st.Warnings, "the last reload changed nothing: "+firstLine(c.Error))
-	}
-	return st
-}
-
-// checkOf is what the checks say about an instance.
-func (d *Daemon) checkOf(instance string) *check.InstanceReport {
-	for _, i := range d.checks.Report().Instances {
-		if i.Name == instance {
-			return &i
-		}
-	}
-	return nil
 }

@@ -29,23 +29,23 @@ const (
 )
 
 // Status gathers everything this node knows, and asks the leader who owns.
-func (d *Daemon) Status(ctx context.Context) api.Status {
-	seen := d.sight(ctx)
-	s := d.node.State()
-	standing := d.node.Group(state.DefaultGroup).Standing()
-	self := d.node.Self()
+func (srv *server) Status(ctx context.Context) api.Status {
+	seen := srv.sight(ctx)
+	s := srv.node.State()
+	standing := srv.group.Standing()
+	self := srv.node.Self()
 	st := api.Status{
-		API: api.Version, Program: d.settings.Program, Phase: d.node.Phase(),
-		Node:    api.Self{Name: self.Name, ID: self.NodeID, Address: d.node.Advertise(), Started: d.started.Format(time.RFC3339)},
-		Cluster: d.clusterStatus(s, standing, seen),
-		Guard:   d.guardStatus(),
-		Config:  d.configStatus(),
+		API: api.Version, Program: srv.program, Phase: srv.node.Phase(),
+		Node:    api.Self{Name: self.Name, ID: self.NodeID, Address: srv.node.Advertise(), Started: srv.started.Format(time.RFC3339)},
+		Cluster: srv.clusterStatus(s, standing, seen),
+		Guard:   srv.guardStatus(),
+		Config:  srv.fileStatus(),
 	}
-	st.Nodes = d.nodeStatus(s, standing, seen.owner)
-	st.Groups = []api.Group{d.groupStatus(s, standing, seen)}
-	st.VRRP = d.virtualRouters()
-	st.Findings = d.node.Findings()
-	st.Warnings = append(identityWarnings(s, st.Findings), d.warnings(st)...)
+	st.Nodes = srv.nodeStatus(s, standing, seen.owner)
+	st.Groups = []api.Group{srv.groupStatus(s, standing, seen)}
+	st.VRRP = srv.virtualRouters()
+	st.Findings = srv.node.Findings()
+	st.Warnings = append(identityWarnings(s, st.Findings), srv.warnings(st)...)
 	return st
 }
 
@@ -66,15 +66,15 @@ func identityWarnings(s *state.State, findings []identity.Finding) []string {
 	return w
 }
 
-func (d *Daemon) clusterStatus(s *state.State, standing group.Standing, seen sight) api.Cluster {
+func (srv *server) clusterStatus(s *state.State, standing group.Standing, seen sight) api.Cluster {
 	c := api.Cluster{
-		ID: d.node.Self().ClusterID, Term: standing.Term, Version: s.Version,
+		ID: srv.node.Self().ClusterID, Term: standing.Term, Version: s.Version,
 		HeartbeatTimeout: s.Heartbeat.Current.Seconds(), Reachable: seen.reachable,
 	}
 	if standing.LeaderID != "" {
 		c.Leader = owner.NameOf(s, standing.LeaderID)
 	}
-	for _, suffrage := range d.node.Suffrages() {
+	for _, suffrage := range srv.node.Suffrages() {
 		if suffrage == cluster.SuffrageVoter {
 			c.Voters++
 		}
@@ -88,19 +88,19 @@ func tolerates(voters, answering int) int { return max(answering-(voters/2+1), 0
 
 // ownerName returns who owns, as far as this node can tell without asking; "" also if
 // it cannot.
-func (d *Daemon) ownerName(s *state.State) string {
-	if d.owner.View().Owning {
-		return d.node.Self().Name
+func (srv *server) ownerName(s *state.State) string {
+	if srv.owner.View().Owning {
+		return srv.node.Self().Name
 	}
-	standing := d.node.Group(state.DefaultGroup).Standing()
-	if owner.OwnedIn(s, state.DefaultGroup, standing.LeaderID, standing.Term, hint.Owns(d.seen())) {
+	standing := srv.group.Standing()
+	if owner.OwnedIn(s, state.DefaultGroup, standing.LeaderID, standing.Term, hint.Owns(srv.hints.Seen())) {
 		return owner.NameOf(s, standing.LeaderID)
 	}
 	return ""
 }
 
-func (d *Daemon) groupStatus(s *state.State, standing group.Standing, seen sight) api.Group {
-	view := d.owner.View()
+func (srv *server) groupStatus(s *state.State, standing group.Standing, seen sight) api.Group {
+	view := srv.owner.View()
 	g := api.Group{
 		Name: state.DefaultGroup, Owner: seen.owner, Unknown: seen.owner == "" && !seen.known, Why: seen.why,
 		State: "standby", Troubles: seen.troubles,
@@ -108,21 +108,21 @@ func (d *Daemon) groupStatus(s *state.State, standing group.Standing, seen sight
 	switch {
 	case view.Owning:
 		g.State = "owner"
-	case len(d.groupReport().Faults)+len(view.Faults) > 0:
+	case len(srv.groupReport().Faults)+len(view.Faults) > 0:
 		g.State = "fault"
 	}
 	if left := standing.LeaseUntil - boottime.Now(); left > 0 {
 		g.LeaseRemaining = left.Seconds()
 	}
 	placed := make(map[string]place.Placement)
-	if d.host != nil {
-		for _, p := range d.places.Place(s.Instances) {
+	if srv.places != nil {
+		for _, p := range srv.places.Place(s.Instances) {
 			placed[p.Address.Prefix.Addr().String()] = p
 		}
 	}
-	kernel := d.keepers.Status()
+	kernel := srv.kept.Status()
 	g.NotRemoved = kernel.NotRemoved
-	_, g.ForeignClaims = d.claims.now()
+	_, g.ForeignClaims = srv.claims.now()
 	for _, in := range s.Instances {
 		for _, a := range in.Addresses {
 			out := api.Address{Prefix: a.Prefix, Instance: in.Name, Excluded: a.Excluded, State: "absent"}
@@ -147,13 +147,13 @@ func (d *Daemon) groupStatus(s *state.State, standing group.Standing, seen sight
 	return g
 }
 
-func (d *Daemon) nodeStatus(s *state.State, standing group.Standing, owner string) []api.Node {
-	hints := d.seen()
-	suffrages := d.node.Suffrages()
-	self := d.node.Self().NodeID
+func (srv *server) nodeStatus(s *state.State, standing group.Standing, owner string) []api.Node {
+	hints := srv.hints.Seen()
+	suffrages := srv.node.Suffrages()
+	self := srv.node.Self().NodeID
 	connected := func(id string) bool { return hints[id].Known && hints[id].Age < aliveAge }
 	views := make(map[string]policy.Node)
-	for _, n := range d.candidates(s, hints, connected) {
+	for _, n := range srv.candidates(s, hints, connected) {
 		views[n.ID] = n
 	}
 	var out []api.Node
@@ -184,7 +184,7 @@ func (d *Daemon) nodeStatus(s *state.State, standing group.Standing, owner strin
 		}
 		v.Claims = apiClaims(h.Claims)
 		if n.ID == self {
-			heard, _ := d.claims.now()
+			heard, _ := srv.claims.now()
 			v.Claims = apiClaims(heard)
 		}
 		v.Eligible, v.Why = policy.Eligible(views[n.ID])
@@ -193,11 +193,11 @@ func (d *Daemon) nodeStatus(s *state.State, standing group.Standing, owner strin
 	return out
 }
 
-func (d *Daemon) guardStatus() api.Guard {
-	if d.guard == nil {
+func (srv *server) guardStatus() api.Guard {
+	if srv.guard == nil {
 		return api.Guard{Kind: "none", Guarantee: "this node is a witness and never owns an address"}
 	}
-	g := d.guard.Status()
+	g := srv.guard.Status()
 	out := api.Guard{
 		Kind: string(g.Kind), Guarantee: g.Guarantee, Warnings: g.Warnings,
 		ClockSource: g.Clocksource, Dropped: g.Drops.Total, Lateness: g.Lateness.Seconds(),
@@ -214,18 +214,8 @@ func (d *Daemon) guardStatus() api.Guard {
 	return out
 }
 
-func (d *Daemon) configStatus() api.Config {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	c := api.Config{File: d.path, LoadedAt: d.loadedAt, Warnings: diagnosticTexts(d.config.Warnings), Drift: d.driftLocked()}
-	if d.reload != nil {
-		c.Error = d.reload.Error()
-	}
-	return c
-}
-
 // warnings are what an operator should change.
-func (d *Daemon) warnings(st api.Status) []string {
+func (srv *server) warnings(st api.Status) []string {
 	var w []string
 	answering := make(map[string]bool) // said already
 	add := func(format string, args ...any) { w = append(w, fmt.Sprintf(format, args...)) }
@@ -238,7 +228,7 @@ func (d *Daemon) warnings(st api.Status) []string {
 			}
 		}
 	}
-	w = append(w, ownershipWarnings(st, d.node.State().Founded())...)
+	w = append(w, ownershipWarnings(st, srv.node.State().Founded())...)
 	for _, n := range st.Nodes {
 		// Without a leader nobody passes reports on, and all others seem silent.
 		if age := time.Duration(n.ReportAge * float64(time.Second)); !n.Alive && age >= 0 && st.Cluster.Leader != "" {
@@ -278,8 +268,8 @@ func (d *Daemon) warnings(st api.Status) []string {
 			}
 		}
 	}
-	w = append(w, d.levelWarnings()...)
-	w = append(w, d.places.Warnings()...)
+	w = append(w, srv.levelWarnings()...)
+	w = append(w, srv.places.Warnings()...)
 	w = append(w, vrrpWarnings(st.VRRP)...)
 	w = append(w, st.Guard.Warnings...)
 	return slices.Compact(w)
@@ -287,12 +277,12 @@ func (d *Daemon) warnings(st api.Status) []string {
 
 // levelWarnings tell of programs that do not fit the cluster: this one, if it is too
 // old to follow, and those that keep all others from what newer ones can do.
-func (d *Daemon) levelWarnings() (w []string) {
-	if fault := d.node.LogFault(); fault != "" {
+func (srv *server) levelWarnings() (w []string) {
+	if fault := srv.node.LogFault(); fault != "" {
 		w = append(w, fault)
 	}
-	s := d.node.State()
-	for _, r := range d.node.Reports() {
+	s := srv.node.State()
+	for _, r := range srv.node.Reports() {
 		if n, ok := s.Nodes[r.NodeID]; ok && max(r.Level, 1) < state.FeatureLevel {
 			w = append(w, fmt.Sprintf("%s runs an older raftvip: the cluster works at feature level %d until it is upgraded", n.Name, s.FeatureLevel()))
 		}
@@ -346,4 +336,21 @@ func firstLine(s string) string {
 		}
 	}
 	return s
+}
+
+// standaloneStatus is Status of a daemon without a cluster.
+func (srv *server) standaloneStatus() api.Status {
+	c := srv.file()
+	st := api.Status{
+		API: api.Version, Program: srv.program, Standalone: true,
+		Node:   api.Self{Name: c.Raft.NodeID, Started: srv.started.Format(time.RFC3339)},
+		Config: srv.fileStatus(), VRRP: srv.virtualRouters(),
+		Guard: api.Guard{Kind: string(guard.Off), Lateness: -1,
+			Guarantee: fmt.Sprintf("none: the addresses of a dead daemon vanish after %s", vrrp.PlainLifetime)},
+	}
+	st.Warnings = vrrpWarnings(st.VRRP)
+	if c := st.Config; c.Error != "" {
+		st.Warnings = append(st.Warnings, "the last reload changed nothing: "+firstLine(c.Error))
+	}
+	return st
 }

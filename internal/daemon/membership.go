@@ -1,0 +1,187 @@
+package daemon
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/raftvip/raftvip/cluster"
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/internal/api"
+	"github.com/raftvip/raftvip/internal/owner"
+)
+
+// transfer hands the group to a node.
+func (srv *server) transfer(ctx context.Context, in api.TransferRequest) (api.TransferResult, error) {
+	started := time.Now()
+	r := &owner.Request{Reason: "requested with raftvip transfer", Manual: !in.Preemptible}
+	if in.Reason != "" {
+		r.Reason = in.Reason
+	}
+	if len(in.Reason) > maxHistoryText {
+		return api.TransferResult{}, state.Refuse(state.CodeBadRequest, "", "reason: must be at most %d bytes", maxHistoryText)
+	}
+	s := srv.node.State()
+	if in.Node != "" {
+		n, ok := s.NodeByName(in.Node)
+		if !ok {
+			return api.TransferResult{}, noNode(s, in.Node)
+		}
+		r.To = n.ID
+	}
+	if err := srv.owner.Move(ctx, r); err != nil {
+		return api.TransferResult{}, err
+	}
+	return api.TransferResult{From: srv.node.Self().Name, To: s.Nodes[r.Moved].Name, Took: time.Since(started).Seconds()}, nil
+}
+
+func noNode(s *state.State, name string) error {
+	var names []string
+	for _, n := range s.SortedNodes() {
+		names = append(names, n.Name)
+	}
+	return state.Refuse(state.CodeNotFound, "the nodes are: "+strings.Join(names, ", "), "no node %s", name)
+}
+
+func (srv *server) drain(ctx context.Context, in api.DrainRequest) (api.Done, error) {
+	srv.changing.Lock()
+	defer srv.changing.Unlock()
+	s := srv.node.State()
+	n, ok := s.NodeByName(in.Node)
+	if !ok {
+		return api.Done{}, noNode(s, in.Node)
+	}
+	if in.Drained && !n.Drained {
+		if err := refuseSilence(s, srv.electable(s), srv.ownerID(), n.ID, "to drain "+n.Name, in.Force); err != nil {
+			return api.Done{}, err
+		}
+	}
+	if err := srv.node.Apply(ctx, state.Command{Drain: &state.DrainCommand{NodeID: n.ID, Drained: in.Drained}}); err != nil {
+		return api.Done{}, err
+	}
+	return api.Done{}, nil
+}
+
+func (srv *server) nodeRemove(ctx context.Context, in api.NodeRequest) (api.Done, error) {
+	srv.changing.Lock()
+	defer srv.changing.Unlock()
+	s := srv.node.State()
+	n, ok := s.NodeByName(in.Node)
+	if !ok {
+		return api.Done{}, noNode(s, in.Node)
+	}
+	if n.ID == srv.node.Self().NodeID {
+		if len(s.Nodes) == 1 {
+			return api.Done{}, state.Refuse(state.CodeLastVoter, "stop the daemon and delete its data dir to end the cluster",
+				"%s is the only node of the cluster", n.Name)
+		}
+		return api.Done{}, state.Refuse(state.CodeLastVoter, `move the group first: raftvip transfer`, "%s leads the cluster now", n.Name)
+	}
+	if silent, ok := quorumWithout(srv.voters(s), n.Name); !ok {
+		return api.Done{}, noMajorityWithout(n.Name, silent)
+	}
+	if err := refuseSilence(s, srv.electable(s), srv.ownerID(), n.ID, "to remove "+n.Name, in.Force); err != nil {
+		return api.Done{}, err
+	}
+	left := len(srv.voters(s))
+	if srv.node.Suffrages()[n.ID] == cluster.SuffrageVoter {
+		left--
+	}
+	if err := srv.node.Apply(ctx, state.Command{RemoveNode: &n.ID}); err != nil {
+		return api.Done{}, err
+	}
+	done := api.Done{Message: n.Name + " is no member any more"}
+	if text := SurvivalWarning(left); text != "" {
+		done.Message += "; " + text
+	}
+	return done, nil
+}
+
+func noMajorityWithout(name string, silent []string) error {
+	return state.Refuse(state.CodeLastVoter, "bring these back, or remove them first: raftvip node remove "+silent[0],
+		"without %s no majority of the voters would answer: %s silent", name, strings.Join(silent, ", "))
+}
+
+// voters tells of each voter, by name, whether it answers this leader.
+func (srv *server) voters(s *state.State) map[string]bool {
+	out := make(map[string]bool)
+	for id, suffrage := range srv.node.Suffrages() {
+		if suffrage != cluster.SuffrageVoter {
+			continue
+		}
+		name := s.Nodes[id].Name
+		if name == "" {
+			name = id // Raft has not removed it yet
+		}
+		ago, ok := srv.group.Contact(id)
+		out[name] = id == srv.node.Self().NodeID || ok && ago < max(s.Heartbeat.Current, time.Second)
+	}
+	return out
+}
+
+// quorumWithout tells whether the voters that answer are a majority of those that
+// are left when one is removed, and who is silent. Raft acts on a membership from
+// the moment it is proposed: without that majority nobody could ever confirm it.
+func quorumWithout(voters map[string]bool, removed string) (silent []string, ok bool) {
+	left, answering := 0, 0
+	for name, answers := range voters {
+		switch {
+		case name == removed:
+			continue
+		case answers:
+			answering++
+		default:
+			silent = append(silent, name)
+		}
+		left++
+	}
+	slices.Sort(silent)
+	return silent, 2*answering > left
+}
+
+func (srv *server) nodePromote(ctx context.Context, in api.NodeRequest) (api.Done, error) {
+	s := srv.node.State()
+	n, ok := s.NodeByName(in.Node)
+	if !ok {
+		return api.Done{}, noNode(s, in.Node)
+	}
+	if srv.node.Suffrages()[n.ID] == cluster.SuffrageVoter {
+		return api.Done{Message: n.Name + " is a voter already"}, nil
+	}
+	if !slices.ContainsFunc(srv.node.Reports(), func(r cluster.SeenReport) bool {
+		return r.NodeID == n.ID && r.Age < aliveAge && r.Applied >= s.Version
+	}) {
+		return api.Done{}, state.Refuse(state.CodeNotReady, "start its daemon; it votes by itself once it has caught up",
+			"%s does not answer or does not have the whole state yet, and as a voter it could cost the cluster its majority", n.Name)
+	}
+	if err := srv.node.Promote(n); err != nil {
+		return api.Done{}, err
+	}
+	return api.Done{Message: n.Name + " is a voter now"}, nil
+}
+
+// leaveCluster removes this node and stops the daemon.
+func (srv *server) leaveCluster(ctx context.Context, in api.LeaveRequest) (api.Done, error) {
+	self := srv.node.Self()
+	if s := srv.node.State(); srv.group.Standing().Leading && len(s.Nodes) > 1 {
+		if silent, ok := quorumWithout(srv.voters(s), self.Name); !ok {
+			return api.Done{}, noMajorityWithout(self.Name, silent)
+		}
+		if err := refuseSilence(s, srv.electable(s), srv.ownerID(), self.NodeID, "to leave", in.Force); err != nil {
+			return api.Done{}, err
+		}
+		r := &owner.Request{Reason: self.Name + " leaves the cluster", Manual: true, Anyone: in.Force}
+		if err := srv.owner.Move(ctx, r); err != nil {
+			return api.Done{}, err
+		}
+	}
+	done, err := askLeader(ctx, srv, api.PathRemove, api.NodeRequest{Node: self.NodeID, Force: in.Force}, srv.nodeRemove)
+	if err != nil {
+		srv.owner.Stay()
+		return done, err
+	}
+	srv.log.Info("left the cluster")
+	time.AfterFunc(50*time.Millisecond, srv.leave)
+	return done, nil
+}

@@ -1,0 +1,100 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/internal/api"
+)
+
+// routes registers the API. The control socket gets all of it, the node port only
+// what members ask of their leader.
+func (srv *server) routes(node, control *http.ServeMux) {
+	api.Handle(control, api.PathStatus, func(ctx context.Context, _ struct{}) (api.Status, error) { return srv.Status(ctx), nil })
+	api.HandlePeer(node, api.PathOwner, srv.ownership)
+	api.Handle(control, api.PathHistory, func(context.Context, struct{}) ([]api.Move, error) { return srv.history(), nil })
+	api.Handle(control, api.PathVIPs, func(ctx context.Context, _ struct{}) ([]api.VIP, error) { return srv.vips(ctx), nil })
+	api.Handle(control, api.PathTokens, func(context.Context, struct{}) ([]api.Token, error) { return srv.tokens(), nil })
+	api.Handle(control, api.PathReload, func(ctx context.Context, in api.ReloadRequest) (api.ReloadResult, error) {
+		return srv.reload(ctx, in.Force)
+	})
+	api.Handle(control, api.PathLeave, srv.leaveCluster)
+
+	api.Handle(control, api.PathDrill, func(ctx context.Context, _ struct{}) (api.DrillResult, error) { return srv.drill(ctx) })
+	api.HandlePeer(node, api.PathObserve, srv.observe)
+	srv.doctorRoutes(node, control)
+
+	leaderDoes(srv, node, control, api.PathNote, srv.noteMove)
+	leaderDoes(srv, node, control, api.PathLoss, srv.noteLoss)
+	leaderDoes(srv, node, control, api.PathTransfer, srv.transfer)
+	leaderDoes(srv, node, control, api.PathDrain, srv.drain)
+	leaderDoes(srv, node, control, api.PathVIPAdd, srv.vipAdd)
+	leaderDoes(srv, node, control, api.PathVIPDel, srv.vipDel)
+	leaderDoes(srv, node, control, api.PathRemove, srv.nodeRemove)
+	leaderDoes(srv, node, control, api.PathPromote, srv.nodePromote)
+	leaderDoes(srv, node, control, api.PathToken, srv.tokenCreate)
+	leaderDoes(srv, node, control, api.PathRevoke, srv.tokenRevoke)
+	leaderDoes(srv, node, control, api.PathConfig, srv.configure)
+}
+
+// leaderDoes registers a request that only the leader carries out: on the control
+// socket of another node it is sent on to the leader.
+func leaderDoes[In, Out any](srv *server, node, control *http.ServeMux, path string, f func(context.Context, In) (Out, error)) {
+	here := func(ctx context.Context, in In) (Out, error) {
+		var none Out
+		if !srv.group.Standing().Leading {
+			return none, state.Refuse(state.CodeNotLeader, "try again", "node %s does not lead", srv.node.Self().Name)
+		}
+		return f(ctx, in)
+	}
+	api.HandlePeer(node, path, here)
+	api.Handle(control, path, func(ctx context.Context, in In) (Out, error) {
+		return askLeader[In, Out](ctx, srv, path, in, here)
+	})
+}
+
+// leaderWait bounds how long a request waits for a leader to appear.
+const leaderWait = 3 * time.Second
+
+// askLeader carries a request out here or at the leader, and waits a moment for a
+// leader if there is none: elections take less.
+func askLeader[In, Out any](ctx context.Context, srv *server, path string, in In, here func(context.Context, In) (Out, error)) (Out, error) {
+	deadline := time.Now().Add(leaderWait)
+	for {
+		var out Out
+		changed := srv.node.Changed()
+		err := error(srv.noLeader())
+		if srv.group.Standing().Leading {
+			out, err = here(ctx, in)
+		} else if address := srv.node.LeaderAddress(); address != "" && address != srv.node.Advertise() {
+			err = srv.node.Call(ctx, address, path, in, &out)
+		}
+		var r *state.Refusal
+		if !errors.As(err, &r) || r.Code != state.CodeNotLeader && r.Code != state.CodeNoLeader || time.Now().After(deadline) {
+			return out, err
+		}
+		select {
+		case <-changed:
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return out, err
+		}
+	}
+}
+
+func (srv *server) noLeader() *state.Refusal {
+	if phase := srv.node.Phase(); phase != "" {
+		return state.Refuse(state.CodeNoLeader, `see "raftvip status"`, "this node is not in a cluster yet: %s", phase)
+	}
+	if !srv.node.State().Founded() {
+		return state.Refuse(state.CodeNoLeader, `see "raftvip status"`, "the cluster has not been founded yet")
+	}
+	if text, _ := srv.quorum.state(); text != "" {
+		return state.Refuse(state.CodeNoLeader,
+			`see "raftvip status"; this node owns nothing until a majority of the voters is back`, "%s", text)
+	}
+	return state.Refuse(state.CodeNoLeader, `see "raftvip status", and try again`, "this node knows no leader now")
+}
