@@ -22,6 +22,7 @@ import (
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/daemon"
+	"github.com/raftvip/raftvip/internal/operate"
 	"github.com/raftvip/raftvip/internal/pki"
 	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/vipaddr"
@@ -142,8 +143,8 @@ from --vip and from the configuration file, if there is one.`,
 }
 
 func initCluster(cmd *cobra.Command, g *globals, n *nodeFlags, vips []string, force bool, ttl time.Duration, uses int) error {
-	if ttl <= 0 || ttl > daemon.MaxTokenTTL || uses < 1 || uses > daemon.MaxTokenUses {
-		return usageError{fmt.Errorf("--token-ttl must be over 0 and at most %s, --token-uses 1 to %d", daemon.MaxTokenTTL, daemon.MaxTokenUses)}
+	if ttl <= 0 || ttl > operate.MaxTokenTTL || uses < 1 || uses > operate.MaxTokenUses {
+		return usageError{fmt.Errorf("--token-ttl must be over 0 and at most %s, --token-uses 1 to %d", operate.MaxTokenTTL, operate.MaxTokenUses)}
 	}
 	seed, addrs, err := seedOf(vips)
 	if err != nil {
@@ -178,16 +179,16 @@ func initCluster(cmd *cobra.Command, g *globals, n *nodeFlags, vips []string, fo
 	default:
 		fmt.Fprintf(cmd.ErrOrStderr(), "asking the network whether any of %d addresses is in use ...\n", len(probes))
 	}
-	if err := daemon.ProbeAddresses(cmd.Context(), probes, force); err != nil {
+	if err := operate.ProbeAddresses(cmd.Context(), probes, force); err != nil {
 		return err
 	}
 	secret := pki.NewSecret()
 	if c.Raft.SecretFile != "" {
-		if secret, err = daemon.ReadSecretFile(c.Raft.SecretFile); err != nil {
+		if secret, err = operate.ReadSecretFile(c.Raft.SecretFile); err != nil {
 			return err
 		}
 	}
-	token, record, err := daemon.NewToken(secret, ttl, uses)
+	token, record, err := operate.NewToken(secret, ttl, uses)
 	if err != nil {
 		return err
 	}
@@ -215,8 +216,8 @@ func initCluster(cmd *cobra.Command, g *globals, n *nodeFlags, vips []string, fo
 	if !n.now {
 		fmt.Fprintf(out, "\nStart it here:\n\n    raftvip run            (or: systemctl enable --now raftvip)\n")
 	}
-	fmt.Fprintf(out, "\nThen, within %s, on each of %d other nodes:\n\n    %s\n\n", ttl, uses, daemon.JoinCommand(id.Chosen, token.Text()))
-	fmt.Fprintln(cmd.ErrOrStderr(), "warning:", daemon.SurvivalWarning(1))
+	fmt.Fprintf(out, "\nThen, within %s, on each of %d other nodes:\n\n    %s\n\n", ttl, uses, operate.JoinCommand(id.Chosen, token.Text()))
+	fmt.Fprintln(cmd.ErrOrStderr(), "warning:", operate.SurvivalWarning(1))
 	return n.startService(out)
 }
 
@@ -365,7 +366,7 @@ func join(cmd *cobra.Command, g *globals, n *nodeFlags, host string, from tokenF
 	if !n.now {
 		fmt.Fprintf(out, "\nStart it:\n\n    raftvip run            (or: systemctl enable --now raftvip)\n\n")
 	}
-	if text := daemon.SurvivalWarning(voters); text != "" {
+	if text := operate.SurvivalWarning(voters); text != "" {
 		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", text)
 	}
 	return n.startService(out)

@@ -16,6 +16,7 @@ import (
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/daemon"
+	"github.com/raftvip/raftvip/internal/operate"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
 )
@@ -70,8 +71,8 @@ func checkConfig(w io.Writer, g *globals, path string) error {
 		}
 		fmt.Fprintf(w, "%s: %s, %s\n", path, count(len(r.Errors), "error"), count(len(r.Warnings), "warning"))
 		if r.OK {
-			if n := len(c.Raft.Peers); n > 0 && daemon.SurvivalWarning(n) != "" {
-				fmt.Fprintln(w, "warning:", daemon.SurvivalWarning(n))
+			if n := len(c.Raft.Peers); n > 0 && operate.SurvivalWarning(n) != "" {
+				fmt.Fprintln(w, "warning:", operate.SurvivalWarning(n))
 			}
 		}
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/hint"
+	"github.com/raftvip/raftvip/internal/operate"
 	"github.com/raftvip/raftvip/internal/owner"
 	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/policy"
@@ -53,9 +54,9 @@ type Daemon struct {
 	keepers *vrrp.Keepers
 	advice  *advice
 	owner   *owner.Owner
-	hybrid  *vrrp.Hybrid // nil on a witness
-	plain   *vrrp.Plain  // nil on a witness
-	claims  *claims      // nil on a witness
+	hybrid  *vrrp.Hybrid    // nil on a witness
+	plain   *vrrp.Plain     // nil on a witness
+	claims  *operate.Claims // nil on a witness
 	socket  http.Handler
 
 	leave context.CancelFunc
@@ -63,8 +64,8 @@ type Daemon struct {
 	reloading sync.Mutex // one reload at a time: the last one wins everywhere
 
 	hints  hint.Reader
-	quorum *quorumWatch
-	server *server
+	quorum *operate.QuorumWatch
+	server *operate.Server
 
 	mu       sync.Mutex
 	config   *config.Config
@@ -87,7 +88,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 		logger = slog.New(slog.DiscardHandler)
 	}
 	d := &Daemon{settings: s, log: logger, started: time.Now(), moves: make(chan state.Move, 64), watch: newWatchdog()}
-	d.quorum = newQuorumWatch(logger)
+	d.quorum = operate.NewQuorumWatch(logger)
 	if d.config, d.path, err = s.LoadConfig(); err != nil {
 		return nil, err
 	}
@@ -147,14 +148,8 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	d.checks = check.New(check.Config{Config: d.config, Logger: logger})
 	d.openOwner(main, gate, sink)
 	control := http.NewServeMux()
-	d.server = newServer(serverConfig{
-		node: d.node, group: d.node.Group(state.DefaultGroup), data: d.data, guard: d.guard,
-		owner: d.owner, kept: d.keepers, hints: d.advice, describe: d.describe, quorum: d.quorum,
-		places: d.places, links: d.links, claims: d.claims, hybrid: d.hybrid, plain: d.plain, checks: d.checks, groupReport: d.groupReport,
-		file: d.configuration, fileStatus: d.configStatus, reload: d.Reload, leave: func() { d.leave() },
-		program: d.settings.Program, started: d.started, log: d.log,
-	})
-	d.server.routes(nodeMux, control)
+	d.openServer()
+	d.server.Routes(nodeMux, control)
 	d.socket = control
 	return d, nil
 }
@@ -176,7 +171,7 @@ func (d *Daemon) openOwner(main *vip.Gate, gate *vrrp.Gates, sink *owner.Sink) {
 	c := owner.Config{
 		Name: state.DefaultGroup, Seat: g, Members: d.node, Gate: gate, Sink: sink, Keeper: d.keepers, Advice: d.advice,
 		Log: d.log.With("group", state.DefaultGroup), Now: boottime.Now,
-		Addresses: d.places.Addresses, Record: d.record, Loss: func() owner.QuorumLoss { return d.quorum.loss(boottime.Now()) }, Beat: d.watch.beat,
+		Addresses: d.places.Addresses, Record: d.record, Loss: func() owner.QuorumLoss { return d.quorum.Loss(boottime.Now()) }, Beat: d.watch.beat,
 	}
 	if d.host != nil {
 		kind := d.guard.Kind()
@@ -195,13 +190,28 @@ func (d *Daemon) openOwner(main *vip.Gate, gate *vrrp.Gates, sink *owner.Sink) {
 		d.openHybrid(sink.Notify, !c.Silent)
 		d.openPlain()
 		c.Turned = d.plain.Wake
-		d.claims = newClaims(claimsConfig{
-			log: d.log, keeper: d.keepers, links: d.links, member: d.memberOf,
-			took: func() time.Duration { return d.owner.View().Since },
+		d.claims = operate.NewClaims(operate.ClaimsConfig{
+			Log: d.log, Keeper: d.keepers, Links: d.links, Member: d.memberOf,
+			Took: func() time.Duration { return d.owner.View().Since },
 		})
 	}
 	c.Consent, c.Claims = d.hybrid, d.claims // nil ones, on a witness, do nothing
 	d.owner = owner.New(c)
+}
+
+// openServer makes what answers operators and members.
+func (d *Daemon) openServer() {
+	c := operate.Config{
+		Node: d.node, Group: d.node.Group(state.DefaultGroup), Data: d.data,
+		Owner: d.owner, Kept: d.keepers, Hints: d.advice, Describe: d.describe, Quorum: d.quorum,
+		Places: d.places, Links: d.links, Claims: d.claims, Routers: []operate.Routers{d.hybrid, d.plain}, Checks: d.checks, GroupReport: d.groupReport,
+		File: d.configuration, FileStatus: d.configStatus, Reload: d.Reload, Leave: func() { d.leave() },
+		Program: d.settings.Program, Started: d.started, Log: d.log,
+	}
+	if d.guard != nil {
+		c.Guard = d.guard
+	}
+	d.server = operate.New(c)
 }
 
 // openKeeper makes the keeper of what moves with the group alone, beneath its gate.
@@ -261,11 +271,11 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	nodes.Go(part("control socket", func() error { return api.Serve(nodeCtx, ln, d.socket) }))
 	nodes.Go(part("history", func() error { d.writeHistory(nodeCtx); return nil }))
 	nodes.Go(part("base", func() error { d.followBase(nodeCtx); return nil }))
-	nodes.Go(part("quorum", func() error { d.server.watchQuorum(nodeCtx); return nil }))
+	nodes.Go(part("quorum", func() error { d.server.WatchQuorum(nodeCtx); return nil }))
 	if d.keeper != nil {
 		keepers.Go(part("addresses", func() error { return d.keeper.Run(keeperCtx) }))
 		keepers.Go(part("vrrp", func() error { return d.hybrid.Run(keeperCtx) }))
-		keepers.Go(part("claims", func() error { return d.claims.run(keeperCtx) }))
+		keepers.Go(part("claims", func() error { return d.claims.Run(keeperCtx) }))
 		keepers.Go(part("hearing", func() error { return d.hearing.Run(keeperCtx, d.host) }))
 		keepers.Go(part("interfaces", func() error { d.links.Run(keeperCtx); return nil }))
 		keepers.Go(part("guard", func() error { return d.guard.Run(keeperCtx) }))
@@ -369,7 +379,7 @@ func (d *Daemon) describe(h *hint.Hint) {
 		h.Guard = string(d.guard.Kind())
 	}
 	h.VRRP = d.routersHere()
-	h.Claims = d.claims.hints()
+	h.Claims = d.claims.Hints()
 	h.MACs, h.Fronts = d.places.Hardware()
 	if d.hearing != nil {
 		h.Settling = d.hearing.Settling()

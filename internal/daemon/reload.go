@@ -40,7 +40,7 @@ func (d *Daemon) Reload(ctx context.Context, force bool) (api.ReloadResult, erro
 		err = errNeedsCluster
 	}
 	if err == nil {
-		err = d.server.refuseUnfit(c, force)
+		err = d.server.RefuseUnfit(c, force)
 	}
 	if err != nil {
 		d.mu.Lock()
@@ -96,7 +96,7 @@ func (d *Daemon) propose(ctx context.Context, c *config.Config, force bool) ([]s
 			}
 			in.Seen = place.ClusterContent(s).Hash()
 		}
-		done, err := d.server.configureCluster(ctx, in)
+		done, err := d.server.Configure(ctx, in)
 		if err == nil {
 			agreed := maps.Clone(file)
 			if heartbeat == 0 {

@@ -18,6 +18,7 @@ import (
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/doctor"
+	"github.com/raftvip/raftvip/internal/operate"
 	"github.com/raftvip/raftvip/internal/pki"
 	"github.com/raftvip/raftvip/internal/place"
 )
@@ -95,20 +96,6 @@ func (s Settings) override(c *config.Config) *config.Config {
 	return c
 }
 
-// ReadSecretFile reads the secret_file of a configuration; its errors say what to do.
-func ReadSecretFile(path string) (pki.Secret, error) {
-	secret, err := pki.ReadSecretFile(path)
-	switch {
-	case err == nil:
-		return secret, nil
-	case errors.Is(err, pki.ErrOpenPermissions):
-		return secret, api.WithHint(err, "chmod 600 "+path)
-	case errors.Is(err, fs.ErrPermission):
-		return secret, err
-	}
-	return secret, api.WithHint(err, "copy the file of another node or, for the first one, make it with: (umask 077; od -An -N32 -tx1 /dev/urandom | tr -d ' \\n' > "+path+")")
-}
-
 // ownIdentity reads who this node is, or makes it somebody from the peers and
 // secret_file of its configuration.
 func ownIdentity(data *store.DataDir, c *config.Config) (store.Identity, pki.Secret, error) {
@@ -119,7 +106,7 @@ func ownIdentity(data *store.DataDir, c *config.Config) (store.Identity, pki.Sec
 			return id, secret, err
 		}
 		if c.Raft.SecretFile != "" {
-			configured, err := ReadSecretFile(c.Raft.SecretFile)
+			configured, err := operate.ReadSecretFile(c.Raft.SecretFile)
 			if err != nil {
 				return id, secret, err
 			}
@@ -138,7 +125,7 @@ func ownIdentity(data *store.DataDir, c *config.Config) (store.Identity, pki.Sec
 		return id, pki.Secret{}, api.WithHint(err,
 			`found a cluster with "raftvip init", enter one with "raftvip join HOST --token-file FILE", or give peers and secret_file in the raft block`)
 	}
-	secret, err := ReadSecretFile(c.Raft.SecretFile)
+	secret, err := operate.ReadSecretFile(c.Raft.SecretFile)
 	if err != nil {
 		return id, pki.Secret{}, err
 	}
@@ -353,5 +340,5 @@ func DoctorAlone(ctx context.Context, s Settings, finding doctor.Finding) (docto
 		address, _ := AdvertiseAddress(id, c, peers, place.FileAddresses(c))
 		return address
 	}
-	return doctorAlone(ctx, c, advertise, finding)
+	return operate.DoctorAlone(ctx, c, advertise, finding)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
+	"github.com/raftvip/raftvip/internal/operate"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
 )
@@ -41,12 +42,12 @@ func (d *Daemon) openStandalone() error {
 	d.journal = vip.NewJournal(d.journalPath())
 	d.checks = check.New(check.Config{Config: d.config, Logger: d.log})
 	d.openPlain()
-	d.server = newServer(serverConfig{
-		places: d.places, links: d.links, plain: d.plain, checks: d.checks,
-		file: d.configuration, fileStatus: d.configStatus, program: d.settings.Program, started: d.started, log: d.log,
+	d.server = operate.New(operate.Config{
+		Places: d.places, Links: d.links, Routers: []operate.Routers{d.plain}, Checks: d.checks,
+		File: d.configuration, FileStatus: d.configStatus, Program: d.settings.Program, Started: d.started, Log: d.log,
 	})
 	mux := http.NewServeMux()
-	api.Handle(mux, api.PathStatus, func(context.Context, struct{}) (api.Status, error) { return d.server.standaloneStatus(), nil })
+	api.Handle(mux, api.PathStatus, func(context.Context, struct{}) (api.Status, error) { return d.server.StandaloneStatus(), nil })
 	api.Handle(mux, api.PathReload, func(ctx context.Context, in api.ReloadRequest) (api.ReloadResult, error) {
 		return d.Reload(ctx, in.Force)
 	})

@@ -184,12 +184,13 @@ func TestLayersOfCluster(t *testing.T) {
 		{"cluster/port", "cluster/group", "what carries messages does not know what is in them"},
 	}
 	groups := []string{
-		"cluster",         // opens them
-		"internal/owner",  // owns by their lease
-		"internal/daemon", // builds the owner
-		"cmd/raftvip",     // wires the daemon up
-		"internal/e2e",    // test code: looks at the whole product
-		"internal/chaos",  // test code: the same, beside keepalived
+		"cluster",          // opens them
+		"internal/operate", // tells operators of it, and asks the members
+		"internal/owner",   // owns by their lease
+		"internal/daemon",  // builds the owner
+		"cmd/raftvip",      // wires the daemon up
+		"internal/e2e",     // test code: looks at the whole product
+		"internal/chaos",   // test code: the same, beside keepalived
 	}
 	for _, p := range list(t) {
 		all := append(slices.Clone(p.deps), p.tests...)
@@ -207,11 +208,12 @@ func TestLayersOfCluster(t *testing.T) {
 func TestOnlyDaemonKnowsBoth(t *testing.T) {
 	const reason = "authority flows one way, from the lease to the addresses, in one place that can be read"
 	exempt := []string{
-		"internal/owner",  // joins them
-		"internal/daemon", // joins them
-		"cmd/raftvip",     // wires the daemon up, and cleans addresses up without it
-		"internal/e2e",    // test code: looks at the whole product
-		"internal/chaos",  // test code: the same, beside keepalived
+		"internal/operate", // tells operators of both
+		"internal/owner",   // joins them
+		"internal/daemon",  // joins them
+		"cmd/raftvip",      // wires the daemon up, and cleans addresses up without it
+		"internal/e2e",     // test code: looks at the whole product
+		"internal/chaos",   // test code: the same, beside keepalived
 	}
 	for _, p := range list(t) {
 		if slices.ContainsFunc(exempt, func(root string) bool { return within(p.path, root) }) {

@@ -1,4 +1,4 @@
-package daemon
+package operate
 
 import (
 	"context"
@@ -24,9 +24,9 @@ const (
 
 // frontTroubles are what is wrong with where the addresses are placed here, and with
 // who answers for them on the networks of those interfaces: those of the clients.
-func (srv *server) frontTroubles(ctx context.Context) (out []doctor.Trouble) {
-	s := srv.node.State()
-	places := srv.places.Place(s.Instances)
+func (srv *Server) frontTroubles(ctx context.Context) (out []doctor.Trouble) {
+	s := srv.Node.State()
+	places := srv.Places.Place(s.Instances)
 	ask := make(map[string]netip.Addr)
 	for _, p := range places {
 		t := doctor.Trouble{Interface: p.Link, Do: "name its interface with dev in the node's file"}
@@ -75,10 +75,10 @@ func (srv *server) frontTroubles(ctx context.Context) (out []doctor.Trouble) {
 
 // ownerInFront is another member that owns, and the hardware addresses at which it
 // announces; "" if there is none or it does not say.
-func (srv *server) ownerInFront(s *state.State) (name string, macs []string) {
-	leader := srv.group.Standing().LeaderID
-	h := srv.hints.Seen()[leader]
-	if leader == srv.node.Self().NodeID || !h.Owning || h.Age > aliveAge || len(h.Fronts) == 0 || len(h.Fronts) >= place.MaxMACs {
+func (srv *Server) ownerInFront(s *state.State) (name string, macs []string) {
+	leader := srv.Group.Standing().LeaderID
+	h := srv.Hints.Seen()[leader]
+	if leader == srv.Node.Self().NodeID || !h.Owning || h.Age > aliveAge || len(h.Fronts) == 0 || len(h.Fronts) >= place.MaxMACs {
 		return "", nil
 	}
 	return s.Nodes[leader].Name, h.Fronts

@@ -44,7 +44,7 @@ func (d *Daemon) routersHere() map[string]hint.VirtualRouter {
 	return out
 }
 
-// groupReport is what the checks say about the instances that the cluster may have:
+// GroupReport is what the checks say about the instances that the cluster may have:
 // those with "vrrp only" are not among them.
 func (d *Daemon) groupReport() check.Report {
 	group, _ := splitReport(d.checks.Report(), d.configuration())

@@ -1,4 +1,4 @@
-package daemon
+package operate
 
 import (
 	"context"
@@ -29,22 +29,22 @@ const (
 )
 
 // Status gathers everything this node knows, and asks the leader who owns.
-func (srv *server) Status(ctx context.Context) api.Status {
+func (srv *Server) Status(ctx context.Context) api.Status {
 	seen := srv.sight(ctx)
-	s := srv.node.State()
-	standing := srv.group.Standing()
-	self := srv.node.Self()
+	s := srv.Node.State()
+	standing := srv.Group.Standing()
+	self := srv.Node.Self()
 	st := api.Status{
-		API: api.Version, Program: srv.program, Phase: srv.node.Phase(),
-		Node:    api.Self{Name: self.Name, ID: self.NodeID, Address: srv.node.Advertise(), Started: srv.started.Format(time.RFC3339)},
+		API: api.Version, Program: srv.Program, Phase: srv.Node.Phase(),
+		Node:    api.Self{Name: self.Name, ID: self.NodeID, Address: srv.Node.Advertise(), Started: srv.Started.Format(time.RFC3339)},
 		Cluster: srv.clusterStatus(s, standing, seen),
 		Guard:   srv.guardStatus(),
-		Config:  srv.fileStatus(),
+		Config:  srv.FileStatus(),
 	}
 	st.Nodes = srv.nodeStatus(s, standing, seen.owner)
 	st.Groups = []api.Group{srv.groupStatus(s, standing, seen)}
 	st.VRRP = srv.virtualRouters()
-	st.Findings = srv.node.Findings()
+	st.Findings = srv.Node.Findings()
 	st.Warnings = append(identityWarnings(s, st.Findings), srv.warnings(st)...)
 	return st
 }
@@ -66,15 +66,15 @@ func identityWarnings(s *state.State, findings []identity.Finding) []string {
 	return w
 }
 
-func (srv *server) clusterStatus(s *state.State, standing group.Standing, seen sight) api.Cluster {
+func (srv *Server) clusterStatus(s *state.State, standing group.Standing, seen sight) api.Cluster {
 	c := api.Cluster{
-		ID: srv.node.Self().ClusterID, Term: standing.Term, Version: s.Version,
+		ID: srv.Node.Self().ClusterID, Term: standing.Term, Version: s.Version,
 		HeartbeatTimeout: s.Heartbeat.Current.Seconds(), Reachable: seen.reachable,
 	}
 	if standing.LeaderID != "" {
 		c.Leader = owner.NameOf(s, standing.LeaderID)
 	}
-	for _, suffrage := range srv.node.Suffrages() {
+	for _, suffrage := range srv.Node.Suffrages() {
 		if suffrage == cluster.SuffrageVoter {
 			c.Voters++
 		}
@@ -88,19 +88,19 @@ func tolerates(voters, answering int) int { return max(answering-(voters/2+1), 0
 
 // ownerName returns who owns, as far as this node can tell without asking; "" also if
 // it cannot.
-func (srv *server) ownerName(s *state.State) string {
-	if srv.owner.View().Owning {
-		return srv.node.Self().Name
+func (srv *Server) ownerName(s *state.State) string {
+	if srv.Owner.View().Owning {
+		return srv.Node.Self().Name
 	}
-	standing := srv.group.Standing()
-	if owner.OwnedIn(s, state.DefaultGroup, standing.LeaderID, standing.Term, hint.Owns(srv.hints.Seen())) {
+	standing := srv.Group.Standing()
+	if owner.OwnedIn(s, state.DefaultGroup, standing.LeaderID, standing.Term, hint.Owns(srv.Hints.Seen())) {
 		return owner.NameOf(s, standing.LeaderID)
 	}
 	return ""
 }
 
-func (srv *server) groupStatus(s *state.State, standing group.Standing, seen sight) api.Group {
-	view := srv.owner.View()
+func (srv *Server) groupStatus(s *state.State, standing group.Standing, seen sight) api.Group {
+	view := srv.Owner.View()
 	g := api.Group{
 		Name: state.DefaultGroup, Owner: seen.owner, Unknown: seen.owner == "" && !seen.known, Why: seen.why,
 		State: "standby", Troubles: seen.troubles,
@@ -108,21 +108,21 @@ func (srv *server) groupStatus(s *state.State, standing group.Standing, seen sig
 	switch {
 	case view.Owning:
 		g.State = "owner"
-	case len(srv.groupReport().Faults)+len(view.Faults) > 0:
+	case len(srv.GroupReport().Faults)+len(view.Faults) > 0:
 		g.State = "fault"
 	}
 	if left := standing.LeaseUntil - boottime.Now(); left > 0 {
 		g.LeaseRemaining = left.Seconds()
 	}
 	placed := make(map[string]place.Placement)
-	if srv.places != nil {
-		for _, p := range srv.places.Place(s.Instances) {
+	if srv.Places != nil {
+		for _, p := range srv.Places.Place(s.Instances) {
 			placed[p.Address.Prefix.Addr().String()] = p
 		}
 	}
-	kernel := srv.kept.Status()
+	kernel := srv.Kept.Status()
 	g.NotRemoved = kernel.NotRemoved
-	_, g.ForeignClaims = srv.claims.now()
+	_, g.ForeignClaims = srv.Claims.now()
 	for _, in := range s.Instances {
 		for _, a := range in.Addresses {
 			out := api.Address{Prefix: a.Prefix, Instance: in.Name, Excluded: a.Excluded, State: "absent"}
@@ -147,10 +147,10 @@ func (srv *server) groupStatus(s *state.State, standing group.Standing, seen sig
 	return g
 }
 
-func (srv *server) nodeStatus(s *state.State, standing group.Standing, owner string) []api.Node {
-	hints := srv.hints.Seen()
-	suffrages := srv.node.Suffrages()
-	self := srv.node.Self().NodeID
+func (srv *Server) nodeStatus(s *state.State, standing group.Standing, owner string) []api.Node {
+	hints := srv.Hints.Seen()
+	suffrages := srv.Node.Suffrages()
+	self := srv.Node.Self().NodeID
 	connected := func(id string) bool { return hints[id].Known && hints[id].Age < aliveAge }
 	views := make(map[string]policy.Node)
 	for _, n := range srv.candidates(s, hints, connected) {
@@ -184,7 +184,7 @@ func (srv *server) nodeStatus(s *state.State, standing group.Standing, owner str
 		}
 		v.Claims = apiClaims(h.Claims)
 		if n.ID == self {
-			heard, _ := srv.claims.now()
+			heard, _ := srv.Claims.now()
 			v.Claims = apiClaims(heard)
 		}
 		v.Eligible, v.Why = policy.Eligible(views[n.ID])
@@ -193,11 +193,11 @@ func (srv *server) nodeStatus(s *state.State, standing group.Standing, owner str
 	return out
 }
 
-func (srv *server) guardStatus() api.Guard {
-	if srv.guard == nil {
+func (srv *Server) guardStatus() api.Guard {
+	if srv.Guard == nil {
 		return api.Guard{Kind: "none", Guarantee: "this node is a witness and never owns an address"}
 	}
-	g := srv.guard.Status()
+	g := srv.Guard.Status()
 	out := api.Guard{
 		Kind: string(g.Kind), Guarantee: g.Guarantee, Warnings: g.Warnings,
 		ClockSource: g.Clocksource, Dropped: g.Drops.Total, Lateness: g.Lateness.Seconds(),
@@ -215,7 +215,7 @@ func (srv *server) guardStatus() api.Guard {
 }
 
 // warnings are what an operator should change.
-func (srv *server) warnings(st api.Status) []string {
+func (srv *Server) warnings(st api.Status) []string {
 	var w []string
 	answering := make(map[string]bool) // said already
 	add := func(format string, args ...any) { w = append(w, fmt.Sprintf(format, args...)) }
@@ -228,7 +228,7 @@ func (srv *server) warnings(st api.Status) []string {
 			}
 		}
 	}
-	w = append(w, ownershipWarnings(st, srv.node.State().Founded())...)
+	w = append(w, ownershipWarnings(st, srv.Node.State().Founded())...)
 	for _, n := range st.Nodes {
 		// Without a leader nobody passes reports on, and all others seem silent.
 		if age := time.Duration(n.ReportAge * float64(time.Second)); !n.Alive && age >= 0 && st.Cluster.Leader != "" {
@@ -269,7 +269,7 @@ func (srv *server) warnings(st api.Status) []string {
 		}
 	}
 	w = append(w, srv.levelWarnings()...)
-	w = append(w, srv.places.Warnings()...)
+	w = append(w, srv.Places.Warnings()...)
 	w = append(w, vrrpWarnings(st.VRRP)...)
 	w = append(w, st.Guard.Warnings...)
 	return slices.Compact(w)
@@ -277,12 +277,12 @@ func (srv *server) warnings(st api.Status) []string {
 
 // levelWarnings tell of programs that do not fit the cluster: this one, if it is too
 // old to follow, and those that keep all others from what newer ones can do.
-func (srv *server) levelWarnings() (w []string) {
-	if fault := srv.node.LogFault(); fault != "" {
+func (srv *Server) levelWarnings() (w []string) {
+	if fault := srv.Node.LogFault(); fault != "" {
 		w = append(w, fault)
 	}
-	s := srv.node.State()
-	for _, r := range srv.node.Reports() {
+	s := srv.Node.State()
+	for _, r := range srv.Node.Reports() {
 		if n, ok := s.Nodes[r.NodeID]; ok && max(r.Level, 1) < state.FeatureLevel {
 			w = append(w, fmt.Sprintf("%s runs an older raftvip: the cluster works at feature level %d until it is upgraded", n.Name, s.FeatureLevel()))
 		}
@@ -338,13 +338,13 @@ func firstLine(s string) string {
 	return s
 }
 
-// standaloneStatus is Status of a daemon without a cluster.
-func (srv *server) standaloneStatus() api.Status {
-	c := srv.file()
+// StandaloneStatus is Status of a daemon without a cluster.
+func (srv *Server) StandaloneStatus() api.Status {
+	c := srv.File()
 	st := api.Status{
-		API: api.Version, Program: srv.program, Standalone: true,
-		Node:   api.Self{Name: c.Raft.NodeID, Started: srv.started.Format(time.RFC3339)},
-		Config: srv.fileStatus(), VRRP: srv.virtualRouters(),
+		API: api.Version, Program: srv.Program, Standalone: true,
+		Node:   api.Self{Name: c.Raft.NodeID, Started: srv.Started.Format(time.RFC3339)},
+		Config: srv.FileStatus(), VRRP: srv.virtualRouters(),
 		Guard: api.Guard{Kind: string(guard.Off), Lateness: -1,
 			Guarantee: fmt.Sprintf("none: the addresses of a dead daemon vanish after %s", vrrp.PlainLifetime)},
 	}

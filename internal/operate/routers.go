@@ -1,4 +1,4 @@
-package daemon
+package operate
 
 import (
 	"cmp"
@@ -19,14 +19,15 @@ import (
 const problemFresh = time.Minute
 
 // virtualRouters is the status of all instances that speak VRRP on this node.
-func (srv *server) virtualRouters() []api.VirtualRouter {
+func (srv *Server) virtualRouters() []api.VirtualRouter {
 	names := make(map[netip.Addr]string)
-	if srv.node != nil {
-		names = speakerNames(srv.node.State(), srv.hints.Seen())
+	if srv.Node != nil {
+		names = speakerNames(srv.Node.State(), srv.Hints.Seen())
 	}
 	var out []api.VirtualRouter
-	out = append(out, srv.hybrid.Status(names)...)
-	out = append(out, srv.plain.Status(names)...)
+	for _, r := range srv.Routers {
+		out = append(out, r.Status(names)...)
+	}
 	slices.SortFunc(out, func(a, b api.VirtualRouter) int { return cmp.Compare(a.Instance, b.Instance) })
 	for i := range out {
 		out[i].Check = srv.checkOf(out[i].Instance)
@@ -70,8 +71,8 @@ func vrrpWarnings(all []api.VirtualRouter) []string {
 }
 
 // checkOf is what the checks say about an instance.
-func (srv *server) checkOf(instance string) *check.InstanceReport {
-	for _, i := range srv.checks.Report().Instances {
+func (srv *Server) checkOf(instance string) *check.InstanceReport {
+	for _, i := range srv.Checks.Report().Instances {
 		if i.Name == instance {
 			return &i
 		}

@@ -1,4 +1,4 @@
-package daemon
+package operate
 
 import (
 	"cmp"
@@ -100,13 +100,13 @@ func (c *changeWatch) quiet(now time.Duration, s group.Standing) bool {
 
 // sight looks who owns. While something has just changed it waits a moment for that to
 // end: a planned move has no instant at which an operator would want to hear "nobody".
-func (srv *server) sight(ctx context.Context) sight {
+func (srv *Server) sight(ctx context.Context) sight {
 	end := boottime.Now() + settleWithin
 	for {
-		changed := srv.node.Changed()
-		standing := srv.group.Standing()
+		changed := srv.Node.Changed()
+		standing := srv.Group.Standing()
 		quiet := srv.changes.quiet(boottime.Now(), standing)
-		seen := srv.seeNow(ctx, srv.node.State(), standing)
+		seen := srv.seeNow(ctx, srv.Node.State(), standing)
 		switch {
 		case seen.owner != "", boottime.Now() >= end:
 			return seen
@@ -123,20 +123,20 @@ func (srv *server) sight(ctx context.Context) sight {
 }
 
 // seeNow is one look.
-func (srv *server) seeNow(ctx context.Context, s *state.State, standing group.Standing) sight {
-	self := srv.node.Self()
+func (srv *Server) seeNow(ctx context.Context, s *state.State, standing group.Standing) sight {
+	self := srv.Node.Self()
 	if standing.Leading {
 		own, err := srv.ownership(ctx, struct{}{})
 		if err == nil {
 			return sight{owner: own.Owner, known: true, moving: own.Moving, why: own.Why, reachable: own.Reachable, troubles: own.Troubles}
 		}
 	}
-	hints := srv.hints.Seen()
+	hints := srv.Hints.Seen()
 	in := sightInputs{
-		phase: srv.node.Phase(), founded: s.Founded(), heard: standing.Heard, lease: lease.Length(s.Heartbeat.Counted()),
-		searched: srv.quorum.leaderless(boottime.Now()),
+		phase: srv.Node.Phase(), founded: s.Founded(), heard: standing.Heard, lease: lease.Length(s.Heartbeat.Counted()),
+		searched: srv.Quorum.leaderless(boottime.Now()),
 	}
-	in.quorum, in.noneCan = srv.quorum.state()
+	in.quorum, in.noneCan = srv.Quorum.state()
 	if standing.LeaderID == "" || standing.LeaderID == self.NodeID {
 		seen := seenFromHere(in)
 		seen.troubles = srv.ownTroubles()
@@ -161,14 +161,14 @@ func (srv *server) seeNow(ctx context.Context, s *state.State, standing group.St
 	return seen
 }
 
-func (srv *server) askOwner(ctx context.Context, answer *api.Ownership) error {
-	address := srv.node.LeaderAddress()
+func (srv *Server) askOwner(ctx context.Context, answer *api.Ownership) error {
+	address := srv.Node.LeaderAddress()
 	if address == "" {
 		return srv.noLeader()
 	}
 	ctx, cancel := context.WithTimeout(ctx, askOwnerWithin)
 	defer cancel()
-	err := srv.node.Call(ctx, address, api.PathOwner, struct{}{}, answer)
+	err := srv.Node.Call(ctx, address, api.PathOwner, struct{}{}, answer)
 	if ctx.Err() != nil {
 		return fmt.Errorf("no answer within %s", askOwnerWithin)
 	}
@@ -176,10 +176,10 @@ func (srv *server) askOwner(ctx context.Context, answer *api.Ownership) error {
 }
 
 // ownership is the leader's word.
-func (srv *server) ownership(context.Context, struct{}) (api.Ownership, error) {
-	standing := srv.group.Standing()
-	view := srv.owner.View()
-	self, s := srv.node.Self(), srv.node.State()
+func (srv *Server) ownership(context.Context, struct{}) (api.Ownership, error) {
+	standing := srv.Group.Standing()
+	view := srv.Owner.View()
+	self, s := srv.Node.Self(), srv.Node.State()
 	if !standing.Leading {
 		return api.Ownership{}, state.Refuse(state.CodeNotLeader, "try again", "node %s does not lead", self.Name)
 	}
@@ -197,7 +197,7 @@ func (srv *server) ownership(context.Context, struct{}) (api.Ownership, error) {
 			out.Reachable++
 		}
 	}
-	for id, h := range srv.hints.Seen() {
+	for id, h := range srv.Hints.Seen() {
 		if h.Age < aliveAge && id != self.NodeID {
 			out.Troubles = append(out.Troubles, h.Troubles(owner.NameOf(s, id))...)
 		}
@@ -217,7 +217,7 @@ func whyOwner(s *state.State, owner string) string {
 }
 
 // ownTroubles are this node's, as of its last hint.
-func (srv *server) ownTroubles() []api.Trouble { return srv.hints.Troubles() }
+func (srv *Server) ownTroubles() []api.Trouble { return srv.Hints.Troubles() }
 
 // mergeTroubles takes what a node knows of itself for what others say of it.
 func mergeTroubles(all, own []api.Trouble, self string) []api.Trouble {

@@ -1,4 +1,4 @@
-package daemon
+package operate
 
 import (
 	"context"
@@ -34,8 +34,8 @@ const (
 
 // drill moves the group to the best other node and back, while a third node asks
 // the network who answers.
-func (srv *server) drill(ctx context.Context) (api.DrillResult, error) {
-	s := srv.node.State()
+func (srv *Server) drill(ctx context.Context) (api.DrillResult, error) {
+	s := srv.Node.State()
 	home := srv.ownerName(s)
 	if home == "" {
 		return api.DrillResult{}, state.Refuse(state.CodeNotReady, `see "raftvip status"`, "nobody owns the addresses now")
@@ -73,8 +73,8 @@ func firstAddress(s *state.State) (state.Address, bool) {
 
 // drillNodes chooses where to go and who watches: the best eligible node, and one
 // that takes no part in the move and is on the network of the address.
-func (srv *server) drillNodes(s *state.State, home string) (target, observer state.NodeRecord, err error) {
-	hints := srv.hints.Seen()
+func (srv *Server) drillNodes(s *state.State, home string) (target, observer state.NodeRecord, err error) {
+	hints := srv.Hints.Seen()
 	connected := func(id string) bool { return hints[id].Known && hints[id].Age < aliveAge }
 	nodes := srv.candidates(s, hints, connected)
 	for _, id := range policy.Rank(nodes, "") {
@@ -97,7 +97,7 @@ func (srv *server) drillNodes(s *state.State, home string) (target, observer sta
 
 // drillLeg is one of the two moves. The way home ends the drill: from then on a
 // better node may preempt again.
-func (srv *server) drillLeg(ctx context.Context, observer state.NodeRecord, address state.Address, from, to string, home bool) (api.DrillLeg, error) {
+func (srv *Server) drillLeg(ctx context.Context, observer state.NodeRecord, address state.Address, from, to string, home bool) (api.DrillLeg, error) {
 	leg := api.DrillLeg{From: from, To: to}
 	watching, stop := context.WithTimeout(ctx, observeMax)
 	type seen struct {
@@ -111,10 +111,10 @@ func (srv *server) drillLeg(ctx context.Context, observer state.NodeRecord, addr
 	watcher.Go(func() {
 		var s seen
 		in := api.ObserveRequest{Address: address.Prefix.Addr(), For: observeLead + drillSettle/2 + observeTail}
-		if observer.ID == srv.node.Self().NodeID {
+		if observer.ID == srv.Node.Self().NodeID {
 			s.o, s.err = srv.observe(watching, in)
 		} else {
-			s.err = srv.node.Call(watching, observer.Address, api.PathObserve, in, &s.o)
+			s.err = srv.Node.Call(watching, observer.Address, api.PathObserve, in, &s.o)
 		}
 		answers <- s
 	})
@@ -153,19 +153,19 @@ func (srv *server) drillLeg(ctx context.Context, observer state.NodeRecord, addr
 // answersInFront refuses a move that only looks good: the new owner answers on any of
 // its interfaces (the weak host model), but announces on the one that the address is
 // on, and clients elsewhere go on asking the node before.
-func (srv *server) answersInFront(owner, observer string, ip netip.Addr, holders []string) error {
+func (srv *Server) answersInFront(owner, observer string, ip netip.Addr, holders []string) error {
 	if len(holders) == 0 {
 		return nil
 	}
 	last := holders[len(holders)-1]
-	hints := srv.hints.Seen()
-	for id, n := range srv.node.State().Nodes {
+	hints := srv.Hints.Seen()
+	for id, n := range srv.Node.State().Nodes {
 		if n.Name != owner {
 			continue
 		}
 		h := hints[id].Hint
-		if id == srv.node.Self().NodeID {
-			srv.describe(&h)
+		if id == srv.Node.Self().NodeID {
+			srv.Describe(&h)
 		}
 		if len(h.Fronts) > 0 && len(h.Fronts) < place.MaxMACs && !slices.Contains(h.Fronts, last) {
 			return state.Refuse(state.CodeNotReady, "name the right interface for it on "+owner+", with dev in the file there",
@@ -177,29 +177,29 @@ func (srv *server) answersInFront(owner, observer string, ip netip.Addr, holders
 }
 
 // noteDrill adds the measured gap to the history.
-func (srv *server) noteDrill(ctx context.Context, to string, leg api.DrillLeg, observer string) {
+func (srv *Server) noteDrill(ctx context.Context, to string, leg api.DrillLeg, observer string) {
 	_, err := askLeader(ctx, srv, api.PathNote, api.NoteRequest{
 		To: to, Note: fmt.Sprintf("%s saw a gap of %s", observer, time.Duration(leg.Gap*float64(time.Second)).Round(100*time.Microsecond)),
 	}, srv.noteMove)
 	if err != nil {
-		srv.log.Warn("cannot record the drill", "error", err)
+		srv.Log.Warn("cannot record the drill", "error", err)
 	}
 }
 
-func (srv *server) noteMove(ctx context.Context, in api.NoteRequest) (api.Done, error) {
+func (srv *Server) noteMove(ctx context.Context, in api.NoteRequest) (api.Done, error) {
 	if len(in.Note) > maxHistoryText {
 		return api.Done{}, state.Refuse(state.CodeBadRequest, "", "note: must be at most %d bytes", maxHistoryText)
 	}
-	return api.Done{}, srv.node.Apply(ctx, state.Command{Note: &state.NoteCommand{Group: state.DefaultGroup, To: in.To, Note: in.Note}})
+	return api.Done{}, srv.Node.Apply(ctx, state.Command{Note: &state.NoteCommand{Group: state.DefaultGroup, To: in.To, Note: in.Note}})
 }
 
 // waitOwner waits until this node has heard that a node owns.
-func (srv *server) waitOwner(ctx context.Context, name string) error {
+func (srv *Server) waitOwner(ctx context.Context, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, drillSettle)
 	defer cancel()
 	for {
-		changed := srv.node.Changed()
-		if srv.ownerName(srv.node.State()) == name {
+		changed := srv.Node.Changed()
+		if srv.ownerName(srv.Node.State()) == name {
 			return nil
 		}
 		select {
@@ -211,8 +211,8 @@ func (srv *server) waitOwner(ctx context.Context, name string) error {
 }
 
 // observe asks the network who answers for an address.
-func (srv *server) observe(ctx context.Context, in api.ObserveRequest) (api.Observation, error) {
-	if srv.places == nil {
+func (srv *Server) observe(ctx context.Context, in api.ObserveRequest) (api.Observation, error) {
+	if srv.Places == nil {
 		return api.Observation{}, state.Refuse(state.CodeBadRequest, "", "this node has no network of the addresses")
 	}
 	if in.For <= 0 || in.For > observeMax {
@@ -224,7 +224,7 @@ func (srv *server) observe(ctx context.Context, in api.ObserveRequest) (api.Obse
 	default:
 		return api.Observation{}, state.Refuse(state.CodeNotReady, "try again in a moment", "this node observes an address already, %d times at once", observeAtOnce)
 	}
-	for _, p := range srv.places.Resolve(srv.node.State().Instances) {
+	for _, p := range srv.Places.Resolve(srv.Node.State().Instances) {
 		if p.Address.Prefix.Addr() != in.Address {
 			continue
 		}

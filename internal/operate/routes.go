@@ -1,4 +1,4 @@
-package daemon
+package operate
 
 import (
 	"context"
@@ -10,16 +10,16 @@ import (
 	"github.com/raftvip/raftvip/internal/api"
 )
 
-// routes registers the API. The control socket gets all of it, the node port only
-// what members ask of their leader.
-func (srv *server) routes(node, control *http.ServeMux) {
+// Routes registers the API. The control socket gets all of it, the node port only
+// what members ask of each other.
+func (srv *Server) Routes(node, control *http.ServeMux) {
 	api.Handle(control, api.PathStatus, func(ctx context.Context, _ struct{}) (api.Status, error) { return srv.Status(ctx), nil })
 	api.HandlePeer(node, api.PathOwner, srv.ownership)
 	api.Handle(control, api.PathHistory, func(context.Context, struct{}) ([]api.Move, error) { return srv.history(), nil })
 	api.Handle(control, api.PathVIPs, func(ctx context.Context, _ struct{}) ([]api.VIP, error) { return srv.vips(ctx), nil })
 	api.Handle(control, api.PathTokens, func(context.Context, struct{}) ([]api.Token, error) { return srv.tokens(), nil })
 	api.Handle(control, api.PathReload, func(ctx context.Context, in api.ReloadRequest) (api.ReloadResult, error) {
-		return srv.reload(ctx, in.Force)
+		return srv.Reload(ctx, in.Force)
 	})
 	api.Handle(control, api.PathLeave, srv.leaveCluster)
 
@@ -42,11 +42,11 @@ func (srv *server) routes(node, control *http.ServeMux) {
 
 // leaderDoes registers a request that only the leader carries out: on the control
 // socket of another node it is sent on to the leader.
-func leaderDoes[In, Out any](srv *server, node, control *http.ServeMux, path string, f func(context.Context, In) (Out, error)) {
+func leaderDoes[In, Out any](srv *Server, node, control *http.ServeMux, path string, f func(context.Context, In) (Out, error)) {
 	here := func(ctx context.Context, in In) (Out, error) {
 		var none Out
-		if !srv.group.Standing().Leading {
-			return none, state.Refuse(state.CodeNotLeader, "try again", "node %s does not lead", srv.node.Self().Name)
+		if !srv.Group.Standing().Leading {
+			return none, state.Refuse(state.CodeNotLeader, "try again", "node %s does not lead", srv.Node.Self().Name)
 		}
 		return f(ctx, in)
 	}
@@ -61,16 +61,16 @@ const leaderWait = 3 * time.Second
 
 // askLeader carries a request out here or at the leader, and waits a moment for a
 // leader if there is none: elections take less.
-func askLeader[In, Out any](ctx context.Context, srv *server, path string, in In, here func(context.Context, In) (Out, error)) (Out, error) {
+func askLeader[In, Out any](ctx context.Context, srv *Server, path string, in In, here func(context.Context, In) (Out, error)) (Out, error) {
 	deadline := time.Now().Add(leaderWait)
 	for {
 		var out Out
-		changed := srv.node.Changed()
+		changed := srv.Node.Changed()
 		err := error(srv.noLeader())
-		if srv.group.Standing().Leading {
+		if srv.Group.Standing().Leading {
 			out, err = here(ctx, in)
-		} else if address := srv.node.LeaderAddress(); address != "" && address != srv.node.Advertise() {
-			err = srv.node.Call(ctx, address, path, in, &out)
+		} else if address := srv.Node.LeaderAddress(); address != "" && address != srv.Node.Advertise() {
+			err = srv.Node.Call(ctx, address, path, in, &out)
 		}
 		var r *state.Refusal
 		if !errors.As(err, &r) || r.Code != state.CodeNotLeader && r.Code != state.CodeNoLeader || time.Now().After(deadline) {
@@ -85,14 +85,14 @@ func askLeader[In, Out any](ctx context.Context, srv *server, path string, in In
 	}
 }
 
-func (srv *server) noLeader() *state.Refusal {
-	if phase := srv.node.Phase(); phase != "" {
+func (srv *Server) noLeader() *state.Refusal {
+	if phase := srv.Node.Phase(); phase != "" {
 		return state.Refuse(state.CodeNoLeader, `see "raftvip status"`, "this node is not in a cluster yet: %s", phase)
 	}
-	if !srv.node.State().Founded() {
+	if !srv.Node.State().Founded() {
 		return state.Refuse(state.CodeNoLeader, `see "raftvip status"`, "the cluster has not been founded yet")
 	}
-	if text, _ := srv.quorum.state(); text != "" {
+	if text, _ := srv.Quorum.state(); text != "" {
 		return state.Refuse(state.CodeNoLeader,
 			`see "raftvip status"; this node owns nothing until a majority of the voters is back`, "%s", text)
 	}

@@ -1,4 +1,4 @@
-package daemon
+package operate
 
 import (
 	"cmp"
@@ -112,9 +112,9 @@ func (b *claimBook) recent(now time.Duration) []hint.Claim {
 	return out
 }
 
-// claims hears who else claims the addresses that this node owns, tells operators,
+// Claims hears who else claims the addresses that this node owns, tells operators,
 // and has the keeper defend them.
-type claims struct {
+type Claims struct {
 	log      *slog.Logger
 	listener *vip.ClaimListener
 	// serves and defend are the keeper's.
@@ -137,44 +137,44 @@ type claims struct {
 	hintAt time.Duration
 }
 
-// A claimsConfig is what claims are heard with.
-type claimsConfig struct {
-	log *slog.Logger
-	// keeper has the addresses: it serves and defends them.
-	keeper interface {
+// A ClaimsConfig is what claims are heard with.
+type ClaimsConfig struct {
+	Log *slog.Logger
+	// Keeper has the addresses: it serves and defends them.
+	Keeper interface {
 		Serves(link int, a netip.Addr) bool
 		Defend(link int, a netip.Addr)
 	}
-	links *place.Links
-	// member names the other member that has told to have this hardware address, "" for
+	Links *place.Links
+	// Member names the other member that has told to have this hardware address, "" for
 	// none.
-	member func(mac string) string
-	// took is when this node's ownership began, as boottime.Now.
-	took func() time.Duration
+	Member func(mac string) string
+	// Took is when this node's ownership began, as boottime.Now.
+	Took func() time.Duration
 }
 
-// newClaims makes what listens on this node. It hears nothing before run.
-func newClaims(c claimsConfig) *claims {
-	out := &claims{
-		log: c.log, serves: c.keeper.Serves, defend: c.keeper.Defend, member: c.member, took: c.took,
+// NewClaims makes what listens on this node. It hears nothing before Run.
+func NewClaims(c ClaimsConfig) *Claims {
+	out := &Claims{
+		log: c.Log, serves: c.Keeper.Serves, defend: c.Keeper.Defend, member: c.Member, took: c.Took,
 		port: func(link int, mac []byte) string { return vip.BridgePort(link, mac) },
 		links: func(fresh bool) []vip.Link {
 			if fresh {
-				return c.links.Look()
+				return c.Links.Look()
 			}
-			return c.links.Current()
+			return c.Links.Current()
 		},
 	}
-	out.listener = vip.NewClaimListener(c.log, out.heard)
+	out.listener = vip.NewClaimListener(c.Log, out.heard)
 	return out
 }
 
-// run listens until ctx ends.
-func (c *claims) run(ctx context.Context) error { return c.listener.Run(ctx) }
+// Run listens until ctx ends; it fails if it cannot.
+func (c *Claims) Run(ctx context.Context) error { return c.listener.Run(ctx) }
 
 // Follow sets the addresses to listen for; none while nothing is owned. It is called
 // by the owner's loop at each turn.
-func (c *claims) Follow(addrs []vip.Address) {
+func (c *Claims) Follow(addrs []vip.Address) {
 	if c == nil || place.Same(c.addrs, addrs) {
 		return
 	}
@@ -189,7 +189,7 @@ func (c *claims) Follow(addrs []vip.Address) {
 // heard takes in one claim. It is called by the listener's goroutines. Nothing else is
 // asked while mu is held: those who are asked have locks of their own, and ask for the
 // hints beneath them.
-func (c *claims) heard(claim vip.Claim) {
+func (c *Claims) heard(claim vip.Claim) {
 	if !c.serves(claim.Link, claim.Addr) {
 		return
 	}
@@ -234,7 +234,7 @@ func (c *claims) heard(claim vip.Claim) {
 }
 
 // mayAsk reports whether fresh links may be asked for at now, once a second.
-func (c *claims) mayAsk(now time.Duration) bool {
+func (c *Claims) mayAsk(now time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.asked > 0 && now-c.asked < time.Second {
@@ -257,8 +257,8 @@ func ownClaim(claim vip.Claim, links []vip.Link) (link string, own bool) {
 	return link, own
 }
 
-// hints are what other nodes are to know. They do not change with each claim.
-func (c *claims) hints() []hint.Claim {
+// Hints are what other nodes are to know; a nil Claims has none. They do not change with each claim.
+func (c *Claims) Hints() []hint.Claim {
 	if c == nil {
 		return nil
 	}
@@ -271,7 +271,7 @@ func (c *claims) hints() []hint.Claim {
 }
 
 // now are the claims as they are, and how many there were since the daemon began.
-func (c *claims) now() (recent []hint.Claim, total uint64) {
+func (c *Claims) now() (recent []hint.Claim, total uint64) {
 	if c == nil {
 		return nil, 0
 	}

@@ -1,8 +1,10 @@
-package daemon
+package operate
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -17,7 +19,7 @@ const (
 	MaxTokenUses = 100
 )
 
-func (srv *server) tokenCreate(ctx context.Context, in api.TokenRequest) (api.Token, error) {
+func (srv *Server) tokenCreate(ctx context.Context, in api.TokenRequest) (api.Token, error) {
 	if in.TTL <= 0 || in.TTL > MaxTokenTTL {
 		return api.Token{}, state.Refuse(state.CodeBadRequest, "give it with --ttl, such as --ttl 1h", "token lifetime %s: must be over 0 and at most %s", in.TTL, MaxTokenTTL)
 	}
@@ -28,17 +30,17 @@ func (srv *server) tokenCreate(ctx context.Context, in api.TokenRequest) (api.To
 	if err != nil {
 		return api.Token{}, err
 	}
-	if err := srv.node.Apply(ctx, state.Command{PutToken: &record}); err != nil {
+	if err := srv.Node.Apply(ctx, state.Command{PutToken: &record}); err != nil {
 		return api.Token{}, err
 	}
 	return api.Token{
 		ID: token.ID, Text: token.Text(), Expires: record.Expires, Uses: record.Uses,
-		Join: JoinCommand(srv.node.Advertise(), token.Text()),
+		Join: JoinCommand(srv.Node.Advertise(), token.Text()),
 	}, nil
 }
 
-func (srv *server) newToken(in api.TokenRequest) (pki.Token, state.TokenRecord, error) {
-	secret, err := srv.data.Secret()
+func (srv *Server) newToken(in api.TokenRequest) (pki.Token, state.TokenRecord, error) {
+	secret, err := srv.Data.Secret()
 	if err != nil {
 		return pki.Token{}, state.TokenRecord{}, err
 	}
@@ -62,15 +64,29 @@ func NewToken(secret pki.Secret, ttl time.Duration, uses int) (pki.Token, state.
 	return token, state.TokenRecord{ID: token.ID, Hash: token.Hash(), Created: now, Expires: now.Add(ttl), Uses: uses}, nil
 }
 
-func (srv *server) tokenRevoke(ctx context.Context, in api.TokenRevoke) (api.Done, error) {
-	return api.Done{}, srv.node.Apply(ctx, state.Command{DropToken: &in.ID})
+func (srv *Server) tokenRevoke(ctx context.Context, in api.TokenRevoke) (api.Done, error) {
+	return api.Done{}, srv.Node.Apply(ctx, state.Command{DropToken: &in.ID})
 }
 
-func (srv *server) tokens() []api.Token {
+func (srv *Server) tokens() []api.Token {
 	var out []api.Token
-	for _, t := range srv.node.State().Tokens {
+	for _, t := range srv.Node.State().Tokens {
 		out = append(out, api.Token{ID: t.ID, Expires: t.Expires, Uses: t.Uses})
 	}
 	slices.SortFunc(out, func(a, b api.Token) int { return a.Expires.Compare(b.Expires) })
 	return out
+}
+
+// ReadSecretFile reads the secret_file of a configuration; its errors say what to do.
+func ReadSecretFile(path string) (pki.Secret, error) {
+	secret, err := pki.ReadSecretFile(path)
+	switch {
+	case err == nil:
+		return secret, nil
+	case errors.Is(err, pki.ErrOpenPermissions):
+		return secret, api.WithHint(err, "chmod 600 "+path)
+	case errors.Is(err, fs.ErrPermission):
+		return secret, err
+	}
+	return secret, api.WithHint(err, "copy the file of another node or, for the first one, make it with: (umask 077; od -An -N32 -tx1 /dev/urandom | tr -d ' \\n' > "+path+")")
 }

@@ -1,4 +1,4 @@
-package daemon
+package operate
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 )
 
 // transfer hands the group to a node.
-func (srv *server) transfer(ctx context.Context, in api.TransferRequest) (api.TransferResult, error) {
+func (srv *Server) transfer(ctx context.Context, in api.TransferRequest) (api.TransferResult, error) {
 	started := time.Now()
 	r := &owner.Request{Reason: "requested with raftvip transfer", Manual: !in.Preemptible}
 	if in.Reason != "" {
@@ -22,7 +22,7 @@ func (srv *server) transfer(ctx context.Context, in api.TransferRequest) (api.Tr
 	if len(in.Reason) > maxHistoryText {
 		return api.TransferResult{}, state.Refuse(state.CodeBadRequest, "", "reason: must be at most %d bytes", maxHistoryText)
 	}
-	s := srv.node.State()
+	s := srv.Node.State()
 	if in.Node != "" {
 		n, ok := s.NodeByName(in.Node)
 		if !ok {
@@ -30,10 +30,10 @@ func (srv *server) transfer(ctx context.Context, in api.TransferRequest) (api.Tr
 		}
 		r.To = n.ID
 	}
-	if err := srv.owner.Move(ctx, r); err != nil {
+	if err := srv.Owner.Move(ctx, r); err != nil {
 		return api.TransferResult{}, err
 	}
-	return api.TransferResult{From: srv.node.Self().Name, To: s.Nodes[r.Moved].Name, Took: time.Since(started).Seconds()}, nil
+	return api.TransferResult{From: srv.Node.Self().Name, To: s.Nodes[r.Moved].Name, Took: time.Since(started).Seconds()}, nil
 }
 
 func noNode(s *state.State, name string) error {
@@ -44,10 +44,10 @@ func noNode(s *state.State, name string) error {
 	return state.Refuse(state.CodeNotFound, "the nodes are: "+strings.Join(names, ", "), "no node %s", name)
 }
 
-func (srv *server) drain(ctx context.Context, in api.DrainRequest) (api.Done, error) {
+func (srv *Server) drain(ctx context.Context, in api.DrainRequest) (api.Done, error) {
 	srv.changing.Lock()
 	defer srv.changing.Unlock()
-	s := srv.node.State()
+	s := srv.Node.State()
 	n, ok := s.NodeByName(in.Node)
 	if !ok {
 		return api.Done{}, noNode(s, in.Node)
@@ -57,21 +57,21 @@ func (srv *server) drain(ctx context.Context, in api.DrainRequest) (api.Done, er
 			return api.Done{}, err
 		}
 	}
-	if err := srv.node.Apply(ctx, state.Command{Drain: &state.DrainCommand{NodeID: n.ID, Drained: in.Drained}}); err != nil {
+	if err := srv.Node.Apply(ctx, state.Command{Drain: &state.DrainCommand{NodeID: n.ID, Drained: in.Drained}}); err != nil {
 		return api.Done{}, err
 	}
 	return api.Done{}, nil
 }
 
-func (srv *server) nodeRemove(ctx context.Context, in api.NodeRequest) (api.Done, error) {
+func (srv *Server) nodeRemove(ctx context.Context, in api.NodeRequest) (api.Done, error) {
 	srv.changing.Lock()
 	defer srv.changing.Unlock()
-	s := srv.node.State()
+	s := srv.Node.State()
 	n, ok := s.NodeByName(in.Node)
 	if !ok {
 		return api.Done{}, noNode(s, in.Node)
 	}
-	if n.ID == srv.node.Self().NodeID {
+	if n.ID == srv.Node.Self().NodeID {
 		if len(s.Nodes) == 1 {
 			return api.Done{}, state.Refuse(state.CodeLastVoter, "stop the daemon and delete its data dir to end the cluster",
 				"%s is the only node of the cluster", n.Name)
@@ -85,10 +85,10 @@ func (srv *server) nodeRemove(ctx context.Context, in api.NodeRequest) (api.Done
 		return api.Done{}, err
 	}
 	left := len(srv.voters(s))
-	if srv.node.Suffrages()[n.ID] == cluster.SuffrageVoter {
+	if srv.Node.Suffrages()[n.ID] == cluster.SuffrageVoter {
 		left--
 	}
-	if err := srv.node.Apply(ctx, state.Command{RemoveNode: &n.ID}); err != nil {
+	if err := srv.Node.Apply(ctx, state.Command{RemoveNode: &n.ID}); err != nil {
 		return api.Done{}, err
 	}
 	done := api.Done{Message: n.Name + " is no member any more"}
@@ -104,9 +104,9 @@ func noMajorityWithout(name string, silent []string) error {
 }
 
 // voters tells of each voter, by name, whether it answers this leader.
-func (srv *server) voters(s *state.State) map[string]bool {
+func (srv *Server) voters(s *state.State) map[string]bool {
 	out := make(map[string]bool)
-	for id, suffrage := range srv.node.Suffrages() {
+	for id, suffrage := range srv.Node.Suffrages() {
 		if suffrage != cluster.SuffrageVoter {
 			continue
 		}
@@ -114,8 +114,8 @@ func (srv *server) voters(s *state.State) map[string]bool {
 		if name == "" {
 			name = id // Raft has not removed it yet
 		}
-		ago, ok := srv.group.Contact(id)
-		out[name] = id == srv.node.Self().NodeID || ok && ago < max(s.Heartbeat.Current, time.Second)
+		ago, ok := srv.Group.Contact(id)
+		out[name] = id == srv.Node.Self().NodeID || ok && ago < max(s.Heartbeat.Current, time.Second)
 	}
 	return out
 }
@@ -140,31 +140,31 @@ func quorumWithout(voters map[string]bool, removed string) (silent []string, ok 
 	return silent, 2*answering > left
 }
 
-func (srv *server) nodePromote(ctx context.Context, in api.NodeRequest) (api.Done, error) {
-	s := srv.node.State()
+func (srv *Server) nodePromote(ctx context.Context, in api.NodeRequest) (api.Done, error) {
+	s := srv.Node.State()
 	n, ok := s.NodeByName(in.Node)
 	if !ok {
 		return api.Done{}, noNode(s, in.Node)
 	}
-	if srv.node.Suffrages()[n.ID] == cluster.SuffrageVoter {
+	if srv.Node.Suffrages()[n.ID] == cluster.SuffrageVoter {
 		return api.Done{Message: n.Name + " is a voter already"}, nil
 	}
-	if !slices.ContainsFunc(srv.node.Reports(), func(r cluster.SeenReport) bool {
+	if !slices.ContainsFunc(srv.Node.Reports(), func(r cluster.SeenReport) bool {
 		return r.NodeID == n.ID && r.Age < aliveAge && r.Applied >= s.Version
 	}) {
 		return api.Done{}, state.Refuse(state.CodeNotReady, "start its daemon; it votes by itself once it has caught up",
 			"%s does not answer or does not have the whole state yet, and as a voter it could cost the cluster its majority", n.Name)
 	}
-	if err := srv.node.Promote(n); err != nil {
+	if err := srv.Node.Promote(n); err != nil {
 		return api.Done{}, err
 	}
 	return api.Done{Message: n.Name + " is a voter now"}, nil
 }
 
 // leaveCluster removes this node and stops the daemon.
-func (srv *server) leaveCluster(ctx context.Context, in api.LeaveRequest) (api.Done, error) {
-	self := srv.node.Self()
-	if s := srv.node.State(); srv.group.Standing().Leading && len(s.Nodes) > 1 {
+func (srv *Server) leaveCluster(ctx context.Context, in api.LeaveRequest) (api.Done, error) {
+	self := srv.Node.Self()
+	if s := srv.Node.State(); srv.Group.Standing().Leading && len(s.Nodes) > 1 {
 		if silent, ok := quorumWithout(srv.voters(s), self.Name); !ok {
 			return api.Done{}, noMajorityWithout(self.Name, silent)
 		}
@@ -172,16 +172,16 @@ func (srv *server) leaveCluster(ctx context.Context, in api.LeaveRequest) (api.D
 			return api.Done{}, err
 		}
 		r := &owner.Request{Reason: self.Name + " leaves the cluster", Manual: true, Anyone: in.Force}
-		if err := srv.owner.Move(ctx, r); err != nil {
+		if err := srv.Owner.Move(ctx, r); err != nil {
 			return api.Done{}, err
 		}
 	}
 	done, err := askLeader(ctx, srv, api.PathRemove, api.NodeRequest{Node: self.NodeID, Force: in.Force}, srv.nodeRemove)
 	if err != nil {
-		srv.owner.Stay()
+		srv.Owner.Stay()
 		return done, err
 	}
-	srv.log.Info("left the cluster")
-	time.AfterFunc(50*time.Millisecond, srv.leave)
+	srv.Log.Info("left the cluster")
+	time.AfterFunc(50*time.Millisecond, srv.Leave)
 	return done, nil
 }

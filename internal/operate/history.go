@@ -1,4 +1,4 @@
-package daemon
+package operate
 
 import (
 	"github.com/raftvip/raftvip/internal/api"
@@ -7,9 +7,9 @@ import (
 // maxHistoryText is the longest text that a request may add to the history.
 const maxHistoryText = 200
 
-func (srv *server) history() []api.Move {
+func (srv *Server) history() []api.Move {
 	var out []api.Move
-	for _, m := range srv.node.State().Moves {
+	for _, m := range srv.Node.State().Moves {
 		out = append(out, api.Move{
 			Seq: m.Seq, At: m.At, Group: m.Group, Term: m.Term, From: m.From, To: m.To, Reason: m.Reason,
 			Gap: m.Gap.Seconds(), GapLeast: m.GapLeast.Seconds(), Loss: m.Loss,

@@ -1,4 +1,4 @@
-package daemon
+package operate
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 // TestQuorumWatch: one line for each change, with who is missing.
 func TestQuorumWatch(t *testing.T) {
 	var out bytes.Buffer
-	q := quorumWatch{log: slog.New(slog.NewTextHandler(&out, nil))}
+	q := QuorumWatch{log: slog.New(slog.NewTextHandler(&out, nil))}
 	begin := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 	var at time.Duration
 	wall := func() time.Time { return begin.Add(at) }
@@ -52,13 +52,13 @@ func TestQuorumWatch(t *testing.T) {
 	if text, none := q.state(); !none || text == "" {
 		t.Errorf("state: %q %v", text, none)
 	}
-	if l := q.loss(at); !slices.Equal(l.Missing, []string{"lb2", "lb3"}) || l.Until != at {
+	if l := q.Loss(at); !slices.Equal(l.Missing, []string{"lb2", "lb3"}) || l.Until != at {
 		t.Errorf("under way: %+v", l)
 	}
 	at = 21 * time.Second
 	q.led(at, "lb3")
 	logged("there is a leader again")
-	l := q.loss(30 * time.Second)
+	l := q.Loss(30 * time.Second)
 	if !l.At.Equal(begin.Add(10*time.Second)) || l.Since != 10*time.Second || l.Until != 21*time.Second || !slices.Equal(l.Missing, []string{"lb2", "lb3"}) {
 		t.Errorf("afterwards: %+v", l)
 	}

@@ -1,4 +1,4 @@
-package daemon
+package operate
 
 import (
 	"context"
@@ -33,7 +33,7 @@ const (
 )
 
 // doctorRoutes registers what doctor asks of this daemon, and of the members.
-func (srv *server) doctorRoutes(node, control *http.ServeMux) {
+func (srv *Server) doctorRoutes(node, control *http.ServeMux) {
 	api.Handle(control, api.PathDoctor, func(ctx context.Context, _ struct{}) (doctor.Report, error) { return srv.doctor(ctx) })
 	api.HandlePeer(node, api.PathDoctorFacts, func(ctx context.Context, _ struct{}) (doctor.Facts, error) { return srv.doctorFacts(ctx) })
 	api.HandlePeer(node, api.PathDoctorTime, func(context.Context, struct{}) (api.DoctorTime, error) {
@@ -51,8 +51,8 @@ func (srv *server) doctorRoutes(node, control *http.ServeMux) {
 
 // doctor examines the cluster: it asks all members at once, one question after the
 // other, and puts together what they say.
-func (srv *server) doctor(ctx context.Context) (doctor.Report, error) {
-	s := srv.node.State()
+func (srv *Server) doctor(ctx context.Context) (doctor.Report, error) {
+	s := srv.Node.State()
 	if !s.Founded() {
 		return srv.doctorUnfounded(ctx)
 	}
@@ -103,8 +103,8 @@ func (srv *server) doctor(ctx context.Context) (doctor.Report, error) {
 	if err := ctx.Err(); err != nil {
 		return doctor.Report{}, err
 	}
-	r := doctor.Examine(srv.node.Self().NodeID, members)
-	r.Add(ownerFinding(srv.node.Self().Name, countAddresses(s.Instances), srv.sight(ctx)))
+	r := doctor.Examine(srv.Node.Self().NodeID, members)
+	r.Add(ownerFinding(srv.Node.Self().Name, countAddresses(s.Instances), srv.sight(ctx)))
 	r.API = api.Version
 	return r, nil
 }
@@ -127,7 +127,7 @@ func ownerFinding(self string, addresses int, seen sight) doctor.Finding {
 func oneLine(err error) string { return doctor.Clean(err.Error()) }
 
 // eachMember calls f at once for all members that can be asked.
-func (srv *server) eachMember(members []doctor.Member, f func(*doctor.Member)) {
+func (srv *Server) eachMember(members []doctor.Member, f func(*doctor.Member)) {
 	var all sync.WaitGroup
 	for i := range members {
 		if members[i].Error == "" {
@@ -138,14 +138,14 @@ func (srv *server) eachMember(members []doctor.Member, f func(*doctor.Member)) {
 }
 
 // askMember asks a member, or this node itself.
-func askMember[In, Out any](ctx context.Context, srv *server, m *doctor.Member, within time.Duration, path string, in In, out *Out, here func(context.Context, In) (Out, error)) (err error) {
+func askMember[In, Out any](ctx context.Context, srv *Server, m *doctor.Member, within time.Duration, path string, in In, out *Out, here func(context.Context, In) (Out, error)) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	if m.ID == srv.node.Self().NodeID {
+	if m.ID == srv.Node.Self().NodeID {
 		*out, err = here(ctx, in)
 		return err
 	}
-	err = srv.node.Call(ctx, m.Address, path, in, out)
+	err = srv.Node.Call(ctx, m.Address, path, in, out)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("no answer within %s", within)
 	}
@@ -153,8 +153,8 @@ func askMember[In, Out any](ctx context.Context, srv *server, m *doctor.Member, 
 }
 
 // askFacts asks a member for its clock and for what it knows of itself.
-func (srv *server) askFacts(ctx context.Context, m *doctor.Member) error {
-	if m.ID != srv.node.Self().NodeID {
+func (srv *Server) askFacts(ctx context.Context, m *doctor.Member) error {
+	if m.ID != srv.Node.Self().NodeID {
 		for i := range clockReadings {
 			sent := time.Now()
 			var at api.DoctorTime
@@ -179,34 +179,34 @@ func (srv *server) askFacts(ctx context.Context, m *doctor.Member) error {
 }
 
 // doctorFacts looks at this node.
-func (srv *server) doctorFacts(ctx context.Context) (doctor.Facts, error) {
+func (srv *Server) doctorFacts(ctx context.Context) (doctor.Facts, error) {
 	f, err := doctor.Gather(srv.doctorSubject(ctx))
-	if err == nil && srv.places != nil {
-		heard, _ := srv.claims.now()
-		f.Troubles = append(claimTroubles(heard), addressTroubles(srv.kept.Status(), srv.owner.View().Owning)...)
+	if err == nil && srv.Places != nil {
+		heard, _ := srv.Claims.now()
+		f.Troubles = append(claimTroubles(heard), addressTroubles(srv.Kept.Status(), srv.Owner.View().Owning)...)
 		f.Troubles = append(f.Troubles, srv.frontTroubles(ctx)...)
 	}
-	for _, i := range srv.node.Findings() {
-		name := srv.node.State().Nodes[i.Node].Name
+	for _, i := range srv.Node.Findings() {
+		name := srv.Node.State().Nodes[i.Node].Name
 		f.Identities = append(f.Identities, doctor.Trouble{Serious: true, Seen: name + ": " + i.Text, Do: i.Hint})
 	}
 	return f, err
 }
 
-func (srv *server) doctorSubject(ctx context.Context) doctor.Subject {
-	s := srv.node.State()
-	self := srv.node.Self()
+func (srv *Server) doctorSubject(ctx context.Context) doctor.Subject {
+	s := srv.Node.State()
+	self := srv.Node.Self()
 	out := doctor.Subject{
-		Name: self.Name, Address: srv.node.Advertise(), Witness: self.Witness,
-		DataDir: srv.data.Path(), Heartbeat: s.Heartbeat.Current, Guard: srv.doctorGuard(),
+		Name: self.Name, Address: srv.Node.Advertise(), Witness: self.Witness,
+		DataDir: srv.Data.Path(), Heartbeat: s.Heartbeat.Current, Guard: srv.doctorGuard(),
 	}
-	out.Local, _ = resolve(ctx, srv.node.Advertise())
+	out.Local, _ = resolve(ctx, srv.Node.Advertise())
 	for _, n := range s.SortedNodes() {
 		if a, err := resolve(ctx, n.Address); err == nil && n.ID != self.NodeID {
 			out.Peers = append(out.Peers, a)
 		}
 	}
-	if srv.places == nil {
+	if srv.Places == nil {
 		for _, in := range s.Instances {
 			for _, a := range in.Addresses {
 				out.VIPs = append(out.VIPs, doctor.VIP{Prefix: a.Prefix})
@@ -214,17 +214,17 @@ func (srv *server) doctorSubject(ctx context.Context) doctor.Subject {
 		}
 		return out
 	}
-	for _, p := range srv.places.Resolve(s.Instances) {
+	for _, p := range srv.Places.Resolve(s.Instances) {
 		out.VIPs = append(out.VIPs, doctor.VIP{Prefix: p.Address.Prefix, Link: p.Link})
 	}
 	return out
 }
 
-func (srv *server) doctorGuard() *doctor.Guard {
-	if srv.guard == nil {
+func (srv *Server) doctorGuard() *doctor.Guard {
+	if srv.Guard == nil {
 		return nil
 	}
-	g := srv.guard.Status()
+	g := srv.Guard.Status()
 	out := &doctor.Guard{Kind: string(g.Kind), Guarantee: g.Guarantee, Weak: g.Kind == guard.Lifetime || g.Kind == guard.Off}
 	for _, i := range g.Interfaces {
 		if !i.Attached && g.Kind != guard.Off {
@@ -260,7 +260,7 @@ func resolve(ctx context.Context, address string) (netip.AddrPort, error) {
 }
 
 // doctorDial connects to members, all at once, by connections of their own.
-func (srv *server) doctorDial(ctx context.Context, in api.DoctorDial) ([]doctor.Dial, error) {
+func (srv *Server) doctorDial(ctx context.Context, in api.DoctorDial) ([]doctor.Dial, error) {
 	targets, err := srv.membersOf(in.To)
 	if err != nil {
 		return nil, err
@@ -276,11 +276,11 @@ func (srv *server) doctorDial(ctx context.Context, in api.DoctorDial) ([]doctor.
 
 // membersOf returns the members with these IDs. Nobody else is ever contacted, so a
 // request names nodes rather than addresses.
-func (srv *server) membersOf(ids []string) ([]state.NodeRecord, error) {
+func (srv *Server) membersOf(ids []string) ([]state.NodeRecord, error) {
 	if len(ids) > doctor.MaxNodes {
 		return nil, state.Refuse(state.CodeBadRequest, "", "%d nodes: must be at most %d", len(ids), doctor.MaxNodes)
 	}
-	s := srv.node.State()
+	s := srv.Node.State()
 	var out []state.NodeRecord
 	for i, id := range ids {
 		n, ok := s.Nodes[id]
@@ -292,9 +292,9 @@ func (srv *server) membersOf(ids []string) ([]state.NodeRecord, error) {
 	return out, nil
 }
 
-func (srv *server) dialMember(ctx context.Context, n state.NodeRecord) doctor.Dial {
+func (srv *Server) dialMember(ctx context.Context, n state.NodeRecord) doctor.Dial {
 	out := doctor.Dial{To: n.ID}
-	caller := srv.node.NewCaller()
+	caller := srv.Node.NewCaller()
 	defer caller.Close()
 	bounded, cancel := context.WithTimeout(ctx, doctorDial)
 	defer cancel()
@@ -333,18 +333,18 @@ func dialError(err error, address string, within time.Duration) string {
 }
 
 // doctorProbe takes part in a probe.
-func (srv *server) doctorProbe(ctx context.Context, in api.DoctorProbe) (doctor.Probed, error) {
+func (srv *Server) doctorProbe(ctx context.Context, in api.DoctorProbe) (doctor.Probed, error) {
 	nodes, err := srv.membersOf(in.Nodes)
 	if err != nil {
 		return doctor.Probed{}, err
 	}
 	if !srv.probing.TryLock() {
-		return doctor.Probed{}, state.Refuse(state.CodeNotReady, "try again in some seconds", "%s takes part in another probe", srv.node.Self().Name)
+		return doctor.Probed{}, state.Refuse(state.CodeNotReady, "try again in some seconds", "%s takes part in another probe", srv.Node.Self().Name)
 	}
 	defer srv.probing.Unlock()
 	plan := doctor.Plan{Session: in.Session, Self: -1, Nodes: len(nodes), Peers: make(map[int]netip.AddrPort)}
 	for i, n := range nodes {
-		if n.ID == srv.node.Self().NodeID {
+		if n.ID == srv.Node.Self().NodeID {
 			plan.Self = i
 			continue
 		}
@@ -353,7 +353,7 @@ func (srv *server) doctorProbe(ctx context.Context, in api.DoctorProbe) (doctor.
 		}
 	}
 	if plan.Self < 0 {
-		return doctor.Probed{}, state.Refuse(state.CodeBadRequest, "", "node %s is not in the probe", srv.node.Self().Name)
+		return doctor.Probed{}, state.Refuse(state.CodeBadRequest, "", "node %s is not in the probe", srv.Node.Self().Name)
 	}
 	subject := srv.doctorSubject(ctx)
 	plan.Local = subject.Local

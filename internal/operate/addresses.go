@@ -1,4 +1,4 @@
-package daemon
+package operate
 
 import (
 	"cmp"
@@ -16,16 +16,17 @@ import (
 	"github.com/raftvip/raftvip/vip"
 )
 
-// configureCluster has the cluster do what a node's file says, here or at the leader.
-func (srv *server) configureCluster(ctx context.Context, in api.ConfigureRequest) (api.Configured, error) {
+// Configure has the cluster do what a node's file says, here or at the leader. What the
+// leader refuses is a *state.Refusal.
+func (srv *Server) Configure(ctx context.Context, in api.ConfigureRequest) (api.Configured, error) {
 	return askLeader(ctx, srv, api.PathConfig, in, srv.configure)
 }
 
 // configure takes over the cluster-wide part of a node's file.
-func (srv *server) configure(ctx context.Context, in api.ConfigureRequest) (api.Configured, error) {
+func (srv *Server) configure(ctx context.Context, in api.ConfigureRequest) (api.Configured, error) {
 	srv.changing.Lock()
 	defer srv.changing.Unlock()
-	s, c := srv.node.State(), in.Configuration
+	s, c := srv.Node.State(), in.Configuration
 	if err := checkAddresses(c.Instances); err != nil {
 		return api.Configured{}, err
 	}
@@ -46,7 +47,7 @@ func (srv *server) configure(ctx context.Context, in api.ConfigureRequest) (api.
 	if err := srv.probeNew(ctx, s, c.Instances, in.Force); err != nil {
 		return api.Configured{}, err
 	}
-	if err := srv.node.Apply(ctx, state.Command{Configure: &c}); err != nil {
+	if err := srv.Node.Apply(ctx, state.Command{Configure: &c}); err != nil {
 		return api.Configured{}, err
 	}
 	heartbeat := cmp.Or(c.Heartbeat, s.Heartbeat.Configured)
@@ -75,8 +76,8 @@ const probesAtOnce = 100
 // probeNew asks the network about the addresses that the cluster does not have
 // yet, all at once: a typing error in a file must not take another machine's.
 // An address without an interface here is for the other nodes to use.
-func (srv *server) probeNew(ctx context.Context, s *state.State, instances []state.Instance, force bool) error {
-	if srv.places == nil || force {
+func (srv *Server) probeNew(ctx context.Context, s *state.State, instances []state.Instance, force bool) error {
+	if srv.Places == nil || force {
 		return nil
 	}
 	var tasks errgroup.Group
@@ -85,7 +86,7 @@ func (srv *server) probeNew(ctx context.Context, s *state.State, instances []sta
 	for _, in := range instances {
 		speaks[in.Name] = in.VRRP != ""
 	}
-	for _, p := range place.Resolve(instances, srv.file(), srv.links.Current(), nil) {
+	for _, p := range place.Resolve(instances, srv.File(), srv.Links.Current(), nil) {
 		if speaks[p.Instance] {
 			continue // its VRRP master may well have the addresses, and VRRP decides
 		}
@@ -94,7 +95,7 @@ func (srv *server) probeNew(ctx context.Context, s *state.State, instances []sta
 		}
 		a := p.Address
 		a.Dev = p.Link
-		tasks.Go(func() error { return probe(ctx, srv.links.Current(), a, false) })
+		tasks.Go(func() error { return probe(ctx, srv.Links.Current(), a, false) })
 	}
 	return tasks.Wait()
 }
@@ -115,7 +116,7 @@ func notANodes(s *state.State, ip netip.Addr) error {
 const maxInstanceName = 64
 
 // vipAdd adds an address, after asking the network whether somebody has it.
-func (srv *server) vipAdd(ctx context.Context, in api.VIPRequest) (api.Done, error) {
+func (srv *Server) vipAdd(ctx context.Context, in api.VIPRequest) (api.Done, error) {
 	if in.Instance == "" {
 		in.Instance = "default"
 	}
@@ -125,7 +126,7 @@ func (srv *server) vipAdd(ctx context.Context, in api.VIPRequest) (api.Done, err
 	if err := vipaddr.CheckLink(in.Prefix, in.Dev); err != nil {
 		return api.Done{}, state.Refuse(state.CodeBadRequest, "", "virtual address %.80q: %s", in.Prefix, err)
 	}
-	s := srv.node.State()
+	s := srv.Node.State()
 	if err := notANodes(s, in.Prefix.Addr()); err != nil {
 		return api.Done{}, err
 	}
@@ -133,12 +134,12 @@ func (srv *server) vipAdd(ctx context.Context, in api.VIPRequest) (api.Done, err
 		return api.Done{}, state.Refuse(state.CodeAddressInUse, `see "raftvip vip list"`, "address %s is already in instance %s", a.Prefix, i.Name)
 	}
 	address := state.Address{Prefix: in.Prefix, Dev: in.Dev, Added: true}
-	if srv.places != nil {
-		if err := probe(ctx, srv.links.Current(), address, in.Force); err != nil {
+	if srv.Places != nil {
+		if err := probe(ctx, srv.Links.Current(), address, in.Force); err != nil {
 			return api.Done{}, err
 		}
 	}
-	err := srv.node.Apply(ctx, state.Command{AddVIP: &state.VIPCommand{
+	err := srv.Node.Apply(ctx, state.Command{AddVIP: &state.VIPCommand{
 		Instance: in.Instance, Group: state.DefaultGroup, Address: address, GARP: place.DefaultGARP(),
 	}})
 	return api.Done{}, err
@@ -194,20 +195,20 @@ func ProbeAddresses(ctx context.Context, addrs []state.Address, force bool) erro
 	return tasks.Wait()
 }
 
-func (srv *server) vipDel(ctx context.Context, in api.VIPRequest) (api.Done, error) {
+func (srv *Server) vipDel(ctx context.Context, in api.VIPRequest) (api.Done, error) {
 	srv.changing.Lock()
 	defer srv.changing.Unlock()
-	ip, s := in.Prefix.Addr(), srv.node.State()
+	ip, s := in.Prefix.Addr(), srv.Node.State()
 	if _, _, ok := s.AddressOf(ip); ok && countAddresses(s.Instances) == 1 {
 		if err := refuseEmpty(s.Instances, nil, "this", in.Force); err != nil {
 			return api.Done{}, err
 		}
 	}
-	return api.Done{}, srv.node.Apply(ctx, state.Command{DelVIP: &ip})
+	return api.Done{}, srv.Node.Apply(ctx, state.Command{DelVIP: &ip})
 }
 
-func (srv *server) vips(ctx context.Context) []api.VIP {
-	s := srv.node.State()
+func (srv *Server) vips(ctx context.Context) []api.VIP {
+	s := srv.Node.State()
 	owner := ""
 	if countAddresses(s.Instances) > 0 {
 		owner = srv.sight(ctx).owner

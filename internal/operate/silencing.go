@@ -1,4 +1,4 @@
-package daemon
+package operate
 
 import (
 	"net/netip"
@@ -101,28 +101,28 @@ func addressTexts(instances []state.Instance) []string {
 
 // electable are the members as the leader's policy sees them, for requests of
 // operators.
-func (srv *server) electable(s *state.State) []policy.Node {
-	group := srv.group
+func (srv *Server) electable(s *state.State) []policy.Node {
+	group := srv.Group
 	connected := func(id string) bool {
 		ago, ok := group.Contact(id)
 		return ok && ago < max(s.Heartbeat.Current, time.Second)
 	}
-	return srv.candidates(s, srv.hints.Seen(), connected)
+	return srv.candidates(s, srv.Hints.Seen(), connected)
 }
 
 // ownerID is the node that owns, as this leader knows it, or "".
-func (srv *server) ownerID() string {
-	if srv.owner.View().Owning {
-		return srv.node.Self().NodeID
+func (srv *Server) ownerID() string {
+	if srv.Owner.View().Owning {
+		return srv.Node.Self().NodeID
 	}
 	return ""
 }
 
 // unfit says why this node could not own with a file, as far as its addresses have no
 // interface.
-func (srv *server) unfit(s *state.State, c *config.Config) map[netip.Addr]string {
+func (srv *Server) unfit(s *state.State, c *config.Config) map[netip.Addr]string {
 	out := make(map[netip.Addr]string)
-	for _, p := range place.Resolve(place.Proposal(s.Instances, place.InstancesOf(c)), c, srv.links.Current(), new(place.Sites)) {
+	for _, p := range place.Resolve(place.Proposal(s.Instances, place.InstancesOf(c)), c, srv.Links.Current(), new(place.Sites)) {
 		if p.Err != nil {
 			out[p.Address.Prefix.Addr()] = p.Err.Error()
 		}
@@ -130,14 +130,14 @@ func (srv *server) unfit(s *state.State, c *config.Config) map[netip.Addr]string
 	return out
 }
 
-// refuseUnfit refuses a file with which this node could own no more, if it is the last
-// one that may.
-func (srv *server) refuseUnfit(c *config.Config, force bool) error {
-	if srv.node == nil || srv.places == nil || force {
+// RefuseUnfit refuses a file with which this node could own no more, if it is the last
+// one that may, with state.CodeSilences.
+func (srv *Server) RefuseUnfit(c *config.Config, force bool) error {
+	if srv.Node == nil || srv.Places == nil || force {
 		return nil
 	}
-	s := srv.node.State()
-	had, why := srv.unfit(s, srv.file()), ""
+	s := srv.Node.State()
+	had, why := srv.unfit(s, srv.File()), ""
 	for ip, text := range srv.unfit(s, c) {
 		if had[ip] == "" {
 			why = text
@@ -146,8 +146,8 @@ func (srv *server) refuseUnfit(c *config.Config, force bool) error {
 	if why == "" {
 		return nil
 	}
-	self := srv.node.Self()
-	hints := srv.hints.Seen()
+	self := srv.Node.Self()
+	hints := srv.Hints.Seen()
 	connected := func(id string) bool { return hints[id].Known && hints[id].Age < aliveAge }
 	nodes := srv.candidates(s, hints, connected)
 	return refuseSilence(s, nodes, srv.ownerID(), self.NodeID, "to take this file ("+why+")", false)
@@ -155,8 +155,8 @@ func (srv *server) refuseUnfit(c *config.Config, force bool) error {
 
 // candidates are the members as the policy sees them. connected tells whether a node
 // answers.
-func (srv *server) candidates(s *state.State, hints map[string]hint.Seen, connected func(nodeID string) bool) []policy.Node {
-	suffrages := srv.node.Suffrages()
+func (srv *Server) candidates(s *state.State, hints map[string]hint.Seen, connected func(nodeID string) bool) []policy.Node {
+	suffrages := srv.Node.Suffrages()
 	votes := func(id string) bool { return suffrages[id] == cluster.SuffrageVoter }
-	return hint.Candidates(s, srv.node.Self().NodeID, hints, votes, connected, false)
+	return hint.Candidates(s, srv.Node.Self().NodeID, hints, votes, connected, false)
 }

@@ -1,4 +1,4 @@
-package daemon
+package operate
 
 import (
 	"fmt"
@@ -65,13 +65,13 @@ func TestClaimsHeard(t *testing.T) {
 	mac := func(last byte) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, last} }
 	defended, asked := 0, 0
 	// Whoever is asked may ask for the hints beneath a lock of its own.
-	var c *claims
-	c = &claims{
+	var c *Claims
+	c = &Claims{
 		log:    slog.New(slog.DiscardHandler),
 		serves: func(link int, ip netip.Addr) bool { return link == 2 && ip == a },
 		defend: func(int, netip.Addr) { defended++ },
 		links: func(fresh bool) []vip.Link {
-			c.hints()
+			c.Hints()
 			links := []vip.Link{{Index: 2, Name: "eth0", MAC: mac(1)}, {Index: 3, Name: "vrrp.51", MAC: mac(2)}}
 			if fresh {
 				asked++
@@ -79,9 +79,9 @@ func TestClaimsHeard(t *testing.T) {
 			}
 			return links
 		},
-		member: func(m string) string { c.hints(); return map[string]string{mac(9).String(): "lb2"}[m] },
+		member: func(m string) string { c.Hints(); return map[string]string{mac(9).String(): "lb2"}[m] },
 		took:   func() time.Duration { return boottime.Now() - time.Minute },
-		port:   func(int, []byte) string { c.hints(); return "port7" },
+		port:   func(int, []byte) string { c.Hints(); return "port7" },
 	}
 	for _, m := range []byte{1, 2, 3} {
 		c.heard(vip.Claim{Addr: a, MAC: mac(m), Link: 2})

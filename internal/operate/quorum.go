@@ -1,4 +1,4 @@
-package daemon
+package operate
 
 import (
 	"context"
@@ -24,9 +24,9 @@ const (
 	leaderlessAfter = time.Second
 )
 
-// A quorumWatch says on every node that is left, and once for each change, that there
+// A QuorumWatch says on every node that is left, and once for each change, that there
 // is no majority of the voters, and who is missing.
-type quorumWatch struct {
+type QuorumWatch struct {
 	log *slog.Logger
 
 	mu sync.Mutex
@@ -39,9 +39,9 @@ type quorumWatch struct {
 	last    owner.QuorumLoss // the last one that ended
 }
 
-// newQuorumWatch makes a watch that begins now. logger may not be nil.
-func newQuorumWatch(logger *slog.Logger) *quorumWatch {
-	return &quorumWatch{log: logger, since: boottime.Now()}
+// NewQuorumWatch makes a watch that begins now. logger may not be nil.
+func NewQuorumWatch(logger *slog.Logger) *QuorumWatch {
+	return &QuorumWatch{log: logger, since: boottime.Now()}
 }
 
 // A quorumSight is what a node without a leader has found out.
@@ -69,7 +69,7 @@ func (q quorumSight) String() string {
 }
 
 // led notes at now that there is a leader.
-func (q *quorumWatch) led(now time.Duration, leader string) {
+func (q *QuorumWatch) led(now time.Duration, leader string) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.told != "" {
@@ -83,14 +83,14 @@ func (q *quorumWatch) led(now time.Duration, leader string) {
 }
 
 // leaderless tells for how long there has been no leader.
-func (q *quorumWatch) leaderless(now time.Duration) time.Duration {
+func (q *QuorumWatch) leaderless(now time.Duration) time.Duration {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return now - q.since
 }
 
 // saw notes what was found without a leader, and logs what is new.
-func (q *quorumWatch) saw(now time.Duration, wall time.Time, s quorumSight) {
+func (q *QuorumWatch) saw(now time.Duration, wall time.Time, s quorumSight) {
 	slices.Sort(s.missing)
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -111,9 +111,9 @@ func (q *quorumWatch) saw(now time.Duration, wall time.Time, s quorumSight) {
 	slices.Sort(q.now.Missing)
 }
 
-// loss is the last loss of the quorum that is over, also one that ends just now: the
-// leader of the first term after it asks.
-func (q *quorumWatch) loss(now time.Duration) owner.QuorumLoss {
+// Loss is the last loss of the quorum that is over, also one that ends just now: the
+// leader of the first term after it asks. now is as boottime.Now.
+func (q *QuorumWatch) Loss(now time.Duration) owner.QuorumLoss {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.now.Missing != nil {
@@ -126,31 +126,31 @@ func (q *quorumWatch) loss(now time.Duration) owner.QuorumLoss {
 
 // state is what was last said of a cluster without a leader, or "", and whether nobody
 // can own.
-func (q *quorumWatch) state() (text string, noneCan bool) {
+func (q *QuorumWatch) state() (text string, noneCan bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.told, q.noneCan
 }
 
-// watchQuorum asks who is there while there is no leader, and has a loss of the quorum
-// written down when it is over.
-func (srv *server) watchQuorum(ctx context.Context) {
+// WatchQuorum asks who is there while there is no leader, and has a loss of the quorum
+// written down when it is over. It returns when ctx ends.
+func (srv *Server) WatchQuorum(ctx context.Context) {
 	tick := time.NewTicker(quorumLook)
 	defer tick.Stop()
 	reported := boottime.Now()
 	for {
-		changed := srv.node.Changed()
-		s, standing := srv.node.State(), srv.group.Standing()
-		_, member := s.Nodes[srv.node.Self().NodeID]
+		changed := srv.Node.Changed()
+		s, standing := srv.Node.State(), srv.Group.Standing()
+		_, member := s.Nodes[srv.Node.Self().NodeID]
 		switch now := boottime.Now(); {
 		case !s.Founded() || !member || standing.Leading || standing.LeaderID != "":
-			srv.quorum.led(now, owner.NameOf(s, standing.LeaderID))
-			if last := srv.quorum.loss(now); last.Missing != nil && last.Until > reported && standing.LeaderID != "" {
+			srv.Quorum.led(now, owner.NameOf(s, standing.LeaderID))
+			if last := srv.Quorum.Loss(now); last.Missing != nil && last.Until > reported && standing.LeaderID != "" {
 				if srv.reportLoss(ctx, s, last) {
 					reported = last.Until
 				}
 			}
-		case srv.quorum.leaderless(now) > max(leaderlessAfter, 3*s.Heartbeat.Promise()):
+		case srv.Quorum.leaderless(now) > max(leaderlessAfter, 3*s.Heartbeat.Promise()):
 			srv.askWhoIsThere(ctx, s)
 		}
 		for waiting := true; waiting; {
@@ -158,9 +158,9 @@ func (srv *server) watchQuorum(ctx context.Context) {
 			case <-tick.C:
 				waiting = false
 			case <-changed:
-				changed = srv.node.Changed()
+				changed = srv.Node.Changed()
 				// A leader that comes or goes is not to be missed.
-				waiting = srv.group.Standing().LeaderID == standing.LeaderID
+				waiting = srv.Group.Standing().LeaderID == standing.LeaderID
 			case <-ctx.Done():
 				return
 			}
@@ -168,13 +168,13 @@ func (srv *server) watchQuorum(ctx context.Context) {
 	}
 }
 
-func (srv *server) askWhoIsThere(ctx context.Context, s *state.State) {
-	answers, led := srv.node.Answering(ctx)
-	if srv.group.Standing().LeaderID != "" || ctx.Err() != nil {
+func (srv *Server) askWhoIsThere(ctx context.Context, s *state.State) {
+	answers, led := srv.Node.Answering(ctx)
+	if srv.Group.Standing().LeaderID != "" || ctx.Err() != nil {
 		return
 	}
 	sight := quorumSight{led: led}
-	for id, suffrage := range srv.node.Suffrages() {
+	for id, suffrage := range srv.Node.Suffrages() {
 		if suffrage != cluster.SuffrageVoter {
 			continue
 		}
@@ -183,16 +183,16 @@ func (srv *server) askWhoIsThere(ctx context.Context, s *state.State) {
 			sight.missing = append(sight.missing, owner.NameOf(s, id))
 		}
 	}
-	srv.quorum.saw(boottime.Now(), time.Now(), sight)
+	srv.Quorum.saw(boottime.Now(), time.Now(), sight)
 }
 
 // reportLoss has the leader write a loss down; false means to try again.
-func (srv *server) reportLoss(ctx context.Context, s *state.State, l owner.QuorumLoss) bool {
+func (srv *Server) reportLoss(ctx context.Context, s *state.State, l owner.QuorumLoss) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	_, err := askLeader(ctx, srv, api.PathLoss, api.LossRequest{At: l.At, For: l.Until - l.Since, Missing: l.Missing}, srv.noteLoss)
 	if err != nil {
-		srv.log.Debug("the loss of the quorum is not in the history", "error", err)
+		srv.Log.Debug("the loss of the quorum is not in the history", "error", err)
 	}
 	return err == nil || refusedForGood(err)
 }
@@ -212,19 +212,19 @@ func refusedForGood(err error) bool {
 
 // noteLoss writes down, once, that there was no quorum. A node that was cut off from
 // the others cannot tell that from a loss; this leader can, if it was there.
-func (srv *server) noteLoss(ctx context.Context, in api.LossRequest) (api.Done, error) {
+func (srv *Server) noteLoss(ctx context.Context, in api.LossRequest) (api.Done, error) {
 	srv.changing.Lock()
 	defer srv.changing.Unlock()
-	s := srv.node.State()
-	own := srv.quorum.loss(boottime.Now())
-	if srv.started.After(in.At) {
+	s := srv.Node.State()
+	own := srv.Quorum.Loss(boottime.Now())
+	if srv.Started.After(in.At) {
 		own = owner.QuorumLoss{At: in.At, Until: in.For, Missing: in.Missing} // it cannot say
 	}
 	move, err := lossMove(s, state.DefaultGroup, in, own, time.Now())
 	if err != nil || move.Group == "" {
 		return api.Done{}, err
 	}
-	return api.Done{}, srv.node.Apply(ctx, state.Command{Move: &move})
+	return api.Done{}, srv.Node.Apply(ctx, state.Command{Move: &move})
 }
 
 // lossSlack is by how much the clocks of nodes may differ for what they say of a loss

@@ -1,4 +1,4 @@
-package daemon
+package operate
 
 import (
 	"context"
@@ -16,11 +16,11 @@ import (
 	"github.com/raftvip/raftvip/internal/pki"
 )
 
-// doctorAlone examines this node without its daemon: what can be seen from here, and
+// DoctorAlone examines this node without its daemon: what can be seen from here, and
 // whether the other nodes that are known can be reached. daemon says what is wrong with
 // the daemon. Nothing is changed.
 // advertise is the address at which others are told to reach it, as far as it knows one.
-func doctorAlone(ctx context.Context, c *config.Config, advertise func(id store.Identity, peers []string) string, daemon doctor.Finding) (doctor.Report, error) {
+func DoctorAlone(ctx context.Context, c *config.Config, advertise func(id store.Identity, peers []string) string, daemon doctor.Finding) (doctor.Report, error) {
 	a := alone{}
 	var cache store.Cache
 	var err error
@@ -46,21 +46,21 @@ func doctorAlone(ctx context.Context, c *config.Config, advertise func(id store.
 }
 
 // doctorUnfounded examines a node whose daemon runs and is in no cluster yet.
-func (srv *server) doctorUnfounded(ctx context.Context) (doctor.Report, error) {
-	secret, err := srv.data.Secret()
+func (srv *Server) doctorUnfounded(ctx context.Context) (doctor.Report, error) {
+	secret, err := srv.Data.Secret()
 	if err != nil {
 		return doctor.Report{}, err
 	}
-	cache, err := srv.data.Cache()
+	cache, err := srv.Data.Cache()
 	if err != nil {
 		return doctor.Report{}, err
 	}
-	c := srv.file()
+	c := srv.File()
 	a := alone{
-		id: srv.node.Self(), secret: secret, trusted: true, advertise: srv.node.Advertise(), peers: append(cache.Addresses, c.Raft.Peers...),
-		subject: doctor.Subject{DataDir: srv.data.Path(), Guard: srv.doctorGuard(), VIPs: fileVIPs(c)},
+		id: srv.Node.Self(), secret: secret, trusted: true, advertise: srv.Node.Advertise(), peers: append(cache.Addresses, c.Raft.Peers...),
+		subject: doctor.Subject{DataDir: srv.Data.Path(), Guard: srv.doctorGuard(), VIPs: fileVIPs(c)},
 	}
-	why := srv.node.Phase()
+	why := srv.Node.Phase()
 	if why == "" {
 		why = "it waits for the others to found one, or for a leader"
 	}
