@@ -1,6 +1,6 @@
-// Package daemon builds the parts of raftvip and joins them. It is the only
-// package that knows both the cluster, which says until when this node may own,
-// and the addresses. Authority flows one way: acknowledged heartbeats, lease,
-// ownership, addresses, announcements. Advice flows the other way and can only
-// start a hand-over.
+// Package daemon builds the parts of raftvip, runs them, and reads the node's file again.
+// Authority flows one way: acknowledged heartbeats, lease (cluster/group), ownership
+// (internal/owner), addresses and announcements (vip). Advice flows the other way, from
+// checks and hints, and can only start a hand-over. The daemon joins them and decides
+// nothing.
 package daemon

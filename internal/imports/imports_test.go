@@ -19,6 +19,7 @@ const module = "github.com/raftvip/raftvip/"
 // are for.
 type pkg struct {
 	path  string   // without the module's
+	uses  []string // what it imports directly
 	deps  []string // all packages that it is built of, and what those import of others
 	tests []string // what its tests import directly
 }
@@ -68,7 +69,7 @@ func list(t *testing.T) []pkg {
 				todo = append(todo, code[strings.TrimPrefix(next, module)]...)
 			}
 		}
-		all = append(all, pkg{path: path, deps: slices.Sorted(maps.Keys(deps)), tests: tests[path]})
+		all = append(all, pkg{path: path, uses: code[path], deps: slices.Sorted(maps.Keys(deps)), tests: tests[path]})
 	}
 	return all
 }
@@ -146,11 +147,11 @@ func TestStandardLibraryOnly(t *testing.T) {
 func TestClusterAndAddressesApart(t *testing.T) {
 	rules := []struct{ path, not, reason string }{
 		{"vip", "cluster", "what puts an address on an interface is told until when, never by whom or why"},
-		{"cluster", "vip", "the lease is decided without knowing what it is for; it reaches the addresses through internal/daemon alone"},
+		{"cluster", "vip", "the lease is decided without knowing what it is for; it reaches the addresses through internal/owner alone"},
 		{"internal/testnet", "vip", "the judge of a test must not share code with what it judges"},
 		{"internal/testnet", "cluster", "the judge of a test must not share code with what it judges"},
-		{"vrrpcompat", "cluster", "a virtual router is told whether it may speak, never how that was decided; internal/daemon tells it"},
-		{"vrrpcompat", "vip", "what a virtual router decides reaches the addresses through internal/daemon alone"},
+		{"vrrpcompat", "cluster", "a virtual router is told whether it may speak, never how that was decided; internal/vrrp tells it"},
+		{"vrrpcompat", "vip", "what a virtual router decides reaches the addresses through internal/vrrp alone"},
 		{"cluster", "vrrpcompat", "the lease is decided without knowing what it is for"},
 		{"vip", "vrrpcompat", "what puts an address on an interface is told until when, never by whom or why"},
 		{"internal/testnet", "vrrpcompat", "the judge of a test must not share code with what it judges"},
@@ -185,8 +186,8 @@ func TestLayersOfCluster(t *testing.T) {
 	}
 	groups := []string{
 		"cluster",          // opens them
-		"internal/operate", // tells operators of it, and asks the members
 		"internal/owner",   // owns by their lease
+		"internal/operate", // tells operators of it, and asks the members; TestGrants holds it to that
 		"internal/daemon",  // builds the owner
 		"cmd/raftvip",      // wires the daemon up
 		"internal/e2e",     // test code: looks at the whole product
@@ -205,12 +206,14 @@ func TestLayersOfCluster(t *testing.T) {
 	}
 }
 
-func TestOnlyDaemonKnowsBoth(t *testing.T) {
+// TestOwnerJoinsBoth: the lease becomes addresses in one place. Others see the addresses
+// and of the cluster its replicated state only, which grants nothing.
+func TestOwnerJoinsBoth(t *testing.T) {
 	const reason = "authority flows one way, from the lease to the addresses, in one place that can be read"
 	exempt := []string{
-		"internal/operate", // tells operators of both
 		"internal/owner",   // joins them
-		"internal/daemon",  // joins them
+		"internal/operate", // tells operators of both; TestGrants holds it to that
+		"internal/daemon",  // builds the owner
 		"cmd/raftvip",      // wires the daemon up, and cleans addresses up without it
 		"internal/e2e",     // test code: looks at the whole product
 		"internal/chaos",   // test code: the same, beside keepalived
@@ -220,15 +223,128 @@ func TestOnlyDaemonKnowsBoth(t *testing.T) {
 			continue
 		}
 		both := append(slices.Clone(p.deps), p.tests...)
-		// The replicated state grants nothing.
 		lease := slices.DeleteFunc(using(both, "cluster"), func(path string) bool {
 			return path == module+"cluster/state" || path == module+"cluster/identity"
 		})
 		if len(using(both, "vip")) > 0 && len(lease) > 0 {
 			t.Errorf("%s uses both vip and %s: %s", p.path, strings.Join(lease, ", "), reason)
 		}
-		if len(using(both, "internal/daemon")) > 0 {
-			t.Errorf("%s uses internal/daemon, and so both cluster and vip: %s", p.path, reason)
+	}
+}
+
+// TestAdviceIsNoAuthority: what leads from the lease to the addresses does not see what
+// advises it. Of advice the owner takes what internal/policy makes of it.
+func TestAdviceIsNoAuthority(t *testing.T) {
+	authority := []string{"cluster", "internal/owner", "vip"}
+	all := list(t)
+	for advice, reason := range map[string]string{
+		"internal/check":   "a check that hangs or lies can move the group, and nothing else",
+		"internal/hint":    "what a member says of itself, true or not, permits nothing",
+		"internal/policy":  "who should own is not who may",
+		"internal/place":   "where an address belongs does not say that it may be there",
+		"internal/vrrp":    "a virtual router can keep an address down, and says so when it is asked",
+		"internal/operate": "what an operator asks for is judged by those who decide",
+		"internal/daemon":  "what builds the parts is not one of them",
+	} {
+		for _, p := range all {
+			if !slices.ContainsFunc(authority, func(root string) bool { return within(p.path, root) }) {
+				continue
+			}
+			if p.path == "internal/owner" && advice == "internal/policy" {
+				continue // it takes candidates and a decision; decide puts the lease first
+			}
+			if bad := using(append(slices.Clone(p.deps), p.tests...), advice); len(bad) > 0 {
+				t.Errorf("%s uses %s: %s", p.path, strings.Join(bad, ", "), reason)
+			}
 		}
 	}
+}
+
+// TestWhoImports: the rooms of the daemon are entered by those that are named here.
+func TestWhoImports(t *testing.T) {
+	all := list(t)
+	for room, rule := range map[string]struct {
+		by     []string
+		reason string
+	}{
+		"internal/owner":   {[]string{"internal/operate", "internal/daemon"}, "what owns is built in one place, and looked at and asked to move in one other"},
+		"internal/hint":    {[]string{"internal/operate", "internal/daemon"}, "hints are advice: they reach the owner as what the policy makes of them"},
+		"internal/place":   {[]string{"internal/vrrp", "internal/operate", "internal/daemon", "cmd/raftvip"}, "the owner is given addresses, not where they come from"},
+		"internal/vrrp":    {[]string{"internal/operate", "internal/daemon"}, "the owner asks for consent, and does not know whose"},
+		"internal/operate": {[]string{"internal/daemon", "cmd/raftvip"}, "nothing depends on what operators ask"},
+		"internal/daemon":  {[]string{"cmd/raftvip"}, "nothing depends on how the parts are joined"},
+	} {
+		for _, p := range all {
+			if p.path == room || within(p.path, "internal/e2e") || within(p.path, "internal/chaos") {
+				continue
+			}
+			if bad := using(append(slices.Clone(p.uses), p.tests...), room); len(bad) > 0 && !slices.Contains(rule.by, p.path) {
+				t.Errorf("%s imports %s: %s", p.path, strings.Join(bad, ", "), rule.reason)
+			}
+		}
+	}
+}
+
+// TestGrants: who sees both the lease and the addresses, or builds what does, is not yet
+// who lets an address answer. The names that do are used in few places.
+func TestGrants(t *testing.T) {
+	grants := map[string][]string{
+		"vip":           {"Gate", "NewGate", "ShutAll", "Keeper", "NewKeeper", "KeeperConfig", "Wanted"},
+		"cluster/group": {"LeaseSink"},
+		"vip/guard":     {"Open", "Guard"},
+	}
+	may := []string{
+		"cluster", "vip", // are what the names are of
+		"internal/owner",                                   // opens the gate by the lease, and says what is wanted
+		"internal/vrrp",                                    // has gates of its own beneath that, and those without a lease
+		"internal/daemon",                                  // makes them
+		"internal/e2e", "internal/chaos", "internal/bench", // test code
+	}
+	root := filepath.Join("..", "..")
+	for _, p := range list(t) {
+		if slices.ContainsFunc(may, func(root string) bool { return within(p.path, root) }) {
+			continue
+		}
+		files, err := filepath.Glob(filepath.Join(root, filepath.FromSlash(p.path), "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			for of, names := range grants {
+				for _, name := range selected(t, file, module+of) {
+					if slices.Contains(names, name) {
+						t.Errorf("%s uses %s of %s: it can let an address answer, and %s is not to", file, name, of, p.path)
+					}
+				}
+			}
+		}
+	}
+}
+
+// selected are the names of a package that a file uses.
+func selected(t *testing.T, file, path string) []string {
+	t.Helper()
+	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	local := ""
+	for _, spec := range parsed.Imports {
+		if imported := importsOf(t, []*ast.ImportSpec{spec}); imported[0] == path {
+			local = path[strings.LastIndex(path, "/")+1:]
+			if spec.Name != nil {
+				local = spec.Name.Name
+			}
+		}
+	}
+	var names []string
+	ast.Inspect(parsed, func(n ast.Node) bool {
+		if sel, ok := n.(*ast.SelectorExpr); ok {
+			if x, ok := sel.X.(*ast.Ident); ok && local != "" && x.Name == local {
+				names = append(names, sel.Sel.Name)
+			}
+		}
+		return true
+	})
+	return names
 }
