@@ -19,9 +19,9 @@ import (
 	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/cluster/store"
+	"github.com/raftvip/raftvip/internal/advertise"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/config"
-	"github.com/raftvip/raftvip/internal/daemon"
 	"github.com/raftvip/raftvip/internal/operate"
 	"github.com/raftvip/raftvip/internal/pki"
 	"github.com/raftvip/raftvip/internal/place"
@@ -196,7 +196,7 @@ func initCluster(cmd *cobra.Command, g *globals, n *nodeFlags, vips []string, fo
 		ClusterID: secret.ClusterID(), NodeID: store.NewNodeID(n.name), Name: n.name,
 		Advertise: n.advertise, Witness: c.Raft.Witness, Origin: store.OriginInit,
 	}
-	if id.Chosen, err = daemon.AdvertiseAddress(id, c, nil, addrs); err != nil {
+	if id.Chosen, err = advertise.Address(id, c, nil, addrs); err != nil {
 		return err
 	}
 	s := store.Seed{Tokens: []state.TokenRecord{record}}
@@ -314,7 +314,7 @@ func join(cmd *cobra.Command, g *globals, n *nodeFlags, host string, from tokenF
 	if err != nil {
 		return api.WithHint(err, `copy the whole token as "raftvip init" or "raftvip token create" printed it`)
 	}
-	address := daemon.WithPort(host)
+	address := advertise.WithPort(host)
 	if err := state.CheckAddress(address); err != nil {
 		return usageError{fmt.Errorf("join: %w", err)}
 	}
@@ -335,7 +335,7 @@ func join(cmd *cobra.Command, g *globals, n *nodeFlags, host string, from tokenF
 		NodeID: store.NewNodeID(n.name), Name: n.name, Advertise: n.advertise,
 		Witness: witness || c.Raft.Witness, Origin: store.OriginJoin,
 	}
-	if id.Chosen, err = daemon.AdvertiseAddress(id, c, []string{address}, nil); err != nil {
+	if id.Chosen, err = advertise.Address(id, c, []string{address}, nil); err != nil {
 		return err
 	}
 	got, secret, err := cluster.Join(ctx, address, token, cluster.JoinRequest{

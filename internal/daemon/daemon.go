@@ -16,6 +16,7 @@ import (
 	"github.com/raftvip/raftvip/cluster/group"
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/cluster/store"
+	"github.com/raftvip/raftvip/internal/advertise"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/check"
@@ -127,19 +128,19 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	if d.baseContent, err = d.data.Base(); err != nil {
 		return nil, err
 	}
-	advertise, err := AdvertiseAddress(id, d.config, cache.Addresses, place.FileAddresses(d.config))
+	reached, err := advertise.Address(id, d.config, cache.Addresses, place.FileAddresses(d.config))
 	if err != nil {
 		return nil, err
 	}
 	nodeMux := http.NewServeMux()
 	d.node, err = cluster.OpenNode(cluster.Options{
 		DataDir: d.data, Identity: id, Secret: secret,
-		Listen: ListenAddress(id, d.config), Advertise: advertise,
+		Listen: advertise.Listen(id, d.config), Advertise: reached,
 		Peers: d.config.Raft.Peers, Heartbeat: d.config.Raft.HeartbeatTimeout, MinHeartbeat: minHeartbeat(d.lateness()), Lateness: d.lateness(),
 		Content: func() []state.Instance { return place.InstancesOf(d.configuration()) },
 		Order:   d.order,
 		Sink:    func(string) group.LeaseSink { return sink },
-		Bind:    place.Source(advertise, d.isVirtual).Control,
+		Bind:    place.Source(reached, d.isVirtual).Control,
 		Handler: nodeMux, Log: logger.With("node", id.Name), RaftLog: logger.With("node", id.Name),
 	})
 	if err != nil {
