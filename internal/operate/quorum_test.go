@@ -70,7 +70,7 @@ func TestQuorumWatch(t *testing.T) {
 	// All that were missing at some time are, also who is back before the loss is over.
 	q.saw(30*time.Second, wall(), quorumSight{5, []string{"lb2", "lb3", "lb4"}, false})
 	q.saw(31*time.Second, wall(), quorumSight{5, []string{"lb3", "lb4", "lb5"}, false})
-	if l := q.loss(31 * time.Second); !slices.Equal(l.Missing, []string{"lb2", "lb3", "lb4", "lb5"}) {
+	if l := q.Loss(31 * time.Second); !slices.Equal(l.Missing, []string{"lb2", "lb3", "lb4", "lb5"}) {
 		t.Errorf("one after the other: %+v", l)
 	}
 }
