@@ -97,10 +97,11 @@ func exitOf(st api.Status, now time.Time) int {
 	return exitOK
 }
 
-// claimed tells whether another machine has just claimed an address of the owner's.
+// claimed tells whether another machine has just claimed an address of the owner's, or
+// uses a node's own, of which it seldom speaks: that counts for as long as it is shown.
 func claimed(nodes []api.Node, now time.Time) bool {
 	return slices.ContainsFunc(nodes, func(n api.Node) bool {
-		return slices.ContainsFunc(n.Claims, func(c api.Claim) bool { return now.Sub(c.Last) < claimFresh })
+		return len(n.AddressClaims) > 0 || slices.ContainsFunc(n.Claims, func(c api.Claim) bool { return now.Sub(c.Last) < claimFresh })
 	})
 }
 

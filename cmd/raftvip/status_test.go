@@ -22,6 +22,8 @@ func TestExitOfStatus(t *testing.T) {
 		st.Nodes = []api.Node{{Name: "lb1", Claims: []api.Claim{{Last: now.Add(-ago)}}}}
 		return st
 	}
+	twin := led(api.Group{Owner: "lb1", Addresses: addrs})
+	twin.Nodes = []api.Node{{Name: "lb1", AddressClaims: []api.Claim{{Last: now.Add(-9 * time.Minute)}}}}
 	alone := func(v api.VirtualRouter) api.Status {
 		return api.Status{Standalone: true, VRRP: []api.VirtualRouter{v}}
 	}
@@ -40,6 +42,7 @@ func TestExitOfStatus(t *testing.T) {
 		{"an address is down", led(api.Group{Owner: "lb1", Addresses: addrs, Troubles: []api.Trouble{down}}), 8},
 		{"another machine claims it", claim(time.Second), 7},
 		{"another machine claimed it once", claim(time.Minute), 0},
+		{"another machine uses a node's own", twin, 7},
 		{"there is nothing to own", led(api.Group{}), 0},
 		{"vrrp only, backup", alone(api.VirtualRouter{State: "backup", Addresses: absent}), 0},
 		{"vrrp only, master", alone(api.VirtualRouter{State: "master", Up: true, Addresses: addrs}), 0},

@@ -158,6 +158,9 @@ type Node struct {
 	// Claims are other machines' claims of addresses that the node owns, of the last ten
 	// minutes: those of members first.
 	Claims []Claim `json:"claims,omitempty"`
+	// AddressClaims are other machines' claims of the address at which members reach the
+	// node, as it heard them itself within the last ten minutes.
+	AddressClaims []Claim `json:"address_claims,omitempty"`
 	// Arithmetic shows how the priority comes about, such as "107 = 101 + 6 chk_lb".
 	Arithmetic string                 `json:"arithmetic"`
 	Checks     []check.InstanceReport `json:"checks,omitempty"`
@@ -168,17 +171,17 @@ type Node struct {
 	Program     string   `json:"program,omitempty"`
 }
 
-// Claim is what one machine claims that does not own the address.
+// Claim is what one machine claims whose address it is not.
 type Claim struct {
 	Address netip.Addr `json:"address"`
 	MAC     string     `json:"mac"`
-	// Link is the owner's interface on which the claims came in, Port the port of that
+	// Link is the node's interface on which the claims came in, Port the port of that
 	// bridge, if it is one and knows.
 	Link string `json:"link"`
 	Port string `json:"port,omitempty"`
-	// Member is the name of the machine if it is a member: then two nodes answer.
+	// Member is the name of the machine if it is another member.
 	Member string `json:"member,omitempty"`
-	// Count is the number of claims heard, First and Last by the owner's clock.
+	// Count is the number of claims heard, First and Last by the node's clock.
 	Count uint64    `json:"count"`
 	First time.Time `json:"first"`
 	Last  time.Time `json:"last"`

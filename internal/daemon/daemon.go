@@ -58,6 +58,7 @@ type Daemon struct {
 	hybrid  *vrrp.Hybrid    // nil on a witness
 	plain   *vrrp.Plain     // nil on a witness
 	claims  *operate.Claims // nil on a witness
+	reached []string        // HOST:PORT that others are given, and that is listened on
 	socket  http.Handler
 
 	leave context.CancelFunc
@@ -132,10 +133,12 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
+	listen := advertise.Listen(id, d.config)
+	d.reached = []string{reached, listen}
 	nodeMux := http.NewServeMux()
 	d.node, err = cluster.OpenNode(cluster.Options{
 		DataDir: d.data, Identity: id, Secret: secret,
-		Listen: advertise.Listen(id, d.config), Advertise: reached,
+		Listen: listen, Advertise: reached,
 		Peers: d.config.Raft.Peers, Heartbeat: d.config.Raft.HeartbeatTimeout, MinHeartbeat: minHeartbeat(d.lateness()), Lateness: d.lateness(),
 		Content: func() []state.Instance { return place.InstancesOf(d.configuration()) },
 		Order:   d.order,
@@ -192,6 +195,7 @@ func (d *Daemon) openOwner(main *vip.Gate, gate *vrrp.Gates, sink *owner.Sink) {
 		d.openPlain()
 		c.Turned = d.plain.Wake
 		d.claims = operate.NewClaims(operate.ClaimsConfig{
+			Reached: d.reached, IsVirtual: d.isVirtual,
 			Log: d.log, Keeper: d.keepers, Links: d.links, Member: d.memberOf,
 			Took: func() time.Duration { return d.owner.View().Since },
 		})
@@ -380,7 +384,7 @@ func (d *Daemon) describe(h *hint.Hint) {
 		h.Guard = string(d.guard.Kind())
 	}
 	h.VRRP = d.routersHere()
-	h.Claims = d.claims.Hints()
+	h.Claims, h.Twins = d.claims.Hints(), d.claims.TwinHints()
 	h.MACs, h.Fronts = d.places.Hardware()
 	if d.hearing != nil {
 		h.Settling = d.hearing.Settling()

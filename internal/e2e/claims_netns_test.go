@@ -83,3 +83,24 @@ func TestForeignClaims(t *testing.T) {
 		})
 	}
 }
+
+// TestNodeAddressClaimed: a machine that is no copy says that it has a node's own
+// address. Every node tells of it, and nobody is barred: whoever is on the link can say so.
+func TestNodeAddressClaimed(t *testing.T) {
+	c := newFormed(t, setup{nodes: 3})
+	o := owner(t, c, nil)
+	victim, stranger := c.Others(o)[0], c.Lab.Client(0)
+	own := victim.Host.Addr4(testnet.Front)
+	claim(t, stranger, own)
+	claim(t, victim.Host, own) // the others reach it again
+	warned(t, c, "two machines use the address "+own.String()+" of node "+victim.Name+": ", stranger.MAC(testnet.Front).String(), "raftvip node move-here")
+	for _, n := range c.Nodes {
+		if r := get[Result](t)(n.Run(t.Context(), "status")); r.Code != 7 {
+			t.Errorf("status on %s: exit code %d", n.Name, r.Code)
+		}
+		if st := status(t, n); len(st.Findings) > 0 {
+			t.Errorf("%s: %+v", n.Name, st.Findings)
+		}
+	}
+	must(t, c.WaitFormed(bounded(t, 20*time.Second)))
+}

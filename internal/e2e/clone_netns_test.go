@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -193,4 +194,66 @@ func TestRolledBackNode(t *testing.T) {
 	must(t, back.Kill())
 	must(t, back.Start())
 	ends(t, back, "older than what its node has acknowledged", "--replace")
+}
+
+// TestCopyWithTheSameAddress: a machine is cloned on its own network, and the two have
+// one address of their own, so that peers may hear only one of them. No question for the
+// virtual address is answered by two, and who hears the other says so: the original at
+// once, all when neighbours have heard of both.
+func TestCopyWithTheSameAddress(t *testing.T) {
+	for _, which := range []string{"owner", "voter"} {
+		t.Run(which, func(t *testing.T) {
+			c, spare := cloned(t)
+			original := owner(t, c, nil)
+			if which == "voter" {
+				original = c.Others(original)[0]
+			}
+			for _, n := range c.Nodes {
+				if w := status(t, n).Warnings; slices.ContainsFunc(w, func(w string) bool { return strings.HasPrefix(w, "two machines use") }) {
+					t.Errorf("%s, before there is a copy: %q", n.Name, w)
+				}
+			}
+			clone := copyOf(t, c, original, spare, false)
+			own := original.Host.Addr4(testnet.Front).String()
+			for _, args := range [][]string{
+				{"addr", "flush", "dev", "eth0", "scope", "global"},
+				{"addr", "add", own + "/24", "dev", "eth0"},
+			} {
+				if out, err := spare.Exec(bg, append([]string{"ip"}, args...)...); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+			}
+			must(t, clone.Start())
+			began := time.Now()
+			// The clone has to find its peers, and asks for them with the address as its
+			// sender's: the original hears that at least.
+			says := func(n *Node) error {
+				r, err := n.Run(bg, "status")
+				if err == nil && (r.Code == 0 || !strings.Contains(r.Stdout, "two machines use the address "+own+" of node "+original.Name+": ")) {
+					err = fmt.Errorf("exit code %d\n%s", r.Code, r.Stdout)
+				}
+				return err
+			}
+			testnet.MustWait(t, 30*time.Second, original.Name+" says that another machine has its address", func() error { return says(original) })
+			t.Logf("%s said so %s after the start of the copy", original.Name, time.Since(began).Round(time.Millisecond))
+			st := status(t, original)
+			if !hasWarning(st, spare.MAC(testnet.Front).String(), "this one", "raftvip node move-here") {
+				t.Errorf("%q", st.Warnings)
+			}
+			if r := get[Result](t)(original.Run(bg, "doctor")); r.Code == 0 || !strings.Contains(r.Stdout, spare.MAC(testnet.Front).String()) {
+				t.Errorf("doctor: %v", r)
+			}
+			// When neighbours learn the other hardware address anew, as by an announcement, the
+			// copy hears it too, and the others hear both processes.
+			claim(t, original.Host, original.Host.Addr4(testnet.Front))
+			testnet.MustWait(t, 30*time.Second, "the copy says that another machine has its address", func() error { return says(clone) })
+			rest := c.Others(original)
+			for _, n := range rest {
+				testnet.MustWait(t, 30*time.Second, n.Name+" says that two hold an identity", sees(n, identity.FindingTwo))
+			}
+			get[*testnet.Host](t)(c.Lab.WaitOwner(bounded(t, 30*time.Second), vip4, rest[0].Host, rest[1].Host))
+			t.Logf("all said so %s after the start of the copy", time.Since(began).Round(time.Millisecond))
+			time.Sleep(3 * time.Second) // P1 is judged over all of it
+		})
+	}
 }

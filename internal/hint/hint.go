@@ -34,6 +34,8 @@ type Hint struct {
 	// hardware addresses at which it announces.
 	Claims []Claim  `json:"claims,omitempty"`
 	MACs   []string `json:"macs,omitempty"`
+	// Twins are other machines' claims of the address at which members reach the node.
+	Twins []Claim `json:"twins,omitempty"`
 	// NotRemoved is how many addresses the node cannot take off its kernel.
 	NotRemoved int `json:"not_removed,omitempty"`
 	// Fronts are the hardware addresses of the interfaces that the addresses belong on:
@@ -176,8 +178,8 @@ type ForeignCopy struct {
 	Why string `json:"why"`
 }
 
-// A Claim is a machine that claims an address which the node owns, as other nodes and
-// operators are told of it.
+// A Claim is a machine that claims an address which the node owns, or at which it is
+// reached, as other nodes and operators are told of it.
 type Claim struct {
 	Addr netip.Addr `json:"addr"`
 	MAC  string     `json:"mac"`
@@ -206,11 +208,21 @@ func (c Claim) who() string {
 
 // Text says what was seen, by the node that owns the address.
 func (c Claim) Text() string {
-	times := fmt.Sprintf("%d times", c.Count)
+	return fmt.Sprintf("%s is claimed by %s: %s, last at %s", c.Addr, c.who(), c.times(), c.Last.Local().Format(time.DateTime))
+}
+
+// TwinText says what was seen, of the address at which members reach the node. itself
+// is how the node is called: the claimant is the other of two.
+func (c Claim) TwinText(node, itself string) string {
+	return fmt.Sprintf("two machines use the address %s of node %s: %s and %s, heard %s since %s, last at %s",
+		c.Addr, node, itself, c.who(), c.times(), c.First.Local().Format(time.DateTime), c.Last.Local().Format(time.DateTime))
+}
+
+func (c Claim) times() string {
 	if c.Count == 1 {
-		times = "once"
+		return "once"
 	}
-	return fmt.Sprintf("%s is claimed by %s: %s, last at %s", c.Addr, c.who(), times, c.Last.Local().Format(time.DateTime))
+	return fmt.Sprintf("%d times", c.Count)
 }
 
 // Troubles are the addresses that do not answer on a node where they should, or do

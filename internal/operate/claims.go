@@ -56,8 +56,10 @@ type claimSeen struct {
 
 // A claimBook remembers who claims addresses of this node. It is pure.
 type claimBook struct {
-	seen  map[claimant]*claimSeen
-	total uint64
+	seen   map[claimant]*claimSeen
+	total  uint64
+	hinted []hint.Claim // what others were told at hintAt
+	hintAt time.Duration
 }
 
 // note judges a claim of another machine that was heard at now (at by the wall
@@ -112,8 +114,16 @@ func (b *claimBook) recent(now time.Duration) []hint.Claim {
 	return out
 }
 
+// hints are what other nodes are to know. They do not change with each claim.
+func (b *claimBook) hints(now time.Duration) []hint.Claim {
+	if b.hintAt == 0 || now-b.hintAt >= claimHintPeriod {
+		b.hinted, b.hintAt = b.recent(now), now
+	}
+	return b.hinted
+}
+
 // Claims hears who else claims the addresses that this node owns, tells operators,
-// and has the keeper defend them.
+// and has the keeper defend them. It also hears who claims this node's own address.
 type Claims struct {
 	log      *slog.Logger
 	listener *vip.ClaimListener
@@ -130,11 +140,17 @@ type Claims struct {
 
 	addrs []vip.Address // as last followed, of the owner's loop
 
-	mu     sync.Mutex
-	book   claimBook
-	asked  time.Duration // when fresh links were last asked for
-	hinted []hint.Claim
-	hintAt time.Duration
+	// reached and isVirtual are as in ClaimsConfig.
+	reached   []string
+	isVirtual func(netip.Addr) bool
+
+	listening    sync.Mutex
+	virtual, own []netip.Addr // what is listened for
+
+	mu    sync.Mutex
+	book  claimBook     // of virtual addresses
+	twins claimBook     // of this node's own
+	asked time.Duration // when fresh links were last asked for
 }
 
 // A ClaimsConfig is what claims are heard with.
@@ -151,12 +167,17 @@ type ClaimsConfig struct {
 	Member func(mac string) string
 	// Took is when this node's ownership began, as boottime.Now.
 	Took func() time.Duration
+	// Reached are HOST:PORT where members reach this node, and where it listens. Others'
+	// claims of them are told, if they are addresses of this machine and not virtual ones.
+	Reached   []string
+	IsVirtual func(netip.Addr) bool
 }
 
 // NewClaims makes what listens on this node. It hears nothing before Run.
 func NewClaims(c ClaimsConfig) *Claims {
 	out := &Claims{
 		log: c.Log, serves: c.Keeper.Serves, defend: c.Keeper.Defend, member: c.Member, took: c.Took,
+		reached: c.Reached, isVirtual: c.IsVirtual,
 		port: func(link int, mac []byte) string { return vip.BridgePort(link, mac) },
 		links: func(fresh bool) []vip.Link {
 			if fresh {
@@ -170,7 +191,12 @@ func NewClaims(c ClaimsConfig) *Claims {
 }
 
 // Run listens until ctx ends; it fails if it cannot.
-func (c *Claims) Run(ctx context.Context) error { return c.listener.Run(ctx) }
+func (c *Claims) Run(ctx context.Context) error {
+	var all sync.WaitGroup
+	defer all.Wait()
+	all.Go(func() { c.followOwn(ctx) })
+	return c.listener.Run(ctx)
+}
 
 // Follow sets the addresses to listen for; none while nothing is owned. It is called
 // by the owner's loop at each turn.
@@ -183,23 +209,31 @@ func (c *Claims) Follow(addrs []vip.Address) {
 	for i, a := range addrs {
 		list[i] = a.Prefix.Addr()
 	}
-	c.listener.Listen(list)
+	c.setVirtual(list)
 }
 
 // heard takes in one claim. It is called by the listener's goroutines. Nothing else is
 // asked while mu is held: those who are asked have locks of their own, and ask for the
 // hints beneath them.
 func (c *Claims) heard(claim vip.Claim) {
-	if !c.serves(claim.Link, claim.Addr) {
+	served := c.serves(claim.Link, claim.Addr)
+	if !served && !c.uses(claim, c.links(false)) {
 		return
 	}
 	now := boottime.Now()
 	link, own := ownClaim(claim, c.links(false))
+	fresh := false
 	if !own && c.mayAsk(now) {
 		// A link of ours may have a new hardware address.
-		link, own = ownClaim(claim, c.links(true))
+		links := c.links(true)
+		fresh = links != nil
+		link, own = ownClaim(claim, links)
 	}
 	if own {
+		return
+	}
+	if !served {
+		c.twin(claim, link, fresh)
 		return
 	}
 	mac := claim.MAC.String()
@@ -223,7 +257,7 @@ func (c *Claims) heard(claim vip.Claim) {
 	c.mu.Lock()
 	seen.port = port
 	if count == 1 {
-		c.hintAt = 0 // others are told at once
+		c.book.hintAt = 0 // others are told at once
 	}
 	c.mu.Unlock()
 	if member != "" {
@@ -264,10 +298,7 @@ func (c *Claims) Hints() []hint.Claim {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now := boottime.Now(); c.hintAt == 0 || now-c.hintAt >= claimHintPeriod {
-		c.hinted, c.hintAt = c.book.recent(now), now
-	}
-	return c.hinted
+	return c.book.hints(boottime.Now())
 }
 
 // now are the claims as they are, and how many there were since the daemon began.

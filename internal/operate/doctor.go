@@ -185,6 +185,7 @@ func (srv *Server) doctorFacts(ctx context.Context) (doctor.Facts, error) {
 		heard, _ := srv.Claims.now()
 		f.Troubles = append(claimTroubles(heard), addressTroubles(srv.Kept.Status(), srv.Owner.View().Owning)...)
 		f.Troubles = append(f.Troubles, srv.frontTroubles(ctx)...)
+		f.Troubles = append(f.Troubles, twinTroubles(srv.Node.Self().Name, srv.Claims.twinsNow())...)
 	}
 	for _, i := range srv.Node.Findings() {
 		name := srv.Node.State().Nodes[i.Node].Name

@@ -183,9 +183,11 @@ func (srv *Server) nodeStatus(s *state.State, standing group.Standing, owner str
 			v.Foreign = append(v.Foreign, api.ForeignCopy{Prefix: f.Prefix, Link: f.Link, Silent: f.Silent, Serves: f.Serves, Why: doctor.Clean(f.Why)})
 		}
 		v.Claims = apiClaims(h.Claims)
+		v.AddressClaims = apiTwins(n.Name, n.Name+" itself", h.Twins)
 		if n.ID == self {
 			heard, _ := srv.Claims.now()
 			v.Claims = apiClaims(heard)
+			v.AddressClaims = apiTwins(n.Name, "this one", srv.Claims.twinsNow())
 		}
 		v.Eligible, v.Why = policy.Eligible(views[n.ID])
 		out = append(out, v)
@@ -220,6 +222,7 @@ func (srv *Server) warnings(st api.Status) []string {
 	answering := make(map[string]bool) // said already
 	add := func(format string, args ...any) { w = append(w, fmt.Sprintf(format, args...)) }
 	w = append(w, claimWarnings(st.Nodes, true)...)
+	w = append(w, twinWarnings(st.Nodes)...)
 	for _, n := range st.Nodes {
 		for _, f := range n.Foreign {
 			if f.Answers() {
