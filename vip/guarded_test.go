@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -138,21 +139,20 @@ func TestGuardLostWhilePutting(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				lost, armed := false, false
+				var lost, armed atomic.Bool
 				b := newBench(t, func(b *bench, cfg *vip.KeeperConfig) {
 					cfg.Lifetime = 30 * time.Second
 					b.host.BeforeBatch = func([]vip.Change) {
-						if armed && !lost {
-							lost = true
+						if armed.Load() && !lost.Swap(true) {
 							b.guard.Detach(eth0Index, errAway)
 						}
 					}
 				})
 				b.own("10.0.0.5/24")
-				armed = true
+				armed.Store(true)
 				change(b)
 				synctest.Wait()
-				if !lost {
+				if !lost.Load() {
 					t.Fatal("nothing was put: this proves nothing")
 				}
 				if slices.Contains(b.host.Has("eth0"), "10.0.0.5/32") {

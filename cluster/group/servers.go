@@ -17,14 +17,33 @@ func (g *Group) Configuration() raft.Configuration {
 // waits for at most the time given until the change can begin.
 func (g *Group) SetServer(s raft.Server, wait time.Duration) error {
 	if s.Suffrage == raft.Voter {
-		return g.raft.AddVoter(s.ID, s.Address, 0, wait).Error()
+		return g.awaitChange(g.raft.AddVoter(s.ID, s.Address, 0, wait), wait)
 	}
-	return g.raft.AddNonvoter(s.ID, s.Address, 0, wait).Error()
+	return g.awaitChange(g.raft.AddNonvoter(s.ID, s.Address, 0, wait), wait)
+}
+
+// changeWithin is how long a change of the configuration may take from its begin on.
+const changeWithin = 10 * time.Second
+
+// awaitChange waits for a change of the configuration, and no longer than the group lives:
+// Raft v1.8.0 may leave one unanswered that it was asked for in the moment of its
+// shutdown.
+func (g *Group) awaitChange(f raft.Future, wait time.Duration) error {
+	done := make(chan error, 1)
+	go func() { done <- f.Error() }() // nobody can wait for what is never answered
+	select {
+	case err := <-done:
+		return err
+	case <-g.ended:
+		return raft.ErrRaftShutdown
+	case <-time.After(wait + changeWithin):
+		return fmt.Errorf("it has not taken effect in %v: no majority of the voters answers", wait+changeWithin)
+	}
 }
 
 // RemoveServer takes a server out of the configuration; only the leader can.
 func (g *Group) RemoveServer(nodeID string, wait time.Duration) error {
-	return g.raft.RemoveServer(raft.ServerID(nodeID), 0, wait).Error()
+	return g.awaitChange(g.raft.RemoveServer(raft.ServerID(nodeID), 0, wait), wait)
 }
 
 // Bootstrap founds the group with this node, at an address, as its only voter. It fails
