@@ -134,13 +134,17 @@ func TestReload(t *testing.T) {
 	run(t, third, "vip", "add", "10.99.0.107/24@eth0", "--instance", "v")
 	write(third, file(one))
 	run(t, third, "reload")
-	var left []string
-	for _, v := range get[[]api.VIP](t)(vipList(t, third)) {
-		left = append(left, v.Prefix.String())
-	}
-	if fmt.Sprint(left) != "[10.99.0.100/24 10.99.0.107/24]" {
-		t.Errorf("addresses after the reload: %v", left)
-	}
+	// The node that reloads may learn of the change a moment later than the leader.
+	testnet.MustWait(t, 10*time.Second, "the addresses after the reload", func() error {
+		var left []string
+		for _, v := range get[[]api.VIP](t)(vipList(t, third)) {
+			left = append(left, v.Prefix.String())
+		}
+		if fmt.Sprint(left) != "[10.99.0.100/24 10.99.0.107/24]" {
+			return fmt.Errorf("%v", left)
+		}
+		return nil
+	})
 
 	// A near miss of a keyword, and a file that was cut off, change nothing.
 	write(third, strings.Replace(file(one), "virtual_router_id", "priorty 7\n    virtual_router_id", 1))

@@ -51,7 +51,8 @@ func TestStatusDuringTransfers(t *testing.T) {
 	}
 	for i := range 10 {
 		to := c.Others(now)[i%2]
-		if _, err := now.Must(t.Context(), "transfer", to.Name); err != nil {
+		// On a busy machine it may have been elected meanwhile.
+		if _, err := now.Must(t.Context(), "transfer", to.Name); err != nil && !strings.Contains(err.Error(), "leads already") {
 			t.Error(err)
 			break
 		}
