@@ -78,7 +78,7 @@ func (srv *Server) nodeRemove(ctx context.Context, in api.NodeRequest) (api.Done
 		}
 		return api.Done{}, state.Refuse(state.CodeLastVoter, `move the group first: raftvip transfer`, "%s leads the cluster now", n.Name)
 	}
-	if silent, ok := quorumWithout(srv.voters(s), n.Name); !ok {
+	if silent, ok := srv.awaitQuorumWithout(ctx, s, n.Name); !ok {
 		return api.Done{}, noMajorityWithout(n.Name, silent)
 	}
 	if err := refuseSilence(s, srv.electable(s), srv.ownerID(), n.ID, "to remove "+n.Name, in.Force); err != nil {
@@ -96,6 +96,26 @@ func (srv *Server) nodeRemove(ctx context.Context, in api.NodeRequest) (api.Done
 		done.Message += "; " + text
 	}
 	return done, nil
+}
+
+// newLeader is how long a leader is given to hear its voters: one that has just been
+// elected, or handed the group, has heard of nobody.
+const newLeader = time.Second
+
+// awaitQuorumWithout is quorumWithout, and bears with a new leader.
+func (srv *Server) awaitQuorumWithout(ctx context.Context, s *state.State, removed string) (silent []string, ok bool) {
+	bounded, cancel := context.WithTimeout(ctx, newLeader)
+	defer cancel()
+	for {
+		if silent, ok = quorumWithout(srv.voters(s), removed); ok {
+			return nil, true
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-bounded.Done():
+			return silent, false
+		}
+	}
 }
 
 func noMajorityWithout(name string, silent []string) error {
