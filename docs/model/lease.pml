@@ -1,5 +1,5 @@
 /*
- * The lease rules of cluster/lease, and of fence.go and transport.go in cluster/group, for
+ * The lease rules of cluster/lease, and of fence.go, transport.go and receive.go in cluster/group, for
  * three voters: at no instant do two nodes answer. README.md says what is modelled
  * and why that is faithful; check.sh runs it. Each rule has a macro, most of them
  * NO_..., that takes it away.
