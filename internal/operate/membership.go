@@ -185,7 +185,7 @@ func (srv *Server) nodePromote(ctx context.Context, in api.NodeRequest) (api.Don
 func (srv *Server) leaveCluster(ctx context.Context, in api.LeaveRequest) (api.Done, error) {
 	self := srv.Node.Self()
 	if s := srv.Node.State(); srv.Group.Standing().Leading && len(s.Nodes) > 1 {
-		if silent, ok := quorumWithout(srv.voters(s), self.Name); !ok {
+		if silent, ok := srv.awaitQuorumWithout(ctx, s, self.Name); !ok {
 			return api.Done{}, noMajorityWithout(self.Name, silent)
 		}
 		if err := refuseSilence(s, srv.electable(s), srv.ownerID(), self.NodeID, "to leave", in.Force); err != nil {
