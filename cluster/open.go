@@ -33,7 +33,7 @@ func (n *Node) openGroup(heartbeat state.HeartbeatSetting, version uint64) error
 		Name: state.DefaultGroup, Self: id.NodeID, Log: n.log, Now: boottime.Now, Heartbeat: heartbeat, Version: version,
 		Sink: n.opts.Sink(state.DefaultGroup), Lateness: n.opts.Lateness, Inner: network, Logs: logs, Stable: disk.Votes, Snapshots: disk.Snapshots,
 		Peers: memberCalls{n.client}, Changed: n.changed, RaftLog: n.opts.RaftLog,
-		Order: n.order(), DiskFault: n.disk.Broken, TermSaved: disk.Votes.Saved, Retimed: network.Retime, Beats: n.beats,
+		Order: n.order(), DiskFault: n.disk.Broken, TermSaved: disk.Votes.Saved, Reserve: disk.Votes.Reserve, Retimed: network.Retime, Beats: n.beats,
 	}
 	n.existing = disk.Existing
 	if id.Origin == store.OriginInit && !n.existing {

@@ -111,6 +111,9 @@ type Options struct {
 	// DiskFault says why this node cannot write what Raft must remember, or ""; nil
 	// for a disk that is not watched.
 	DiskFault func() string
+	// Reserve writes a vote ahead of an election that is about to be held, see
+	// store.VoteStore; nil for a store that cannot.
+	Reserve func(term uint64, candidate []byte) error
 	// TermSaved tells whether the term is written; nil for a store that does not fail.
 	TermSaved func() bool
 	// Retimed is told of a changed heartbeat timeout; nil for nobody.
@@ -151,14 +154,11 @@ func Open(p Options) (*Group, error) {
 	g := &Group{
 		name: p.Name, self: p.Self, lateness: p.Lateness, logs: p.Logs, log: p.Log.With("group", p.Name), now: p.Now, fence: f,
 		machine: newStateMachine(p.Changed, p.Log.With("group", p.Name)), leaders: make(chan bool, 16), ended: make(chan struct{}), changed: p.Changed, peers: p.Peers,
-		retimed: p.Retimed, order: p.Order, reload: make(chan struct{}, 1),
+		reserve: p.Reserve, retimed: p.Retimed, order: p.Order, reload: make(chan struct{}, 1),
 		role: make(chan struct{}, 1), led: make(chan struct{}, 1), pace: make(chan struct{}, 1), hear: make(chan struct{}, 1), unbound: make(chan struct{}, 1),
 	}
 	g.trans = newLeaseTransport(p.Inner, f, func() time.Duration { promise, _ := f.timing(); return promise })
 	g.trans.diskFault, g.trans.termSaved = g.unable(p.DiskFault), p.TermSaved
-	if s, ok := p.Stable.(interface{ reserve(uint64, []byte) error }); ok {
-		g.reserve = s.reserve
-	}
 	if p.Beats != nil {
 		g.trans.exchange = func(node, address string, term uint64) (beat.Result, error) {
 			return p.Beats.Exchange(p.Name, node, address, term)

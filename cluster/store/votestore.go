@@ -38,7 +38,7 @@ type VoteStore struct {
 type voteRecord struct {
 	term uint64
 	vote ballotPaper
-	// ahead is on disk as soon as reserve returns. It is of a later term than vote, or
+	// ahead is on disk as soon as Reserve returns. It is of a later term than vote, or
 	// it is that vote, or it is over.
 	ahead ballotPaper
 }
@@ -251,11 +251,11 @@ func (s *VoteStore) changeLocked(sync bool, f func(*voteRecord)) error {
 // Rewrite writes what is written already, to see whether it can be.
 func (s *VoteStore) Rewrite() error { return s.change(true, func(*voteRecord) {}) }
 
-// reserve writes the vote for candidate in term before it is asked for, so that Raft
+// Reserve writes the vote for candidate in term before it is asked for, so that Raft
 // need not wait for the disk when it gives it. It promises nothing: Raft may vote for
 // another one, or not at all. Only after a crash, when nobody knows whether the vote
 // was given, it counts as given (found).
-func (s *VoteStore) reserve(term uint64, candidate []byte) error {
+func (s *VoteStore) Reserve(term uint64, candidate []byte) error {
 	if len(candidate) == 0 || len(candidate) > maxCandidate {
 		return fmt.Errorf("write vote: candidate of %d bytes; must be 1 to %d", len(candidate), maxCandidate)
 	}
@@ -331,7 +331,7 @@ func (s *VoteStore) Get(key []byte) ([]byte, error) {
 //
 // A term without a vote is written, so that it survives the death of the process,
 // but not synced. The crash of the machine may lose it, and then: this node cannot
-// vote twice in a term, as votes are synced with theirs, or were before (reserve), and
+// vote twice in a term, as votes are synced with theirs, or were before (Reserve), and
 // are not given to another one after a crash; no candidate of that term
 // or an older one can win with its help, as a majority's votes of that term are on
 // disk and refuse it; a term of which it has a part of the log it knows from that

@@ -138,7 +138,7 @@ func TestVoteWrittenAhead(t *testing.T) {
 			err = vote(s, 7, "a")
 		}
 		if err == nil {
-			err = s.reserve(8, []byte("b"))
+			err = s.Reserve(8, []byte("b"))
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -199,7 +199,7 @@ func TestVoteWrittenAhead(t *testing.T) {
 	})
 	t.Run("is replaced", func(t *testing.T) {
 		path, s := open(t)
-		if err := s.reserve(8, []byte("d")); err != nil {
+		if err := s.Reserve(8, []byte("d")); err != nil {
 			t.Fatal(err)
 		}
 		slot := s.synced
@@ -216,7 +216,7 @@ func TestVoteWrittenAhead(t *testing.T) {
 			t.Fatal(err)
 		}
 		s.file = readOnly
-		if s.reserve(8, []byte("d")) == nil {
+		if s.Reserve(8, []byte("d")) == nil {
 			t.Fatal("wrote to a file that cannot be written")
 		}
 		readOnly.Close()
@@ -231,11 +231,11 @@ func TestVoteWrittenAhead(t *testing.T) {
 		_, s := open(t)
 		slot := s.synced
 		for term := range uint64(8) {
-			if err := s.reserve(term, []byte("d")); err != nil || s.synced != slot {
+			if err := s.Reserve(term, []byte("d")); err != nil || s.synced != slot {
 				t.Errorf("term %d: written, or failed: %v", term, err)
 			}
 		}
-		if s.reserve(9, nil) == nil || s.reserve(9, make([]byte, maxCandidate+1)) == nil {
+		if s.Reserve(9, nil) == nil || s.Reserve(9, make([]byte, maxCandidate+1)) == nil {
 			t.Error("a candidate of no length, or of too much, was taken")
 		}
 	})
