@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 
@@ -58,38 +57,6 @@ func (n *Node) keepMembership(ctx context.Context) {
 			case <-ctx.Done():
 				return
 			}
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// warmEvery is how often a node uses its connections to each member.
-const warmEvery = 30 * time.Second
-
-// keepWarm keeps a connection of both kinds to every member open: neither a
-// hand-over nor an election is to begin with a handshake.
-func (n *Node) keepWarm(ctx context.Context) {
-	tick := time.NewTicker(membershipInterval)
-	defer tick.Stop()
-	last := make(map[string]time.Time)
-	for {
-		members := n.State().Nodes
-		maps.DeleteFunc(last, func(id string, _ time.Time) bool { _, ok := members[id]; return !ok })
-		for id, node := range members {
-			if id == n.opts.Identity.NodeID || time.Since(last[id]) < warmEvery {
-				continue
-			}
-			// A member that does not answer is asked again at the next round.
-			if _, err := n.hello(ctx, node.Address); err != nil {
-				continue
-			}
-			if err := n.group.Warm(id, node.Address); err == nil {
-				last[id] = time.Now()
-			}
-		}
-		select {
-		case <-tick.C:
 		case <-ctx.Done():
 			return
 		}
