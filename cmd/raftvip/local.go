@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/daemon"
 	"github.com/raftvip/raftvip/internal/operate"
+	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
 )
@@ -25,7 +27,8 @@ func checkConfigCommand(g *globals) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check-config [FILE]",
 		Short: "Check a configuration file",
-		Long: `Check a configuration file, all of it, and print every problem with file and line.
+		Long: `Check a configuration file, all of it, and print every problem with file and line,
+and the ownership groups: the instances of one always have the same owner.
 The exit code is 0 if it can be used, also with warnings, and 1 if not.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -46,6 +49,9 @@ type checkResult struct {
 	OK       bool     `json:"ok"`
 	Errors   []string `json:"errors"`
 	Warnings []string `json:"warnings"`
+	// Ownership and Groups are who owns what; not in a file that cannot be used.
+	Ownership string        `json:"ownership,omitempty"`
+	Groups    []place.Group `json:"groups,omitempty"`
 }
 
 func checkConfig(w io.Writer, g *globals, path string) error {
@@ -61,6 +67,9 @@ func checkConfig(w io.Writer, g *globals, path string) error {
 			r.Warnings = append(r.Warnings, d.String())
 		}
 	}
+	if r.OK {
+		r.Ownership, r.Groups = string(c.Raft.Ownership), place.GroupsOf(c)
+	}
 	if g.json {
 		if err := printJSON(w, r); err != nil {
 			return err
@@ -70,6 +79,9 @@ func checkConfig(w io.Writer, g *globals, path string) error {
 			fmt.Fprintln(w, d)
 		}
 		fmt.Fprintf(w, "%s: %s, %s\n", path, count(len(r.Errors), "error"), count(len(r.Warnings), "warning"))
+		for _, group := range r.Groups {
+			fmt.Fprintf(w, "ownership %s: group %s: %s\n", r.Ownership, group.Name, strings.Join(group.Instances, ", "))
+		}
 		if r.OK {
 			if n := len(c.Raft.Peers); n > 0 && operate.SurvivalWarning(n) != "" {
 				fmt.Fprintln(w, "warning:", operate.SurvivalWarning(n))

@@ -85,8 +85,8 @@ func TestExampleActiveActive(t *testing.T) {
 			a.GARP.MasterRefresh != time.Minute || cfg.Global.VRRPVersion != 3 {
 			t.Errorf("%+v\n%+v\n%+v", a, b, cfg.Global)
 		}
-		if len(diags) != 7 {
-			t.Errorf("one warning each for vrrp_strict, unicast_src_ip, unicast_peer, notify and three notify_*, got\n%s", list(diags))
+		if len(diags) != 8 || strings.Count(list(diags), "another state and priority than VI_A") != 1 {
+			t.Errorf("one warning each for vrrp_strict, unicast_src_ip, unicast_peer, notify, three notify_*, and that both move together, got\n%s", list(diags))
 		}
 	}
 }
@@ -210,6 +210,10 @@ func TestRaft(t *testing.T) {
 		}},
 		{"heartbeat_timeout 10s\nownership together\non_quorum_loss release", func(r *config.Raft) {
 			r.HeartbeatTimeout, r.HeartbeatPos = 10*time.Second, config.Pos{File: "x", Line: 2}
+			r.OwnershipPos = config.Pos{File: "x", Line: 3}
+		}},
+		{"ownership separate", func(r *config.Raft) {
+			r.Ownership, r.OwnershipPos = config.Separate, config.Pos{File: "x", Line: 2}
 		}},
 		{"witness\nguard lifetime\nsecret_file /a/../b\ndata_dir /c\nsocket /d", func(r *config.Raft) {
 			r.Witness, r.Guard, r.SecretFile, r.DataDir, r.Socket = true, "lifetime", "/b", "/c", "/d"

@@ -14,12 +14,13 @@ const (
 	ctxInstance context = "vrrp_instance"
 	ctxScript   context = "vrrp_script"
 	ctxRaft     context = "raft"
+	ctxSync     context = "vrrp_sync_group"
 
 	// ctxAuthentication is a block of an instance; nothing else is found there.
 	ctxAuthentication context = "authentication"
 )
 
-var contexts = []context{ctxRoot, ctxGlobal, ctxInstance, ctxScript, ctxRaft}
+var contexts = []context{ctxRoot, ctxGlobal, ctxInstance, ctxScript, ctxRaft, ctxSync}
 
 func (c context) where() string {
 	if c == ctxRoot {
@@ -31,7 +32,7 @@ func (c context) where() string {
 // supported names the keywords that have an effect, to say where a misplaced
 // one belongs.
 var supported = map[context]map[string]bool{
-	ctxRoot: words("global_defs vrrp_script vrrp_instance raft"),
+	ctxRoot: words("global_defs vrrp_script vrrp_instance vrrp_sync_group raft"),
 	ctxGlobal: words(`router_id script_user enable_script_security default_interface dynamic_interfaces
 		vrrp_version vrrp_garp_master_delay vrrp_garp_master_repeat vrrp_garp_master_refresh
 		vrrp_garp_master_refresh_repeat vrrp_garp_interval vrrp_gna_interval`),
@@ -42,6 +43,7 @@ var supported = map[context]map[string]bool{
 	ctxScript: words("script interval timeout weight rise fall user"),
 	ctxRaft: words(`node_id listen advertise peers secret_file data_dir socket heartbeat_timeout
 		ownership guard witness on_quorum_loss tls`),
+	ctxSync: words("group"),
 }
 
 // supportedVRRP names the keywords that have an effect only where an instance
@@ -93,22 +95,23 @@ func noEffect(ctx context, keyword string) (reason string, ok bool) {
 
 // Reasons that several keywords share.
 const (
-	onlyVRRP   = "used only by VRRP"
-	noVRRPGarp = "a lower-priority VRRP advertisement is never heard without VRRP"
-	noScripts  = "no notify script is run"
-	noMail     = "no mail is sent"
-	noFIFO     = "no notify FIFO is written"
-	noFirewall = "no firewall rule is applied"
-	noSNMP     = "there is no SNMP agent"
-	noDBus     = "there is no D-Bus interface"
-	noLVS      = "raftvip has no LVS part"
-	noRoutes   = "no routes or rules are set; use the system's network configuration"
-	noTracker  = "this check does not run and changes neither priority nor fault state"
-	noVMAC     = "addresses are put on the interface itself"
-	noTuning   = "raftvip manages its own process"
-	noDumps    = "use raftvip status --json"
-	alwaysTold = "a reload is always checked as a whole before anything changes"
-	separately = "the mechanism that keeps two nodes from answering is always on"
+	onlyVRRP       = "used only by VRRP"
+	noVRRPGarp     = "a lower-priority VRRP advertisement is never heard without VRRP"
+	noScripts      = "no notify script is run"
+	noMail         = "no mail is sent"
+	noFIFO         = "no notify FIFO is written"
+	noFirewall     = "no firewall rule is applied"
+	noSNMP         = "there is no SNMP agent"
+	noDBus         = "there is no D-Bus interface"
+	noLVS          = "raftvip has no LVS part"
+	noRoutes       = "no routes or rules are set; use the system's network configuration"
+	noTracker      = "this check does not run and changes neither priority nor fault state"
+	noGroupTracker = "a group tracks nothing of its own; track it in one of its instances"
+	noVMAC         = "addresses are put on the interface itself"
+	noTuning       = "raftvip manages its own process"
+	noDumps        = "use raftvip status --json"
+	alwaysTold     = "a reload is always checked as a whole before anything changes"
+	separately     = "the mechanism that keeps two nodes from answering is always on"
 )
 
 // noEffectTable has every keyword of keepalived 2.4 that is not supported. A
@@ -117,7 +120,6 @@ var noEffectTable = map[context]map[string]string{
 	ctxRoot: table(
 		entry("the block is skipped as a whole: "+noLVS,
 			"virtual_server", "virtual_server_group", "real_server", "sorry_server", "SSL"),
-		entry("all instances of a node move together anyway; trackers and notify scripts of the group do not run", "vrrp_sync_group"),
 		entry(noTracker, "track_file", "vrrp_track_file", "track_process", "vrrp_track_process", "bfd_instance"),
 		entry(noRoutes, "static_routes", "static_rules"),
 		entry("use the system's network configuration", "static_ipaddress"),
@@ -186,6 +188,14 @@ var noEffectTable = map[context]map[string]string{
 		entry("link state comes from netlink", "linkbeat_use_polling"),
 		entry(noTuning, "debug"),
 		entry(noLVS, "lvs_sync_daemon_interface", "lvs_sync_daemon"),
+	),
+	ctxSync: table(
+		entry(noScripts, "notify_master", "notify_backup", "notify_fault", "notify_stop", "notify", "notify_deleted"),
+		entry(noGroupTracker, "track_script", "track_interface", "track_file", "track_process", "track_bfd"),
+		entry(noMail, "smtp_alert"),
+		entry(noFIFO, "notify_priority_changes"),
+		entry("what an instance tracks counts for its whole group", "global_tracking"),
+		entry("the weights of what the instances track always count", "sync_group_tracking_weight"),
 	),
 	ctxScript: table(
 		entry("nor has it one in keepalived: the first run decides", "init_fail"),

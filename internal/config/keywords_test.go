@@ -14,8 +14,9 @@ func TestKeywordsWithoutEffect(t *testing.T) {
 	blocks := map[string]string{
 		"%s":                   rootKeywords,
 		"global_defs {\n%s\n}": globalKeywords,
-		"vrrp_instance I {\nno_virtual_ipaddress\nvirtual_router_id 1\n%s\n}":                                                         instanceKeywords,
-		"vrrp_script s {\nscript pgrep\n%s\n}\nvrrp_instance I {\nno_virtual_ipaddress\nvirtual_router_id 1\ntrack_script {\ns\n}\n}": "init_fail",
+		"vrrp_instance I {\nno_virtual_ipaddress\nvirtual_router_id 1\n%s\n}": instanceKeywords,
+		"vrrp_instance I {\nno_virtual_ipaddress\nvirtual_router_id 1\n}\nvrrp_instance J {\nno_virtual_ipaddress\nvirtual_router_id 2\n}\nvrrp_sync_group G {\ngroup { I J }\n%s\n}": syncKeywords,
+		"vrrp_script s {\nscript pgrep\n%s\n}\nvrrp_instance I {\nno_virtual_ipaddress\nvirtual_router_id 1\ntrack_script {\ns\n}\n}":                                                 "init_fail",
 	}
 	for block, keywords := range blocks {
 		line := strings.Count(strings.Split(block, "%s")[0], "\n") + 1
@@ -48,7 +49,7 @@ func TestFamiliesAreDeterminate(t *testing.T) {
 
 const rootKeywords = `net_namespace net_namespace_ipvs namespace_with_ipsets instance use_pid_dir child_wait_time
 	linkbeat_use_polling linkbeat_interfaces interface_up_down_delays garp_group track_group static_ipaddress
-	static_routes static_rules vrrp_sync_group track_file vrrp_track_file vrrp_track_process track_process
+	static_routes static_rules track_file vrrp_track_file vrrp_track_process track_process
 	bfd_instance virtual_server virtual_server_group real_server sorry_server SSL`
 
 const globalKeywords = `notification_email notification_email_from smtp_server smtp_connect_timeout smtp_helo_name
@@ -66,6 +67,9 @@ const globalKeywords = `notification_email notification_email_from smtp_server s
 	vrrp_rx_bufs_policy vrrp_rx_bufs_multiplier iproute_usr_dir iproute_etc_dir vmac_prefix vmac_addr_prefix
 	enable_snmp_vrrp enable_traps snmp_socket enable_dbus dbus_service_name lvs_sync_daemon checker_priority
 	bfd_priority rs_init_notifies smtp_alert_checker snmp_vs_stats_update_interval nftables_ipvs no_checker_emails`
+
+const syncKeywords = `notify_master notify_backup notify_fault notify_stop notify notify_deleted track_script track_interface
+	track_file track_process track_bfd smtp_alert notify_priority_changes global_tracking sync_group_tracking_weight`
 
 const instanceKeywords = `authentication auth_hmac virtual_routes virtual_rules unicast_src_ip mcast_src_ip unicast_peer
 	unicast_ttl check_unicast_src unicast_fault_no_peer old_unicast_checksum mcast_dst_ip track_src_ip version

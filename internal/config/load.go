@@ -76,6 +76,7 @@ func Default(hostName string) *Config {
 			Socket:           "/run/raftvip/raftvip.sock",
 			HeartbeatTimeout: 300 * time.Millisecond,
 			Guard:            "auto",
+			Ownership:        Together,
 		},
 	}
 }
@@ -93,6 +94,7 @@ type loader struct {
 	instances               []*instanceBlock
 	globalVRRP              [][]*keepalived.Node // VRRP settings of each global_defs
 	instanceNames           map[string]Pos
+	syncGroups              []*syncGroup
 }
 
 func newLoader(opt Options) *loader {
@@ -125,10 +127,11 @@ func (l *loader) load(tree *keepalived.Tree, problems []keepalived.Problem) (*Co
 	l.cfg.Files = tree.Files
 
 	l.statements(ctxRoot, tree.Nodes, map[string]statement{
-		"global_defs":   {block: true, many: true, read: l.globalDefs},
-		"vrrp_script":   {block: true, many: true, read: l.vrrpScript},
-		"vrrp_instance": {block: true, many: true, read: l.vrrpInstance},
-		"raft":          {block: true, read: l.raft},
+		"global_defs":     {block: true, many: true, read: l.globalDefs},
+		"vrrp_script":     {block: true, many: true, read: l.vrrpScript},
+		"vrrp_instance":   {block: true, many: true, read: l.vrrpInstance},
+		"vrrp_sync_group": {block: true, many: true, read: l.vrrpSyncGroup},
+		"raft":            {block: true, read: l.raft},
 	})
 	if !anyKnown(tree.Nodes) && !HasErrors(l.diags) && len(tree.Files) > 0 {
 		l.errorf(Pos{File: tree.Files[0], Line: 1}, "there is no block in this file that raftvip knows, such as vrrp_instance or raft: it is empty, or no configuration file")

@@ -52,7 +52,7 @@ func (l *loader) raft(n *keepalived.Node) {
 			}
 		}},
 		"heartbeat_timeout": {read: l.heartbeatTimeout},
-		"ownership":         {read: l.fixed("together", "separate")},
+		"ownership":         {read: l.ownership},
 		"on_quorum_loss":    {read: l.fixed("release", "keep")},
 		"guard": {read: func(n *keepalived.Node) {
 			const allowed = "auto, bpf, bpf-tcx, bpf-clsact, nft, lifetime or off"
@@ -76,6 +76,19 @@ func (l *loader) setPath(to *string) func(*keepalived.Node) {
 		if v, ok := l.path(n); ok {
 			*to = v
 		}
+	}
+}
+
+// ownership reads who owns what.
+func (l *loader) ownership(n *keepalived.Node) {
+	const allowed = "together or separate"
+	v, ok := l.value(n, allowed)
+	switch o := Ownership(v); {
+	case !ok:
+	case o == Together, o == Separate:
+		l.cfg.Raft.Ownership, l.cfg.Raft.OwnershipPos = o, n.Pos
+	default:
+		l.errorf(n.Pos, "ownership %s: must be %s", shorten(v), allowed)
 	}
 }
 

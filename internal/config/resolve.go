@@ -33,6 +33,8 @@ func (l *loader) resolve() {
 			l.warnf(in.Pos, "vrrp_instance %s: no virtual_router_id; raftvip does not need it, keepalived and VRRP do (1 to 255)", shorten(in.Name))
 		}
 	}
+	l.resolveSyncGroups()
+	l.checkOwnership()
 	l.checkAddresses()
 	l.checkVRIDs()
 	for _, s := range l.cfg.Scripts {

@@ -152,9 +152,22 @@ type Instance struct {
 	// DontTrackPrimary: the instance's own interface being down is no fault.
 	DontTrackPrimary bool
 	GARP             GARP
+	// SyncGroup is the vrrp_sync_group that the instance is in, or "".
+	SyncGroup string
 	// VRRP is how the instance speaks VRRP; nil: not at all.
 	VRRP *VRRP
 }
+
+// Ownership says which instances of a cluster have one owner.
+type Ownership string
+
+// Ownership of instances.
+const (
+	// Together: all have one owner.
+	Together Ownership = "together"
+	// Separate: each vrrp_sync_group has an owner, and so has each instance in none.
+	Separate Ownership = "separate"
+)
 
 // Raft is the raft block: raftvip's own settings.
 type Raft struct {
@@ -178,6 +191,10 @@ type Raft struct {
 	// HeartbeatPos is where it is written, or unknown for the default.
 	HeartbeatTimeout time.Duration
 	HeartbeatPos     Pos
+	// Ownership is Together or Separate. Default Together. OwnershipPos is where it is
+	// written, or unknown: then a cluster in which it is otherwise keeps that.
+	Ownership    Ownership
+	OwnershipPos Pos
 	// Witness: vote, but never own an address.
 	Witness bool
 	// Guard is the kernel mechanism that enforces the lease: auto, bpf (bpf-tcx or

@@ -45,7 +45,7 @@ func (d *Daemon) followBase(ctx context.Context) {
 		s, c := d.node.State(), d.configuration()
 		if s.Founded() && (seen.config != c || !place.Same(seen.instances, s.Instances) || seen.heartbeat != s.Heartbeat.Configured) {
 			seen.instances, seen.config, seen.heartbeat = s.Instances, c, s.Heartbeat.Configured
-			if file := place.InstancesOf(c); len(file) > 0 && place.Agree(place.ClusterContent(s), place.ContentOf(file, place.HeartbeatOf(c))) {
+			if file := place.InstancesIn(c, s.Instances); len(file) > 0 && place.Agree(place.ClusterContent(s), place.ContentOf(file, place.HeartbeatOf(c))) {
 				d.setBase(place.ClusterContent(s))
 			}
 		}

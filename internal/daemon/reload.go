@@ -79,16 +79,21 @@ const proposals = 10
 // propose has the cluster do what the file says, and returns what was changed.
 func (d *Daemon) propose(ctx context.Context, c *config.Config, force bool) ([]string, error) {
 	heartbeat := place.HeartbeatOf(c)
-	file := place.ContentOf(place.InstancesOf(c), heartbeat)
-	in := api.ConfigureRequest{Configuration: state.Configuration{Heartbeat: heartbeat, Instances: place.InstancesOf(c)}, Force: force}
 	for i := 1; ; i++ {
 		changed, s := d.node.Changed(), d.node.State()
-		if len(place.Difference(s.Instances, place.InstancesOf(c), s.Heartbeat.Configured, heartbeat)) == 0 {
+		instances := place.InstancesIn(c, s.Instances)
+		file := place.ContentOf(instances, heartbeat)
+		in := api.ConfigureRequest{Configuration: state.Configuration{Heartbeat: heartbeat, Instances: instances}, Force: force}
+		if len(place.Difference(s.Instances, instances, s.Heartbeat.Configured, heartbeat)) == 0 {
 			return nil, nil
+		}
+		// A leader of an older version would take a group for a word without meaning.
+		if _, err := state.EncodeCommand(state.Command{Configure: &in.Configuration}, s.FeatureLevel()); err != nil {
+			return nil, err
 		}
 		if !force {
 			judged := s
-			if len(place.InstancesOf(c)) == 0 { // the file has no say in them
+			if len(instances) == 0 { // the file has no say in them
 				judged = &state.State{Heartbeat: s.Heartbeat}
 			}
 			if err := place.RefuseOlder(d.base(), judged, file); err != nil {
@@ -104,7 +109,7 @@ func (d *Daemon) propose(ctx context.Context, c *config.Config, force bool) ([]s
 			}
 			d.setBase(agreed)
 			if len(done.Changes) == 0 { // an older leader does not tell
-				want := place.Proposal(s.Instances, place.InstancesOf(c))
+				want := place.Proposal(s.Instances, instances)
 				done.Changes = place.Changes(place.ContentOf(s.Instances, s.Heartbeat.Configured), place.ContentOf(want, cmp.Or(heartbeat, s.Heartbeat.Configured)), nil)
 			}
 			return done.Changes, nil

@@ -37,6 +37,9 @@ func (srv *Server) configure(ctx context.Context, in api.ConfigureRequest) (api.
 	if err := refuseEmpty(s.Instances, c.Instances, "the file", in.Force); err != nil {
 		return api.Configured{}, err
 	}
+	if err := place.RefuseMerged(s.Instances, c.Instances); err != nil {
+		return api.Configured{}, err
+	}
 	for _, in := range c.Instances {
 		for _, a := range in.Addresses {
 			if err := notANodes(s, a.Prefix.Addr()); err != nil {
@@ -133,14 +136,18 @@ func (srv *Server) vipAdd(ctx context.Context, in api.VIPRequest) (api.Done, err
 	if i, a, ok := s.AddressOf(in.Prefix.Addr()); ok {
 		return api.Done{}, state.Refuse(state.CodeAddressInUse, `see "raftvip vip list"`, "address %s is already in instance %s", a.Prefix, i.Name)
 	}
+	group, err := place.GroupOfNew(srv.File(), s.Instances, in.Instance)
+	if err != nil {
+		return api.Done{}, err
+	}
 	address := state.Address{Prefix: in.Prefix, Dev: in.Dev, Added: true}
 	if srv.Places != nil {
 		if err := probe(ctx, srv.Links.Current(), address, in.Force); err != nil {
 			return api.Done{}, err
 		}
 	}
-	err := srv.Node.Apply(ctx, state.Command{AddVIP: &state.VIPCommand{
-		Instance: in.Instance, Group: state.DefaultGroup, Address: address, GARP: place.DefaultGARP(),
+	err = srv.Node.Apply(ctx, state.Command{AddVIP: &state.VIPCommand{
+		Instance: in.Instance, Group: group, Address: address, GARP: place.DefaultGARP(),
 	}})
 	return api.Done{}, err
 }

@@ -26,6 +26,7 @@ const (
 	// HeartbeatKey is the key of heartbeat_timeout.
 	HeartbeatKey = "heartbeat_timeout"
 	garpKey      = "announcement schedule (garp_*)"
+	groupKey     = "ownership group"
 	orderKey     = "order of virtual_ipaddress"
 	instanceHere = "there" // the value of an instance's own key
 )
@@ -36,13 +37,17 @@ func partKey(name, part string) string {
 }
 
 // ContentOf flattens instances and the heartbeat timeout that goes with them; 0 leaves
-// that out.
+// that out. Nothing is said of the default group: bases and members from before there
+// were others do not say it either.
 func ContentOf(instances []state.Instance, heartbeat time.Duration) Content {
 	c := make(Content)
 	for _, in := range instances {
 		c[instanceKey(in.Name)] = instanceHere
 		c[partKey(in.Name, "virtual_router_id")] = fmt.Sprint(in.VirtualRouterID)
 		c[partKey(in.Name, "vrrp")] = vrrpWord(in.VRRP)
+		if g := groupName(in); g != state.DefaultGroup {
+			c[partKey(in.Name, groupKey)] = g
+		}
 		c[partKey(in.Name, garpKey)] = fmt.Sprintf("%v", in.GARP)
 		if in.VRRP != "" {
 			var order []string
@@ -114,6 +119,8 @@ func Changes(before, after Content, only func(key string) bool) []string {
 			// Said where it went.
 		case wholly && !isAddress, strings.HasSuffix(k, orderKey) && !sameWords(from, to):
 			// The instance's own line says it, or that of vrrp or of an address.
+		case part == groupKey:
+			lines = append(lines, fmt.Sprintf("%s changed from %s to %s", k, cmp.Or(from, state.DefaultGroup), cmp.Or(to, state.DefaultGroup)))
 		case from == "":
 			lines = append(lines, what+" added")
 		case to == "":

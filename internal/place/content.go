@@ -13,19 +13,23 @@ import (
 	"github.com/raftvip/raftvip/vip"
 )
 
-// InstancesOf is the cluster-wide part of a node's file.
+// InstancesOf is the cluster-wide part of a node's file. In a cluster that has instances,
+// InstancesIn is.
 func InstancesOf(c *config.Config) []state.Instance {
 	out := make([]state.Instance, 0, len(c.Instances))
 	for _, in := range c.Instances {
-		if in.VRRP != nil && in.VRRP.Mode == config.VRRPOnly {
+		if !in.Shared() {
 			continue // it is none of the cluster's
 		}
-		out = append(out, InstanceOf(in))
+		i := InstanceOf(in)
+		i.Group = GroupOf(c, in)
+		out = append(out, i)
 	}
 	return out
 }
 
-// InstanceOf is an instance of a file as the cluster knows it.
+// InstanceOf is an instance of a file as the cluster knows it, in the default group: who
+// owns what is said by the file as a whole.
 func InstanceOf(in *config.Instance) state.Instance {
 	i := state.Instance{
 		Name: in.Name, Group: state.DefaultGroup, FromFile: true,
@@ -99,6 +103,9 @@ func Difference(have, want []state.Instance, heartbeatHave, heartbeatWant time.D
 			if !a.Added && !slices.ContainsFunc(w.Addresses, func(b state.Address) bool { return b.Prefix.Addr() == a.Prefix.Addr() }) {
 				add("instance %s: address %s is in the cluster only", w.Name, a.Prefix)
 			}
+		}
+		if groupName(h) != groupName(w) {
+			add("instance %s: ownership group is %s in the file, %s in the cluster", w.Name, groupName(w), groupName(h))
 		}
 		if h.VirtualRouterID != w.VirtualRouterID {
 			add("instance %s: virtual_router_id is %d in the file, %d in the cluster", w.Name, w.VirtualRouterID, h.VirtualRouterID)

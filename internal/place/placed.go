@@ -193,7 +193,7 @@ func (d *Drift) Lines(s *state.State, c *config.Config, heartbeat time.Duration)
 		return d.result
 	}
 	*d = Drift{instances: s.Instances, config: c, configured: s.Heartbeat.Configured, heartbeat: heartbeat, known: true}
-	if file := InstancesOf(c); len(file) > 0 {
+	if file := InstancesIn(c, s.Instances); len(file) > 0 {
 		d.result = Difference(s.Instances, file, s.Heartbeat.Configured, heartbeat)
 	}
 	return d.result
