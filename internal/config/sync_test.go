@@ -111,6 +111,7 @@ func TestOwnership(t *testing.T) {
 		{"a group and its name in it", pair + "vrrp_sync_group x { group { a x } }", ""},
 		{"a group with the name of an instance that is in none", "vrrp_sync_group x { group { a b } }\n" + pair, "x.conf:4: vrrp_sync_group x: vrrp_instance x at x.conf:"},
 		{"and one that is in another", pair + "vrrp_sync_group x { group { a b } }\nvrrp_sync_group y { group { x } }", ""},
+		{"a group with the name of a plain VRRP router", "vrrp_sync_group v { group { a b } }\n" + pair + vi("v", "vrrp only"), ""},
 		{"64 and default", many(64) + vi("default"), ""},
 		{"65", many(65), "x.conf:2: ownership separate: 65 groups"},
 		{"65 in two", many(65) + "vrrp_sync_group G { group { i1 i2 } }", ""},

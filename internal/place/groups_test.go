@@ -68,7 +68,10 @@ func TestActiveActive(t *testing.T) {
 		if got := groupsOf(InstancesOf(c)); got != "VI_A=default VI_B=default" {
 			t.Errorf("%s, as it is: got %s", host, got)
 		}
-		c.Raft.Ownership = config.Separate
+		text := "raft {\nownership separate\n}\ninclude nginx-active-active.conf\n"
+		if c, diags = config.LoadBytes("../../deploy/examples/x.conf", []byte(text), config.Options{HostName: host}); c == nil {
+			t.Fatal(diags)
+		}
 		if got := groupsOf(InstancesOf(c)); got != "VI_A=VI_A VI_B=VI_B" {
 			t.Errorf("%s: got %s", host, got)
 		}
