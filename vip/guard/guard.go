@@ -202,6 +202,40 @@ func (g *Guard) Arm(group uint32, addrs []netip.Addr) error {
 	return nil
 }
 
+// Move puts addresses that are armed for one group under the deadline of another one.
+// For each of them the kernel obeys the old deadline, and from one packet to the next the
+// new one: never neither. (With nft a group's first address is silent until its lease is
+// written, which takes less than a millisecond.) One that is not armed, or for a third
+// group, is an error, and nothing is changed. After another error some may have been
+// moved, and the call may be repeated.
+func (g *Guard) Move(from, to uint32, addrs []netip.Addr) error {
+	if to >= MaxGroups {
+		return fmt.Errorf("guard: move: group %d; allowed are 0 to %d", to, MaxGroups-1)
+	}
+	g.arming.Lock()
+	defer g.arming.Unlock()
+	if g.isClosed() {
+		return errClosed
+	}
+	move := make([]netip.Addr, len(addrs))
+	for i, a := range addrs {
+		move[i] = a.Unmap().WithZone("")
+		switch old, ok := g.armed[move[i]]; {
+		case !ok:
+			return fmt.Errorf("guard: move: %s is not armed", a)
+		case old != from && old != to:
+			return fmt.Errorf("guard: move: %s belongs to group %d, not %d", a, old, from)
+		}
+	}
+	if err := g.backend.arm(to, move); err != nil {
+		return fmt.Errorf("guard: move: %w", err)
+	}
+	for _, a := range move {
+		g.armed[a] = to
+	}
+	return nil
+}
+
 // Disarm takes addresses out again. Do this only when they are gone from all
 // interfaces: from now on the kernel answers for them. An address that is not armed
 // is no error; one of another group is, and stays armed.

@@ -60,6 +60,23 @@ func (f *Fake) Disarm(group uint32, addrs []netip.Addr) error {
 	return nil
 }
 
+// Move records the call.
+func (f *Fake) Move(from, to uint32, addrs []netip.Addr) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, Call(fmt.Sprintf("move %d %d %v", from, to, addrs)))
+	if err := f.fail["move"]; err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		if old, ok := f.armed[a.Unmap()]; !ok || old != from && old != to {
+			return fmt.Errorf("guard: move: %s does not belong to group %d", a, from)
+		}
+		f.armed[a.Unmap()] = to
+	}
+	return nil
+}
+
 // SetDeadline records the call.
 func (f *Fake) SetDeadline(group uint32, sinceBoot time.Duration) {
 	f.mu.Lock()
