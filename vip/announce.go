@@ -15,7 +15,7 @@ const busyMax = time.Second
 
 // schedule returns the announcement schedule of e. It is called with mu held.
 func (k *Keeper) schedule(e *entry) Schedule {
-	for _, s := range []Schedule{e.want.Schedule, k.wanted.Schedule} {
+	for _, s := range []Schedule{e.want.Schedule, e.h.wanted.Schedule} {
 		if s != (Schedule{}) {
 			return s
 		}
@@ -95,9 +95,9 @@ func (k *Keeper) sendDue(freshOnly bool, seq uint64) (stale bool) {
 			q.drop(e)
 			continue
 		}
-		if !k.cfg.Gate.Valid(k.now()) {
-			q.clear()
-			return false
+		if !e.h.gate.Valid(k.now()) {
+			q.drop(e)
+			continue
 		}
 		err := k.cfg.Announcer.Announce(link, e.ip())
 		if errors.Is(err, ErrBusy) && !k.busyTooLong(e, now) {
@@ -120,20 +120,22 @@ func (k *Keeper) Serves(link int, addr netip.Addr) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	e := k.serving(link, addr)
-	return e != nil && k.cfg.Gate.Valid(k.now())
+	return e != nil && e.h.gate.Valid(k.now())
 }
 
 // serving is called with mu held.
 func (k *Keeper) serving(link int, addr netip.Addr) *entry {
-	if k.mirror == nil || !k.wanted.Own {
+	if k.mirror == nil {
 		return nil
 	}
 	l := k.mirror.links[link]
 	if l == nil {
 		return nil
 	}
-	if e := k.byKey[key{link: l.Name, ip: addr}]; e != nil && e.serves() && e.at.link == link {
-		return e
+	for e := k.byIP[addr]; e != nil; e = e.next {
+		if e.h.wanted.Own && e.want.Link == l.Name && e.serves() && e.at.link == link {
+			return e
+		}
 	}
 	return nil
 }
@@ -178,7 +180,7 @@ func (k *Keeper) announceAgain(e *entry, now time.Duration) {
 	}
 	k.loop.announceAt = min(k.loop.announceAt, e.secondAt)
 	if e.announceFailures == announceTold {
-		k.notify()
+		e.h.notify()
 	}
 }
 
@@ -196,23 +198,23 @@ func (k *Keeper) busyTooLong(e *entry, now time.Duration) bool {
 // not repeated by itself; another burst is. It is called with mu held.
 func (k *Keeper) announced(e *entry, err error, now time.Duration) {
 	if err != nil {
-		k.counters.AnnounceErrors++
+		e.h.counters.AnnounceErrors++
 		if e.announceErr == nil || e.announceErr.Error() != err.Error() {
-			k.log.Warn("address not announced", "vip", e.ip(), "link", e.want.Link, "reason", err)
+			e.h.log.Warn("address not announced", "vip", e.ip(), "link", e.want.Link, "reason", err)
 		}
 		e.announceErr = err
 		k.announceAgain(e, now)
 		return
 	}
 	if e.announceFailures >= announceTold {
-		k.notify()
+		e.h.notify()
 	}
 	e.announceErr, e.announceFailures, e.busySince = nil, 0, 0
 	e.announced++
 	e.lastAnnounced = now
 	if e.ip().Is4() {
-		k.counters.Announced4++
+		e.h.counters.Announced4++
 	} else {
-		k.counters.Announced6++
+		e.h.counters.Announced6++
 	}
 }

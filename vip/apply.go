@@ -13,11 +13,10 @@ import (
 func (k *Keeper) removeAll(jobs []*job, seq uint64) (stale bool) {
 	start := k.now()
 	var gone []place
+	var count tally
 	defer func() {
 		k.setErr("address journal", k.cfg.Journal.remove(gone))
-		if len(gone) > 0 {
-			k.log.Info("addresses removed", "count", len(gone), "took", k.now()-start)
-		}
+		count.log("addresses removed", k.now()-start)
 	}()
 	changes := make([]Change, 0, len(jobs))
 	owners := make([]*job, 0, len(jobs)) // of each change
@@ -51,6 +50,7 @@ func (k *Keeper) removeAll(jobs []*job, seq uint64) (stale bool) {
 			}
 			if err == nil || errors.Is(err, ErrGone) {
 				gone = append(gone, p)
+				count.add(j.e.h)
 				k.removed(j.e, p, now)
 			} else {
 				failed[j] = true
@@ -64,6 +64,31 @@ func (k *Keeper) removeAll(jobs []*job, seq uint64) (stale bool) {
 		changes, owners = changes[n:], owners[n:]
 	}
 	return false
+}
+
+// A tally counts what was done for each Holding.
+type tally []struct {
+	h *Holding
+	n int
+}
+
+func (t *tally) add(h *Holding) {
+	for i := range *t {
+		if (*t)[i].h == h {
+			(*t)[i].n++
+			return
+		}
+	}
+	*t = append(*t, struct {
+		h *Holding
+		n int
+	}{h, 1})
+}
+
+func (t tally) log(what string, took time.Duration) {
+	for _, of := range t {
+		of.h.log.Info(what, "count", of.n, "took", took)
+	}
 }
 
 // undelete takes back that a deletion's event is to come. It is called with mu held.
@@ -85,12 +110,12 @@ func (k *Keeper) deleteFailed(e *entry, p place, err error, now time.Duration) {
 	err = fmt.Errorf("delete %s: %w", p.prefix, err)
 	e.failed(err, now)
 	e.deleteFailures++
-	k.counters.DeleteFailures++
+	e.h.counters.DeleteFailures++
 	if e.deleteFailures == 1 {
-		k.log.Error("ADDRESS NOT REMOVED", "vip", p.prefix, "link", e.want.Link, "reason", err)
+		e.h.log.Error("ADDRESS NOT REMOVED", "vip", p.prefix, "link", e.want.Link, "reason", err)
 	}
 	if e.setState(StateRemoving, "cannot be deleted", now) {
-		k.notify()
+		e.h.notify()
 	}
 }
 
@@ -98,7 +123,7 @@ func (k *Keeper) deleteFailed(e *entry, p place, err error, now time.Duration) {
 // with mu held.
 func (k *Keeper) deletable(e *entry, how string) {
 	if e.deleteFailures > 0 {
-		k.log.Info(how, "vip", e.ip(), "link", e.want.Link, "failures", e.deleteFailures)
+		e.h.log.Info(how, "vip", e.ip(), "link", e.want.Link, "failures", e.deleteFailures)
 	}
 	e.deleteFailures = 0
 	e.succeeded()
@@ -107,7 +132,7 @@ func (k *Keeper) deletable(e *entry, how string) {
 // removed notes that the place is empty now. It is called with mu held.
 func (k *Keeper) removed(e *entry, p place, now time.Duration) {
 	k.mirror.remove(p.link, p.prefix)
-	k.counters.Removed++
+	e.h.counters.Removed++
 	if !e.placed || e.at == p {
 		k.loop.queue.drop(e)
 	}
@@ -115,7 +140,7 @@ func (k *Keeper) removed(e *entry, p place, now time.Duration) {
 		e.placed, e.lost = false, false
 		e.secondAt, e.refreshAt, e.echoAt = 0, 0, 0
 	}
-	k.log.Debug("address removed", "vip", p.prefix, "link", e.want.Link)
+	e.h.log.Debug("address removed", "vip", p.prefix, "link", e.want.Link)
 	// The next look sets the state; it follows at once.
 }
 
@@ -128,7 +153,7 @@ func (k *Keeper) removed(e *entry, p place, now time.Duration) {
 // is looked at before the first and after the last, as a link can also be made anew
 // with its old number.
 func (k *Keeper) addAll(jobs []*job, start time.Duration, seq uint64) (stale bool) {
-	if !k.arm(jobs, start) {
+	if jobs = k.arm(jobs, start); len(jobs) == 0 {
 		return false
 	}
 	bad, release := k.cfg.Guard.Hold(linksOf(jobs))
@@ -154,48 +179,53 @@ func (k *Keeper) addGuarded(jobs []*job, start time.Duration, seq uint64) (stale
 
 	// What others do about the change, and the log, comes after the last address: they
 	// would take the time, and the lock, of the next one.
-	count := 0
+	var count tally
+	told := holdingsOf(jobs)
 	defer func() {
 		k.mu.Lock()
-		k.notify()
+		for _, h := range told {
+			h.notify()
+		}
 		k.mu.Unlock()
-		if count > 0 {
-			k.log.Info("addresses added", "count", count, "took", k.now()-start)
-		}
+		count.log("addresses added", k.now()-start)
 	}()
-	changes := make([]Change, len(jobs))
-	for i, j := range jobs {
-		changes[i] = Change{Kind: AddAddress, Link: j.target.link, Address: j.form}
-		if j.step.adopt {
-			changes[i].Kind = RefreshAddress
-		}
-	}
-	for size := newBatchSize(addBatch); len(changes) > 0; {
-		n := size.of(len(changes))
+	changes := make([]Change, 0, len(jobs))
+	for size := newBatchSize(addBatch); len(jobs) > 0; {
+		n := size.of(len(jobs))
 		if k.seq.Load() != seq {
 			return true
 		}
 		began := k.now()
-		if !k.cfg.Gate.Valid(began) {
-			return false
+		batch := permitted(jobs[:n], began)
+		jobs = jobs[n:]
+		if n = len(batch); n == 0 {
+			continue
+		}
+		changes = changes[:0]
+		for _, j := range batch {
+			c := Change{Kind: AddAddress, Link: j.target.link, Address: j.form}
+			if j.step.adopt {
+				c.Kind = RefreshAddress
+			}
+			changes = append(changes, c)
 		}
 		k.mu.Lock()
 		k.adding, k.overtaken = true, false
 		k.mu.Unlock()
-		errs := k.cfg.Host.Change(changes[:n])
+		errs := k.cfg.Host.Change(changes)
 		now := k.now()
 		size.took(n, now-began)
 		worked := 0
 		k.mu.Lock()
 		k.adding = false
 		k.loop.reload = k.loop.reload || k.overtaken
-		for i, j := range jobs[:n] {
+		for i, j := range batch {
 			if err := errorOf(errs, i); err != nil {
 				k.addFailed(j, err, now)
 				continue
 			}
 			if k.placed(j, now) {
-				count++
+				count.add(j.e.h)
 			}
 			worked++
 		}
@@ -203,7 +233,6 @@ func (k *Keeper) addGuarded(jobs []*job, start time.Duration, seq uint64) (stale
 		if worked > 0 && k.sendDue(true, seq) {
 			return true
 		}
-		jobs, changes = jobs[n:], changes[n:]
 	}
 	return false
 }
@@ -218,25 +247,25 @@ func (k *Keeper) placed(j *job, now time.Duration) (told bool) {
 	e.placed, e.at, e.spec, e.form = true, j.target, e.want, j.form
 	e.succeeded()
 	if reform {
-		k.log.Info("address put in another form, as the link's own addresses have changed", "vip", j.form.Prefix, "link", e.want.Link)
+		e.h.log.Info("address put in another form, as the link's own addresses have changed", "vip", j.form.Prefix, "link", e.want.Link)
 		e.setState(StatePresent, e.tug.why(), now)
 		return true // it was there all the time, and the neighbours know
 	}
-	k.counters.Added++
+	e.h.counters.Added++
 	if e.lost {
 		e.lost = false
 		e.readded++
 		e.readdedAt = now
-		k.counters.Readded++
+		e.h.counters.Readded++
 		burst, once = e.tug.announce(now)
 		if burst {
-			k.log.Warn("address put back", "vip", e.ip(), "link", e.want.Link, "reason", e.lostWhy)
+			e.h.log.Warn("address put back", "vip", e.ip(), "link", e.want.Link, "reason", e.lostWhy)
 		}
 	} else {
-		k.log.Debug("address added", "vip", j.form.Prefix, "link", e.want.Link)
+		e.h.log.Debug("address added", "vip", j.form.Prefix, "link", e.want.Link)
 	}
-	if k.cfg.Lifetime > 0 && k.loop.lifeAt == 0 {
-		k.loop.lifeAt = now + k.cfg.Lifetime/3
+	if k.cfg.Lifetime > 0 && e.h.lifeAt == 0 {
+		e.h.lifeAt = now + k.cfg.Lifetime/3
 	}
 	e.setState(StatePresent, e.tug.why(), now)
 	switch {
@@ -279,16 +308,9 @@ func (k *Keeper) requeueAll(jobs []*job, seq uint64) (stale bool) {
 	records := map[place]string{}
 	changes := make([]Change, 0, requeueSteps*len(jobs))
 	for _, j := range jobs {
-		beside := j.form
-		beside.Prefix = netip.PrefixFrom(j.e.ip(), j.form.Prefix.Bits()-1)
-		beside.Subnet = beside.Prefix.Masked()
-		beside.NoPrefixRoute = true
-		records[place{j.target.link, beside.Prefix}] = j.e.want.Link
-		for _, c := range []Change{{Kind: AddAddress, Address: beside}, {Kind: DeleteAddress, Address: j.form},
-			{Kind: AddAddress, Address: j.form}, {Kind: DeleteAddress, Address: beside}} {
-			c.Link = j.target.link
-			changes = append(changes, c)
-		}
+		steps := requeueing(j)
+		records[placeOf(steps[0])] = j.e.want.Link
+		changes = append(changes, steps...)
 	}
 	k.setErr("address journal", k.cfg.Journal.add(records))
 	var gone []place
@@ -298,10 +320,18 @@ func (k *Keeper) requeueAll(jobs []*job, seq uint64) (stale bool) {
 		if k.seq.Load() != seq {
 			return true
 		}
-		if !k.cfg.Gate.Valid(k.now()) {
-			return false
-		}
+		part := permitted(jobs[:n], k.now())
 		batch := changes[:requeueSteps*n]
+		if len(part) < n {
+			batch = nil
+			for _, j := range part {
+				batch = append(batch, requeueing(j)...)
+			}
+		}
+		jobs, changes = jobs[n:], changes[requeueSteps*n:]
+		if len(part) == 0 {
+			continue
+		}
 		k.mu.Lock()
 		for _, c := range batch {
 			if c.Kind == DeleteAddress {
@@ -317,7 +347,7 @@ func (k *Keeper) requeueAll(jobs []*job, seq uint64) (stale bool) {
 				k.undelete(placeOf(c)) // no event will follow
 			}
 		}
-		for i, j := range jobs[:n] {
+		for i, j := range part {
 			j.e.requeuedAt = now
 			first := requeueSteps * i
 			if errorOf(errs, first+3) == nil {
@@ -327,16 +357,27 @@ func (k *Keeper) requeueAll(jobs []*job, seq uint64) (stale bool) {
 			case errorOf(errs, first) == nil && errorOf(errs, first+1) == nil && err == nil:
 				k.mirror.remove(j.target.link, j.form.Prefix)
 				k.mirror.add(j.target.link, k.seen(j.form))
-				k.log.Debug("address put behind the link's own", "vip", j.form.Prefix, "link", j.e.want.Link)
+				j.e.h.log.Debug("address put behind the link's own", "vip", j.form.Prefix, "link", j.e.want.Link)
 			default:
 				k.loop.reload = true // whatever is there now, it is judged
-				k.log.Warn("address not put behind the link's own", "vip", j.form.Prefix, "link", j.e.want.Link, "reason", errors.Join(errs[first:first+requeueSteps]...))
+				j.e.h.log.Warn("address not put behind the link's own", "vip", j.form.Prefix, "link", j.e.want.Link, "reason", errors.Join(errs[first:first+requeueSteps]...))
 			}
 		}
 		k.mu.Unlock()
-		jobs, changes = jobs[n:], changes[requeueSteps*n:]
 	}
 	return false
+}
+
+// requeueing returns the steps that put the address of a job behind the others.
+func requeueing(j *job) []Change {
+	beside := j.form
+	beside.Prefix = netip.PrefixFrom(j.e.ip(), j.form.Prefix.Bits()-1)
+	beside.Subnet = beside.Prefix.Masked()
+	beside.NoPrefixRoute = true
+	return []Change{
+		{Kind: AddAddress, Link: j.target.link, Address: beside}, {Kind: DeleteAddress, Link: j.target.link, Address: j.form},
+		{Kind: AddAddress, Link: j.target.link, Address: j.form}, {Kind: DeleteAddress, Link: j.target.link, Address: beside},
+	}
 }
 
 const (
@@ -359,9 +400,9 @@ func (k *Keeper) addFailed(j *job, err error, now time.Duration) {
 		}
 	}
 	err = fmt.Errorf("add %s: %w", j.form.Prefix, err)
-	k.counters.AddFailures++
+	e.h.counters.AddFailures++
 	if e.failed(err, now) {
-		k.log.Error("address not added", "vip", j.form.Prefix, "link", e.want.Link, "reason", err)
+		e.h.log.Error("address not added", "vip", j.form.Prefix, "link", e.want.Link, "reason", err)
 	}
 	if e.placed { // in another form, for the time being
 		e.setState(StatePresent, err.Error(), now)
@@ -370,60 +411,88 @@ func (k *Keeper) addFailed(j *job, err error, now time.Duration) {
 	e.setState(StateFailed, err.Error(), now)
 }
 
-// refreshLifetimes starts the lifetimes of all addresses anew when that is due, and
-// reports whether it stopped because Set was called.
+// refreshLifetimes starts the lifetimes of all addresses anew of which that is due, and
+// with them those that would be soon. It reports whether it stopped because Set was
+// called.
 func (k *Keeper) refreshLifetimes(seq uint64) (stale bool) {
 	now := k.now()
-	if k.loop.lifeAt == 0 || now < k.loop.lifeAt {
-		return false
-	}
-	k.mu.Lock()
+	k.loop.lifeAt = never
 	var jobs []*job
-	for _, e := range k.entries {
-		if e.placed && e.listed {
-			v, form := k.view(e, true)
-			if v.put {
-				jobs = append(jobs, &job{e: e, target: v.target, form: form})
+	k.mu.Lock()
+	for _, h := range k.holdings {
+		if !h.valid || h.lifeAt == 0 {
+			continue
+		}
+		if now < h.lifeAt-k.cfg.Lifetime/6 {
+			k.loop.lifeAt = min(k.loop.lifeAt, h.lifeAt)
+			continue
+		}
+		n := len(jobs)
+		for _, e := range h.entries {
+			if e.placed && e.listed {
+				v, form := k.view(e, true)
+				if v.put {
+					jobs = append(jobs, &job{e: e, target: v.target, form: form})
+				}
 			}
+		}
+		if h.lifeAt = 0; len(jobs) > n {
+			h.lifeAt = now + k.cfg.Lifetime/3
 		}
 	}
 	k.mu.Unlock()
-	k.loop.lifeAt = 0
 	if len(jobs) == 0 {
 		return false
 	}
-	k.loop.lifeAt = now + k.cfg.Lifetime/3
+	again := func(jobs []*job, at time.Duration) {
+		for _, h := range holdingsOf(jobs) {
+			h.lifeAt = min(h.lifeAt, at)
+		}
+	}
+	all := holdingsOf(jobs)
+	defer func() {
+		for _, h := range all {
+			k.loop.lifeAt = min(k.loop.lifeAt, h.lifeAt)
+		}
+	}()
 	// A refresh puts an address where it is not, too.
 	bad, release := k.cfg.Guard.Hold(linksOf(jobs))
 	defer release()
 	if len(bad) > 0 {
-		jobs = slices.DeleteFunc(jobs, func(j *job) bool { return bad[j.target.link] != nil })
-		k.loop.lifeAt = min(k.loop.lifeAt, now+maxBackoff)
+		jobs = slices.DeleteFunc(jobs, func(j *job) bool {
+			if bad[j.target.link] == nil {
+				return false
+			}
+			j.e.h.lifeAt = min(j.e.h.lifeAt, now+maxBackoff)
+			return true
+		})
 	}
 	put := jobs
 	defer func() { k.confirm(put) }()
-	changes := make([]Change, len(jobs))
-	for i, j := range jobs {
-		changes[i] = Change{Kind: RefreshAddress, Link: j.target.link, Address: j.form}
-	}
-	for size := newBatchSize(addBatch); len(changes) > 0; {
-		n := size.of(len(changes))
+	changes := make([]Change, 0, len(jobs))
+	for size := newBatchSize(addBatch); len(jobs) > 0; {
+		n := size.of(len(jobs))
 		if k.seq.Load() != seq {
-			k.loop.lifeAt = now // the rest at the next pass
+			again(jobs, now) // the rest at the next pass
 			return true
 		}
 		began := k.now()
-		if !k.cfg.Gate.Valid(began) {
-			return false
+		batch := permitted(jobs[:n], began)
+		jobs = jobs[n:]
+		if n = len(batch); n == 0 {
+			continue
 		}
-		errs := k.cfg.Host.Change(changes[:n])
+		changes = changes[:0]
+		for _, j := range batch {
+			changes = append(changes, Change{Kind: RefreshAddress, Link: j.target.link, Address: j.form})
+		}
+		errs := k.cfg.Host.Change(changes)
 		size.took(n, k.now()-began)
 		k.mu.Lock()
-		for i, j := range jobs[:n] {
+		for i, j := range batch {
 			k.refreshed(j, errorOf(errs, i), now)
 		}
 		k.mu.Unlock()
-		jobs, changes = jobs[n:], changes[n:]
 	}
 	return false
 }
@@ -435,10 +504,10 @@ func (k *Keeper) refreshed(j *job, err error, now time.Duration) {
 		j.e.lastErr = nil
 		return
 	}
-	k.loop.lifeAt = min(k.loop.lifeAt, now+maxBackoff)
+	j.e.h.lifeAt = min(j.e.h.lifeAt, now+maxBackoff)
 	err = fmt.Errorf("refresh lifetime of %s: %w", j.form.Prefix, err)
 	if j.e.lastErr == nil {
-		k.log.Error("address lifetime not refreshed", "vip", j.form.Prefix, "reason", err)
+		j.e.h.log.Error("address lifetime not refreshed", "vip", j.form.Prefix, "reason", err)
 	}
 	j.e.lastErr = err
 }

@@ -28,16 +28,16 @@ func (k *Keeper) guarded(jobs []*job, bad map[int]error, now time.Duration) []*j
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	changed := false
+	var changed []*job
 	out := slices.DeleteFunc(slices.Clone(jobs), func(j *job) bool {
 		why := bad[j.target.link]
-		if why != nil {
-			changed = j.e.unguarded(why, now) || changed
+		if why != nil && j.e.unguarded(why, now) {
+			changed = append(changed, j)
 		}
 		return why != nil
 	})
-	if changed {
-		k.notify()
+	for _, h := range holdingsOf(changed) {
+		h.notify()
 	}
 	return out
 }
@@ -92,49 +92,60 @@ func (k *Keeper) withdraw(jobs []*job, bad map[int]error) {
 			j.e.unguarded(bad[j.target.link], now)
 		}
 	}
-	k.notify()
+	for _, h := range holdingsOf(out) {
+		h.notify()
+	}
 	k.wake()
 }
 
-// arm installs the guard entries of the jobs and reports whether all are there.
-func (k *Keeper) arm(jobs []*job, now time.Duration) bool {
-	var addrs []netip.Addr
-	for _, j := range jobs {
-		if ip := j.e.ip(); !k.loop.armed[ip] {
-			addrs = append(addrs, ip)
+// arm installs the guard entries of the jobs, with one call for each Holding, and
+// returns those whose entry is there. What the guard refuses one Holding does not hold up
+// another.
+func (k *Keeper) arm(jobs []*job, now time.Duration) (armed []*job) {
+	armed = jobs
+	for _, h := range holdingsOf(jobs) {
+		var addrs []netip.Addr
+		for _, j := range jobs {
+			if ip := j.e.ip(); j.e.h == h && !k.loop.armed[ip].ok {
+				addrs = append(addrs, ip)
+			}
 		}
+		if len(addrs) == 0 {
+			continue
+		}
+		err := k.cfg.Guard.Arm(h.gate.group, addrs)
+		h.setErr("guard", err)
+		k.mu.Lock()
+		// Also after an error: some may be there, and disarming is harmless.
+		for _, ip := range addrs {
+			k.loop.armed[ip] = arming{h, err == nil}
+		}
+		if err != nil {
+			armed = slices.DeleteFunc(slices.Clone(armed), func(j *job) bool {
+				if j.e.h != h {
+					return false
+				}
+				h.counters.AddFailures++
+				j.e.failed(fmt.Errorf("arm the guard: %w", err), now)
+				j.e.setState(StateFailed, "the guard refuses it: "+err.Error(), now)
+				return true
+			})
+			h.notify()
+		}
+		k.mu.Unlock()
 	}
-	if len(addrs) == 0 {
-		return true
-	}
-	err := k.cfg.Guard.Arm(k.cfg.Group, addrs)
-	// Also after an error: some may be there, and disarming is harmless.
-	for _, ip := range addrs {
-		k.loop.armed[ip] = err == nil
-	}
-	k.setErr("guard", err)
-	if err == nil {
-		return true
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, j := range jobs {
-		k.counters.AddFailures++
-		j.e.failed(fmt.Errorf("arm the guard: %w", err), now)
-		j.e.setState(StateFailed, "the guard refuses it: "+err.Error(), now)
-	}
-	k.notify()
-	return false
+	return armed
 }
 
 // guardForeign puts what someone else has configured under the guard and, where that
 // is to serve and the lease is valid, announces it.
-func (k *Keeper) guardForeign(jobs []*job, now time.Duration, valid bool) {
-	armed := k.arm(jobs, now)
+func (k *Keeper) guardForeign(jobs []*job, now time.Duration) {
+	k.arm(jobs, now)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, j := range jobs {
 		e := j.e
+		armed := k.loop.armed[e.ip()].ok
 		switch {
 		case !armed && !j.step.borrow:
 			e.setState(StateForeign, fmt.Sprintf("%s is configured on %s by someone else: THIS NODE ANSWERS FOR IT WITHOUT OWNING IT, as the guard refuses it (%v); remove it: %s",
@@ -143,16 +154,18 @@ func (k *Keeper) guardForeign(jobs []*job, now time.Duration, valid bool) {
 		case !j.step.borrow:
 			e.succeeded()
 			e.silent = true
-			k.log.Warn("someone else's copy of an address is kept silent", "vip", e.foreign, "link", e.want.Link)
-		case valid && k.cfg.Gate.Valid(k.now()):
+			e.h.log.Warn("someone else's copy of an address is kept silent", "vip", e.foreign, "link", e.want.Link)
+		case e.h.valid && e.h.gate.Valid(k.now()):
 			e.succeeded()
 			e.borrowed, e.silent, e.at, e.lost = true, true, j.target, false
 			e.setState(StateBorrowed, "", now) // the next look says more
-			k.log.Warn("someone else's copy of an address serves", "vip", e.foreign, "link", e.want.Link)
+			e.h.log.Warn("someone else's copy of an address serves", "vip", e.foreign, "link", e.want.Link)
 			k.burst(e, now, true)
 		}
 	}
-	k.notify()
+	for _, h := range holdingsOf(jobs) {
+		h.notify()
+	}
 }
 
 // freeAfter is how long someone else's copy of an address stays in the guard after
@@ -173,42 +186,50 @@ func (k *Keeper) disarm(now time.Duration) time.Duration {
 	}
 	keep, next := map[netip.Addr]bool{}, never
 	k.mu.Lock()
-	for _, e := range k.entries {
-		on := 0
-		if l := k.mirror.link(e.want.Link); l != nil {
-			on = len(l.addrs[e.ip()])
-		}
-		copied := k.mirror.has(e.copyAt.link, e.copyAt.prefix)
-		there := on > 0 || copied
-		if there && !e.listed && copied && on <= 1 {
-			free := e.unlistedAt + freeAfter
-			if there = !k.wanted.Own && now < free; there {
-				next = min(next, free)
+	for _, h := range k.holdings {
+		for _, e := range h.entries {
+			if k.loop.armed[e.ip()].h != h {
+				continue
 			}
-		}
-		if k.wanted.Own && e.listed || e.placed || e.state == StateRemoving && e.lastErr != nil || there {
-			keep[e.ip()] = true
+			on := 0
+			if l := k.mirror.link(e.want.Link); l != nil {
+				on = len(l.addrs[e.ip()])
+			}
+			copied := k.mirror.has(e.copyAt.link, e.copyAt.prefix)
+			there := on > 0 || copied
+			if there && !e.listed && copied && on <= 1 {
+				free := e.unlistedAt + freeAfter
+				if there = !h.wanted.Own && now < free; there {
+					next = min(next, free)
+				}
+			}
+			if h.wanted.Own && e.listed || e.placed || e.state == StateRemoving && e.lastErr != nil || there {
+				keep[e.ip()] = true
+			}
 		}
 	}
 	k.mu.Unlock()
-	var addrs []netip.Addr
-	for ip := range k.loop.armed {
+	free := map[*Holding][]netip.Addr{}
+	for ip, a := range k.loop.armed {
 		if !keep[ip] {
-			addrs = append(addrs, ip)
+			free[a.h] = append(free[a.h], ip)
 		}
 	}
-	if len(addrs) == 0 {
-		return next
+	for h, addrs := range free {
+		slices.SortFunc(addrs, netip.Addr.Compare)
+		err := k.cfg.Guard.Disarm(h.gate.group, addrs)
+		h.setErr("guard", err)
+		if err != nil {
+			k.loop.armRetry = now + maxBackoff
+			next = min(next, k.loop.armRetry)
+			continue
+		}
+		k.mu.Lock()
+		for _, ip := range addrs {
+			delete(k.loop.armed, ip)
+		}
+		k.mu.Unlock()
+		next = now // what was held by the guard alone is forgotten at the next look
 	}
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	err := k.cfg.Guard.Disarm(k.cfg.Group, addrs)
-	k.setErr("guard", err)
-	if err != nil {
-		k.loop.armRetry = now + maxBackoff
-		return k.loop.armRetry
-	}
-	for _, ip := range addrs {
-		delete(k.loop.armed, ip)
-	}
-	return now // what was held by the guard alone is forgotten at the next look
+	return next
 }

@@ -143,13 +143,17 @@ func (q *burstQueue[T]) drop(x T) {
 	}
 }
 
-// clear forgets all announcements.
-func (q *burstQueue[T]) clear() {
+// dropAll forgets the announcements of all of xs.
+func (q *burstQueue[T]) dropAll(xs []T) {
 	if len(q.items) == 0 {
 		return
 	}
-	clear(q.items)
-	for _, bl := range q.lanes {
-		bl.fresh, bl.again, bl.live = nil, nil, 0
+	for _, x := range xs {
+		q.drop(x)
+	}
+	if len(q.items) == 0 {
+		for _, bl := range q.lanes {
+			bl.fresh, bl.again, bl.live = nil, nil, 0
+		}
 	}
 }

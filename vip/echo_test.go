@@ -19,10 +19,10 @@ func TestAnnouncedUntilHeard(t *testing.T) {
 		b := newBench(t, func(_ *bench, c *vip.KeeperConfig) { c.Hearing = hearer })
 		const eth0 = 2
 		seconds := func() (at []string) {
-			last := b.k.Status().Announced4
+			last := b.h.Status().Announced4
 			for s := range 70 {
 				synctest.Wait()
-				if n := b.k.Status().Announced4; n != last {
+				if n := b.h.Status().Announced4; n != last {
 					at, last = append(at, fmt.Sprintf("%d:%d", s, n-last)), n
 				}
 				time.Sleep(time.Second)
@@ -39,13 +39,13 @@ func TestAnnouncedUntilHeard(t *testing.T) {
 		w.Schedule = vip.Schedule{Repeat: 3, Delay: 5 * time.Second}
 		b.gate.Open(1)
 		b.gate.Renew(1, b.now()+time.Hour)
-		b.k.Set(w)
+		b.h.Set(w)
 		expect("silent", seconds(), "0:3", "1:1", "2:1", "4:1", "5:3", "8:1", "16:1", "32:1")
 
 		// The port forwards at last.
 		hearer.Hear(eth0)
 		expect("heard", seconds(), "0:3", "5:3")
-		b.k.Announce("a doubt")
+		b.h.Announce("a doubt")
 		expect("a doubt where others are heard", seconds(), "0:3", "5:3")
 
 		// The link flaps; after 9 s something is heard.
@@ -70,10 +70,10 @@ func TestEchoesAreBounded(t *testing.T) {
 		w.Schedule = vip.DefaultSchedule()
 		b.gate.Open(1)
 		b.gate.Renew(1, b.now()+time.Hour)
-		b.k.Set(w)
+		b.h.Set(w)
 		time.Sleep(59 * time.Second)
 		synctest.Wait()
-		if n := b.k.Status().Announced4; n != 1000*(5+5+6) {
+		if n := b.h.Status().Announced4; n != 1000*(5+5+6) {
 			t.Errorf("%d announcements", n)
 		}
 	})

@@ -21,7 +21,7 @@ func TestFormFollowsTheLink(t *testing.T) {
 		for i := range w.Addresses {
 			w.Addresses[i].Link = "eth1"
 		}
-		b.k.Set(w)
+		b.h.Set(w)
 		synctest.Wait()
 		b.expectTrace("arm 10.7.0.5,fd07::5", "add 10.7.0.5/24 eth1", "announce 10.7.0.5 eth1", "add fd07::5/64 eth1", "announce fd07::5 eth1")
 
@@ -58,7 +58,7 @@ func TestFormFollowsTheLink(t *testing.T) {
 		synctest.Wait()
 		b.expectTrace()
 
-		if err := b.k.Release(t.Context()); err != nil {
+		if err := b.h.Release(t.Context()); err != nil {
 			t.Error(err)
 		}
 		b.expectAddresses()
@@ -125,7 +125,7 @@ func TestStandsBehindTheMachinesOwn(t *testing.T) {
 		synctest.Wait()
 		b.expectTrace(requeued...)
 
-		if err := b.k.Release(t.Context()); err != nil {
+		if err := b.h.Release(t.Context()); err != nil {
 			t.Error(err)
 		}
 		b.expectAddresses("192.0.2.1/32", "192.0.2.3/32", "fd00::2/64")

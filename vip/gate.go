@@ -19,11 +19,11 @@ type Gate struct {
 	guard Guard
 	group uint32
 	now   func() time.Duration
-	// opened gets a token when the gate turns valid. One Keeper reads it.
-	opened chan struct{}
 
 	mu       sync.Mutex
+	valid    func() // called when the gate turns valid, with mu held; nil for nobody
 	open     bool
+	ended    bool          // for good: the number may be another gate's
 	term     uint64        // highest term opened
 	deadline time.Duration // as stored in the guard
 	openings uint64        // times the gate turned from not valid to valid
@@ -39,7 +39,28 @@ func NewGate(guard Guard, group uint32, now func() time.Duration) *Gate {
 		now = boottime.Now
 	}
 	guard.SetDeadline(group, 0)
-	return &Gate{guard: guard, group: group, now: now, opened: make(chan struct{}, 1)}
+	return &Gate{guard: guard, group: group, now: now}
+}
+
+// Group returns the group's number in the guard.
+func (g *Gate) Group() uint32 { return g.group }
+
+// onValid has f, which may not block, called each time the gate turns valid.
+func (g *Gate) onValid(f func()) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.valid = f
+}
+
+// end shuts the gate for good. Nothing that comes later touches the group's deadline:
+// its number may be another gate's by then.
+func (g *Gate) end() {
+	g.mu.Lock()
+	g.open = false
+	g.store(0)
+	g.ended = true
+	g.mu.Unlock()
+	g.guard.Settle(g.group)
 }
 
 // Open permits renewals of this term. The deadline stays 0, and the gate not
@@ -48,7 +69,7 @@ func NewGate(guard Guard, group uint32, now func() time.Duration) *Gate {
 func (g *Gate) Open(term uint64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if term < g.term {
+	if term < g.term || g.ended {
 		return false
 	}
 	if g.open && term == g.term {
@@ -75,9 +96,8 @@ func (g *Gate) Renew(term uint64, until time.Duration) bool {
 	g.store(until)
 	if turnsValid {
 		g.openings++
-		select {
-		case g.opened <- struct{}{}:
-		default:
+		if g.valid != nil {
+			g.valid()
 		}
 	}
 	return true
@@ -138,6 +158,9 @@ func (g *Gate) state(now time.Duration) (valid bool, openings uint64) {
 
 // store is called with mu held.
 func (g *Gate) store(deadline time.Duration) {
+	if g.ended {
+		return
+	}
 	g.deadline = deadline
 	g.guard.SetDeadline(g.group, deadline)
 }

@@ -15,6 +15,10 @@ type Guard interface {
 	Arm(group uint32, addrs []netip.Addr) error
 	// Disarm removes the entries of addrs. An address that is not armed is no error.
 	Disarm(group uint32, addrs []netip.Addr) error
+	// Move puts addrs, armed for one group, under another one's deadline: for each there
+	// is no moment in which it is under neither. One that is not armed is an error. After
+	// an error some may have been moved, and none is without a guard.
+	Move(from, to uint32, addrs []netip.Addr) error
 	// SetDeadline stores the instant at which the group falls silent; 0 is shut. It
 	// must never block.
 	SetDeadline(group uint32, sinceBoot time.Duration)
@@ -38,6 +42,9 @@ func (NoGuard) Arm(uint32, []netip.Addr) error { return nil }
 
 // Disarm does nothing.
 func (NoGuard) Disarm(uint32, []netip.Addr) error { return nil }
+
+// Move does nothing.
+func (NoGuard) Move(uint32, uint32, []netip.Addr) error { return nil }
 
 // SetDeadline does nothing.
 func (NoGuard) SetDeadline(uint32, time.Duration) {}

@@ -5,10 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net/netip"
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,7 +26,7 @@ type Announcer interface {
 	Announce(link Link, addr netip.Addr) error
 }
 
-// A Wanted is what a Keeper is to bring about.
+// A Wanted is what a Holding is to bring about.
 type Wanted struct {
 	// Own: the addresses are to be on the kernel, as far as the gate is valid.
 	// Otherwise none of them.
@@ -49,10 +46,8 @@ type Wanted struct {
 type KeeperConfig struct {
 	Host      Host
 	Announcer Announcer
-	// Guard must be the one that Gate writes to; nil means NoGuard.
+	// Guard must be the one that the gates of all Holdings write to; nil means NoGuard.
 	Guard Guard
-	Gate  *Gate
-	Group uint32
 	// Logger may be nil.
 	Logger *slog.Logger
 	// Journal is shared by all Keepers of a Host; nil means none. It is used only if
@@ -74,31 +69,30 @@ type KeeperConfig struct {
 	Now func() time.Duration
 }
 
-// A Keeper makes the kernel match the wanted state of one group. Run does all the
-// work in one goroutine; the other methods may be called from any.
+// A Keeper makes the kernel match what its Holdings want: one for each Host and Guard.
+// Run does all the work in one goroutine; the other methods may be called from any.
 type Keeper struct {
 	cfg  KeeperConfig
 	now  func() time.Duration
 	log  *slog.Logger
 	kick chan struct{}
-	// seq counts calls of Set. It is written under mu; the loop reads it between two
-	// operations, so that a release never waits for a long list to be added.
+	// seq counts calls of Set of all Holdings. It is written under mu; the loop reads it
+	// between two operations, so that a release never waits for a long list to be added,
+	// be it another Holding's.
 	seq atomic.Uint64
 
 	mu       sync.Mutex
-	wanted   Wanted
-	applied  uint64 // the seq that the loop has looked at last
-	closing  bool   // Run is releasing for good
-	stopped  bool   // Run has returned
+	holdings []*Holding // in the order of Hold
+	held     int        // calls of Hold so far
+	closing  bool       // Run is releasing for good
+	stopped  bool       // Run has returned
 	mirror   *mirror
-	entries  []*entry // wanted ones in order, then others still held
-	byKey    map[key]*entry
-	again    string           // reason to announce everything again, or empty
-	doubt    map[int]bool     // links whose addresses are to be announced again
-	deletes  map[place]int    // our deletions whose event is still to come
-	errs     map[string]error // what is wrong, by part
-	changed  chan struct{}
-	counters Counters
+	byIP     map[netip.Addr]*entry // of each address the entry that came last; see entry.next
+	rivals   map[netip.Addr]bool   // addresses that are entries of several Holdings
+	doubt    map[int]bool          // links whose addresses are to be announced again
+	deletes  map[place]int         // our deletions whose event is still to come
+	errs     map[string]error      // what is wrong, by part
+	changed  chan struct{}         // nil: nobody has asked for it
 	// reloading: the loop is listing the kernel's state; events are kept in missed to
 	// be repeated on top of it. A Snapshot ends it.
 	reloading bool
@@ -114,8 +108,15 @@ type Keeper struct {
 // An entry is one address, wanted or still held. It is written by the Run
 // goroutine, or an event, with mu held.
 type entry struct {
+	h      *Holding
 	want   Address
 	listed bool
+	// next is another entry of the same address: on another link, or of another Holding,
+	// which rival says.
+	next  *entry
+	rival bool
+	// moved: it was another Holding's until now, so that it is to be announced.
+	moved bool
 
 	// placed: we put the address at at, as form, when spec was wanted, and it was not
 	// removed since.
@@ -207,14 +208,14 @@ func NewKeeper(cfg KeeperConfig) *Keeper {
 	k := &Keeper{
 		cfg:     cfg,
 		now:     cfg.Now,
-		log:     cfg.Logger.With("group", cfg.Group),
+		log:     cfg.Logger,
 		kick:    make(chan struct{}, 1),
-		byKey:   map[key]*entry{},
+		byIP:    map[netip.Addr]*entry{},
+		rivals:  map[netip.Addr]bool{},
 		doubt:   map[int]bool{},
 		deletes: map[place]int{},
 		errs:    map[string]error{},
-		changed: make(chan struct{}),
-		loop:    loopState{queue: newBurstQueue[*entry](), armed: map[netip.Addr]bool{}},
+		loop:    loopState{queue: newBurstQueue[*entry](), armed: map[netip.Addr]arming{}},
 	}
 	if cfg.Hearing != nil {
 		cfg.Hearing.Tell(k.heard)
@@ -231,103 +232,7 @@ func (k *Keeper) heard(link int) {
 	k.wake()
 }
 
-// Set gives the Keeper a new wanted state, in place of the one before. It never
-// blocks. A caller that gives the group up shuts the gate first.
-func (k *Keeper) Set(w Wanted) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.closing || k.seq.Load() > 0 && equalWanted(k.wanted, w) {
-		return
-	}
-	w.Addresses = slices.Clone(w.Addresses)
-	k.set(w)
-}
-
-// set is called with mu held.
-func (k *Keeper) set(w Wanted) {
-	k.wanted = w
-	k.seq.Add(1)
-	k.wake()
-}
-
-func equalWanted(a, b Wanted) bool {
-	return a.Own == b.Own && a.Term == b.Term && a.Schedule == b.Schedule && slices.Equal(a.Addresses, b.Addresses)
-}
-
-// Announce asks for a new burst for all addresses that are present: after any doubt
-// about what the neighbours believe, such as a healed partition. It never blocks.
-func (k *Keeper) Announce(reason string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.again = reason
-	k.wake()
-}
-
-// Release gives the addresses up and waits as WaitReleased does. The list stays as
-// it is.
-func (k *Keeper) Release(ctx context.Context) error {
-	k.mu.Lock()
-	if k.wanted.Own && !k.closing {
-		w := k.wanted
-		w.Own = false
-		k.set(w)
-	}
-	k.mu.Unlock()
-	return k.WaitReleased(ctx)
-}
-
-// WaitReleased waits until the latest Set has been looked at and every address of
-// the group that we put on the kernel is off it. It returns ErrOwned if the group
-// is to be owned (again), and an error naming the addresses that are still there
-// if ctx ends or Run has given up.
-func (k *Keeper) WaitReleased(ctx context.Context) error {
-	for {
-		k.mu.Lock()
-		own, released, stopped, changed := k.wanted.Own, k.released(), k.stopped, k.changed
-		held := k.held()
-		k.mu.Unlock()
-		switch {
-		case own:
-			return ErrOwned
-		case released:
-			return nil
-		case stopped:
-			return fmt.Errorf("release addresses: keeper has stopped, still present: %s", held)
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fmt.Errorf("release addresses: %w, still present: %s", context.Cause(ctx), held)
-		}
-	}
-}
-
-// released is called with mu held.
-func (k *Keeper) released() bool {
-	if k.applied != k.seq.Load() {
-		return false
-	}
-	return !slices.ContainsFunc(k.entries, func(e *entry) bool { return e.placed || e.state == StateRemoving })
-}
-
-// held names the addresses still on the kernel. It is called with mu held.
-func (k *Keeper) held() string {
-	var names []string
-	for _, e := range k.entries {
-		if e.placed || e.state == StateRemoving {
-			names = append(names, e.want.String())
-		}
-	}
-	if len(names) > 5 {
-		names = append(names[:5], fmt.Sprintf("and %d more", len(names)-5))
-	}
-	if len(names) == 0 {
-		return "none known"
-	}
-	return strings.Join(names, ", ")
-}
-
-// Run does the work until ctx ends. It then deletes all addresses of the group and
+// Run does the work until ctx ends. It then deletes all addresses of all Holdings and
 // returns nil, or an error naming what it could not delete in time. It must be
 // called once.
 func (k *Keeper) Run(ctx context.Context) error {
@@ -340,7 +245,7 @@ func (k *Keeper) Run(ctx context.Context) error {
 		wg.Wait()
 		k.mu.Lock()
 		k.stopped = true
-		k.notify()
+		k.notifyAll()
 		k.mu.Unlock()
 	}()
 
@@ -353,9 +258,11 @@ func (k *Keeper) Run(ctx context.Context) error {
 // finish releases for good.
 func (k *Keeper) finish() error {
 	k.mu.Lock()
-	w := k.wanted
-	w.Own = false
-	k.set(w)
+	for _, h := range k.holdings {
+		w := h.wanted
+		w.Own = false
+		h.set(w)
+	}
 	k.closing = true
 	k.mu.Unlock()
 
@@ -364,14 +271,19 @@ func (k *Keeper) finish() error {
 	for {
 		next := k.pass()
 		k.mu.Lock()
-		released, held := k.released(), k.held()
+		var held []string
+		released := true
+		for _, h := range k.holdings {
+			released = released && h.released()
+			held = append(held, h.present()...)
+		}
 		k.mu.Unlock()
 		if released {
 			return nil
 		}
 		if ctx.Err() != nil {
-			k.log.Error("addresses are still on the kernel and will not be removed by this process", "vips", held)
-			return fmt.Errorf("release addresses within %v: still present: %s", k.cfg.ReleaseWithin, held)
+			k.log.Error("addresses are still on the kernel and will not be removed by this process", "vips", fewOf(held))
+			return fmt.Errorf("release addresses within %v: still present: %s", k.cfg.ReleaseWithin, fewOf(held))
 		}
 		k.sleep(ctx, next)
 	}
@@ -395,7 +307,6 @@ func (k *Keeper) sleep(ctx context.Context, at time.Duration) {
 	select {
 	case <-ctx.Done():
 	case <-k.kick:
-	case <-k.cfg.Gate.opened:
 	case <-timeout:
 	}
 }
@@ -408,37 +319,58 @@ func (k *Keeper) wake() {
 	}
 }
 
-// notify closes the channel of Changed. It is called with mu held.
-func (k *Keeper) notify() {
-	close(k.changed)
-	k.changed = make(chan struct{})
+// notifyAll tells of a change that concerns every Holding. It is called with mu held.
+func (k *Keeper) notifyAll() {
+	for _, h := range k.holdings {
+		h.notify()
+	}
+	k.notify()
 }
 
-// err joins what is wrong with the Keeper as a whole. It is called with mu held.
-func (k *Keeper) err() error {
-	var errs []error
-	for _, part := range slices.Sorted(maps.Keys(k.errs)) {
-		errs = append(errs, k.errs[part])
+// notify closes the channel of Changed. It is called with mu held.
+func (k *Keeper) notify() {
+	if k.changed != nil {
+		close(k.changed)
+		k.changed = nil
 	}
-	return errors.Join(errs...)
+}
+
+// Changed returns a channel that is closed at the next change that the Changed of some
+// Holding tells.
+func (k *Keeper) Changed() <-chan struct{} {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.changed == nil {
+		k.changed = make(chan struct{})
+	}
+	return k.changed
 }
 
 // setErr records what is wrong with a part, nil for nothing, and logs changes.
 func (k *Keeper) setErr(part string, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	old := k.errs[part]
+	if setErr(k.errs, part, err, k.log) {
+		k.notifyAll()
+	}
+}
+
+// setErr notes in errs what is wrong with a part, nil for nothing, and reports whether
+// that is news, which is logged.
+func setErr(errs map[string]error, part string, err error, log *slog.Logger) (news bool) {
+	old := errs[part]
 	if err == nil {
-		if old != nil {
-			delete(k.errs, part)
-			k.log.Info(part + " works again")
-			k.notify()
+		if old == nil {
+			return false
 		}
-		return
+		delete(errs, part)
+		log.Info(part + " works again")
+		return true
 	}
-	k.errs[part] = err
-	if old == nil || old.Error() != err.Error() {
-		k.log.Error(part+" fails", "reason", err)
-		k.notify()
+	errs[part] = err
+	if old != nil && old.Error() == err.Error() {
+		return false
 	}
+	log.Error(part+" fails", "reason", err)
+	return true
 }

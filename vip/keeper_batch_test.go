@@ -28,7 +28,7 @@ func many(n int) []string {
 // states counts the addresses in each state.
 func (b *bench) states() map[vip.State]int {
 	n := map[vip.State]int{}
-	for _, a := range b.k.Status().Addresses {
+	for _, a := range b.h.Status().Addresses {
 		n[a.State]++
 	}
 	return n
@@ -72,7 +72,7 @@ func TestManyAreAddedInBatches(t *testing.T) {
 		}
 		sizes = nil
 		b.gate.Shut()
-		if err := b.k.Release(t.Context()); err != nil {
+		if err := b.h.Release(t.Context()); err != nil {
 			t.Error(err)
 		}
 		if want := []int{16, 64, 256, 256, 256, 152}; !slices.Equal(sizes, want) {
@@ -133,13 +133,13 @@ func TestOneOfABatchFails(t *testing.T) {
 		b.host.Fail(fails)
 		b.trace.Take()
 		b.gate.Shut()
-		b.k.Set(b.wanted(false, 1, many(1000)...))
+		b.h.Set(b.wanted(false, 1, many(1000)...))
 		synctest.Wait()
-		if st := b.k.Status(); st.NotRemoved != 100 || len(b.guard.Armed()) != 100 {
+		if st := b.h.Status(); st.NotRemoved != 100 || len(b.guard.Armed()) != 100 {
 			t.Errorf("%d not removed, %d armed, want 100", st.NotRemoved, len(b.guard.Armed()))
 		}
 		b.host.Fail(nil)
-		if err := b.k.WaitReleased(t.Context()); err != nil {
+		if err := b.h.WaitReleased(t.Context()); err != nil {
 			t.Error(err)
 		}
 		b.expectAddresses()
@@ -171,7 +171,7 @@ func TestForeignWithinABatch(t *testing.T) {
 			t.Error("the address of someone else was announced, or that of our own not adopted")
 		}
 		b.gate.Shut()
-		if err := b.k.Release(t.Context()); err != nil {
+		if err := b.h.Release(t.Context()); err != nil {
 			t.Error(err)
 		}
 		b.expectAddresses("10.0.0.2/16", "10.0.1.9/32")
@@ -184,11 +184,11 @@ func TestReleaseDuringABatch(t *testing.T) {
 		b := manyBench(t, func(b *bench, n int, _ []vip.Change) {
 			if n == 3 {
 				b.gate.Shut()
-				b.k.Set(b.wanted(false, 1, many(1000)...))
+				b.h.Set(b.wanted(false, 1, many(1000)...))
 			}
 		})
 		b.own(many(1000)...)
-		if err := b.k.WaitReleased(t.Context()); err != nil {
+		if err := b.h.WaitReleased(t.Context()); err != nil {
 			t.Error(err)
 		}
 		if add, ann, del := b.trace.Count("add"), b.trace.Count("announce"), b.trace.Count("delete"); add != 21 || ann != 5 || del != 21 {
@@ -207,19 +207,19 @@ func TestTakeDuringABatchOfDeletions(t *testing.T) {
 				if deletions++; deletions == 2 {
 					b.gate.Open(2)
 					b.gate.Renew(2, b.now()+time.Hour)
-					b.k.Set(b.wanted(true, 2, many(1000)...))
+					b.h.Set(b.wanted(true, 2, many(1000)...))
 				}
 			}
 		})
 		b.own(many(1000)...)
 		b.gate.Shut()
 		b.trace.Take()
-		b.k.Set(b.wanted(false, 1, many(1000)...))
+		b.h.Set(b.wanted(false, 1, many(1000)...))
 		synctest.Wait()
 		if add, ann, del := b.trace.Count("add"), b.trace.Count("announce"), b.trace.Count("delete"); add != 80 || ann != 1000 || del != 80 {
 			t.Errorf("%d added, %d announced, %d deleted; want 80, 1000, 80", add, ann, del)
 		}
-		if s := b.k.Status(); b.states()[vip.StatePresent] != 1000 || s.Readded != 0 {
+		if s := b.h.Status(); b.states()[vip.StatePresent] != 1000 || s.Readded != 0 {
 			t.Errorf("states %v, %d lost", b.states(), s.Readded)
 		}
 	})
@@ -236,7 +236,7 @@ func TestLapseBetweenBatches(t *testing.T) {
 		})
 		b.gate.Open(1)
 		b.gate.Renew(1, b.now()+time.Second)
-		b.k.Set(b.wanted(true, 1, many(1000)...))
+		b.h.Set(b.wanted(true, 1, many(1000)...))
 		time.Sleep(10 * time.Second)
 		if add, ann := b.trace.Count("add"), b.trace.Count("announce"); add != 21 || ann != 5 {
 			t.Errorf("%d added, %d announced; want 21, 5", add, ann)
@@ -258,7 +258,8 @@ func TestManyRace(t *testing.T) {
 	host := viptest.NewHost(trace, "eth0")
 	guard := &viptest.Guard{Trace: trace}
 	gate := vip.NewGate(guard, 1, nil)
-	k := vip.NewKeeper(vip.KeeperConfig{Host: host, Announcer: &viptest.Announcer{Trace: trace}, Guard: guard, Gate: gate, Group: 1})
+	k := vip.NewKeeper(vip.KeeperConfig{Host: host, Announcer: &viptest.Announcer{Trace: trace}, Guard: guard})
+	h := k.Hold(gate)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- k.Run(ctx) }()
@@ -276,12 +277,12 @@ func TestManyRace(t *testing.T) {
 		for term := uint64(1); time.Now().Before(end); term++ {
 			gate.Open(term)
 			gate.Renew(term, 1<<60)
-			k.Set(w(true, term, 300-int(term%3)*50))
+			h.Set(w(true, term, 300-int(term%3)*50))
 			time.Sleep(time.Duration(term%5) * time.Millisecond)
 			gate.Shut()
-			k.Set(w(false, term, 300))
+			h.Set(w(false, term, 300))
 			if term%4 == 0 {
-				if err := k.WaitReleased(t.Context()); err != nil {
+				if err := h.WaitReleased(t.Context()); err != nil {
 					t.Error(err)
 				}
 			}
@@ -291,7 +292,8 @@ func TestManyRace(t *testing.T) {
 		for i := 0; time.Now().Before(end); i++ {
 			p := addrs[i*7%300]
 			host.Unconfigure("eth0", p)
-			k.Announce("test")
+			h.Announce("test")
+			h.Status()
 			k.Status()
 			time.Sleep(100 * time.Microsecond)
 		}

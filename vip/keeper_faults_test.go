@@ -35,20 +35,20 @@ func TestFailedDeleteIsRetriedAndStaysArmed(t *testing.T) {
 		b.gate.Shut()
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer cancel()
-		err := b.k.Release(ctx)
+		err := b.h.Release(ctx)
 		if err == nil || !strings.Contains(err.Error(), "10.0.0.5/24 dev eth0") {
 			t.Errorf("Release: %v", err)
 		}
 		b.expectTrace("delete 10.0.0.6/32 eth0", "disarm 10.0.0.6")
 		s := b.expectState("10.0.0.5", vip.StateRemoving)
-		if s.Err == nil || !s.Present || b.k.Status().DeleteFailures == 0 {
+		if s.Err == nil || !s.Present || b.h.Status().DeleteFailures == 0 {
 			t.Errorf("status %+v", s)
 		}
-		if err := b.k.WaitReleased(t.Context()); err != nil {
+		if err := b.h.WaitReleased(t.Context()); err != nil {
 			t.Error(err)
 		}
 		b.expectTrace("delete 10.0.0.5/32 eth0", "disarm 10.0.0.5")
-		if n := b.k.Status().DeleteFailures; n != 5 {
+		if n := b.h.Status().DeleteFailures; n != 5 {
 			t.Errorf("%d failures counted, want 5", n)
 		}
 	})
@@ -87,11 +87,11 @@ func TestDeleteThatKeepsFailingIsReportedOnce(t *testing.T) {
 					return fmt.Errorf("rtnl is on fire, try %d", tries) // another text each time
 				})
 				b.gate.Shut()
-				b.k.Set(b.wanted(false, 1, "10.0.0.5/24"))
+				b.h.Set(b.wanted(false, 1, "10.0.0.5/24"))
 				synctest.Wait()
 				*log = errorLog{errors: log.errors}
 				began := b.expectState("10.0.0.5", vip.StateRemoving)
-				changed := b.k.Changed()
+				changed := b.h.Changed()
 				time.Sleep(10 * time.Second)
 				s := b.expectState("10.0.0.5", vip.StateRemoving)
 				if log.errors != 1 || log.rest != 0 {
@@ -101,7 +101,7 @@ func TestDeleteThatKeepsFailingIsReportedOnce(t *testing.T) {
 				if tries < 14 || tries > 17 || s.DeleteFailures != tries {
 					t.Errorf("%d tries in 10 s, %d in status", tries, s.DeleteFailures)
 				}
-				if st := b.k.Status(); st.NotRemoved != 1 || st.DeleteFailures != uint64(tries) || s.Err == nil || s.Since != began.Since {
+				if st := b.h.Status(); st.NotRemoved != 1 || st.DeleteFailures != uint64(tries) || s.Err == nil || s.Since != began.Since {
 					t.Errorf("status %+v", st)
 				}
 				select {
@@ -121,7 +121,7 @@ func TestDeleteThatKeepsFailingIsReportedOnce(t *testing.T) {
 				}
 				time.Sleep(time.Second)
 				s = b.expectState("10.0.0.5", want)
-				if b.k.Status().NotRemoved != 0 || s.DeleteFailures != 0 || s.Err != nil || log.errors != 1 || log.rest == 0 {
+				if b.h.Status().NotRemoved != 0 || s.DeleteFailures != 0 || s.Err != nil || log.errors != 1 || log.rest == 0 {
 					t.Errorf("after it: %+v, log %+v", s, log)
 				}
 				b.host.Fail(nil)
@@ -139,15 +139,15 @@ func TestReleaseDoesNotWaitForABackoff(t *testing.T) {
 		// To another link: neither can the new place be taken nor the old one left.
 		w := b.wanted(true, 1, "10.0.0.5/24")
 		w.Addresses[0].Link = "eth1"
-		b.k.Set(w)
+		b.h.Set(w)
 		time.Sleep(10*time.Second + 300*time.Millisecond)
 		b.expectState("10.0.0.5", vip.StateFailed)
-		if n := b.k.Status().NotRemoved; n != 1 {
+		if n := b.h.Status().NotRemoved; n != 1 {
 			t.Errorf("%d addresses not removed, want 1", n)
 		}
 		b.host.Fail(nil)
 		start := time.Now()
-		if err := b.k.Release(t.Context()); err != nil {
+		if err := b.h.Release(t.Context()); err != nil {
 			t.Error(err)
 		}
 		if d := time.Since(start); d > 0 {
@@ -168,7 +168,7 @@ func TestRunDeletesBeforeItReturns(t *testing.T) {
 		if n := len(b.guard.Armed()); n != 0 {
 			t.Errorf("%d addresses armed", n)
 		}
-		if err := b.k.WaitReleased(t.Context()); err != nil {
+		if err := b.h.WaitReleased(t.Context()); err != nil {
 			t.Error(err)
 		}
 	})
@@ -195,7 +195,7 @@ func TestRunGivesUpDeletingAfterABound(t *testing.T) {
 		if n := len(b.guard.Armed()); n != 1 {
 			t.Errorf("%d addresses armed, want the one that is still there", n)
 		}
-		if err := b.k.WaitReleased(t.Context()); err == nil {
+		if err := b.h.WaitReleased(t.Context()); err == nil {
 			t.Error("released")
 		}
 	})
@@ -210,13 +210,13 @@ func TestGuardRefusesNothingIsAdded(t *testing.T) {
 		b.expectTrace()
 		b.expectAddresses()
 		b.expectState("10.0.0.5", vip.StateFailed)
-		if err := b.k.Status().Err; err == nil {
+		if err := b.h.Status().Err; err == nil {
 			t.Error("no error in status")
 		}
 		b.guard.FailArm(nil)
 		time.Sleep(2 * time.Second)
 		b.expectTrace("arm 10.0.0.5", "add 10.0.0.5/32 eth0", "announce 10.0.0.5 eth0")
-		if err := b.k.Status().Err; err != nil {
+		if err := b.h.Status().Err; err != nil {
 			t.Error(err)
 		}
 	})
@@ -249,14 +249,14 @@ func TestReleaseDoesNotWaitForALongTake(t *testing.T) {
 				addrs := thousand()
 				b.gate.Open(1)
 				b.gate.Renew(1, b.now()+time.Hour)
-				b.k.Set(b.wanted(true, 1, addrs...))
+				b.h.Set(b.wanted(true, 1, addrs...))
 				time.Sleep(10500 * time.Microsecond)
 				if !failing { // the gate alone stops it as well
 					b.gate.Shut()
 				}
-				b.k.Set(b.wanted(false, 1, addrs...))
+				b.h.Set(b.wanted(false, 1, addrs...))
 				start := time.Now()
-				if err := b.k.WaitReleased(t.Context()); err != nil {
+				if err := b.h.WaitReleased(t.Context()); err != nil {
 					t.Error(err)
 				}
 				synctest.Wait()
@@ -281,7 +281,7 @@ func TestNothingIsAddedOnceTheGateIsShut(t *testing.T) {
 				b := newBench(t, func(b *bench, _ *vip.KeeperConfig) { b.host.Delay = time.Millisecond })
 				b.gate.Open(1)
 				b.gate.Renew(1, b.now()+10500*time.Microsecond)
-				b.k.Set(b.wanted(true, 1, thousand()...))
+				b.h.Set(b.wanted(true, 1, thousand()...))
 				end(b)
 				time.Sleep(time.Minute)
 				if n, m := b.trace.Count("add"), b.trace.Count("announce"); n > 11 || m > 10 {
@@ -325,17 +325,17 @@ func TestListChangesWhileOwning(t *testing.T) {
 		b := newBench(t, nil)
 		b.own("10.0.0.5/24", "10.0.0.6/24")
 		b.trace.Take()
-		b.k.Set(b.wanted(true, 1, "10.0.0.6/24", "10.0.0.7/24"))
+		b.h.Set(b.wanted(true, 1, "10.0.0.6/24", "10.0.0.7/24"))
 		synctest.Wait()
 		b.expectTrace("delete 10.0.0.5/32 eth0",
 			"arm 10.0.0.7", "add 10.0.0.7/32 eth0", "announce 10.0.0.7 eth0", "disarm 10.0.0.5")
-		if n := len(b.k.Status().Addresses); n != 2 {
+		if n := len(b.h.Status().Addresses); n != 2 {
 			t.Errorf("%d addresses in status, want 2", n)
 		}
 		// Another label cannot be had in place.
 		w := b.wanted(true, 1, "10.0.0.6/24", "10.0.0.7/24")
 		w.Addresses[0].Label = "eth0:vip"
-		b.k.Set(w)
+		b.h.Set(w)
 		synctest.Wait()
 		b.expectTrace("delete 10.0.0.6/32 eth0", "add 10.0.0.6/32 eth0", "announce 10.0.0.6 eth0")
 		if a, _ := b.host.Address("eth0", "10.0.0.6/32"); a.Label != "eth0:vip" || a.Protocol != vip.AddrProtocol {
@@ -343,7 +343,7 @@ func TestListChangesWhileOwning(t *testing.T) {
 		}
 		// Another link.
 		w.Addresses[0].Link = "eth1"
-		b.k.Set(w)
+		b.h.Set(w)
 		synctest.Wait()
 		b.expectTrace("delete 10.0.0.6/32 eth0", "add 10.0.0.6/24 eth1", "announce 10.0.0.6 eth1")
 	})
@@ -363,10 +363,10 @@ func TestAnnounceErrorsAreReportedAndRetriedBySchedule(t *testing.T) {
 		b.gate.Renew(1, b.now()+time.Hour)
 		w := b.wanted(true, 1, "10.0.0.5/24")
 		w.Schedule = vip.Schedule{Repeat: 2, Delay: time.Second}
-		b.k.Set(w)
+		b.h.Set(w)
 		synctest.Wait()
 		s := b.expectState("10.0.0.5", vip.StatePresent)
-		if s.AnnounceErr == nil || tries.Load() != 2 || b.k.Status().AnnounceErrors != 2 {
+		if s.AnnounceErr == nil || tries.Load() != 2 || b.h.Status().AnnounceErrors != 2 {
 			t.Errorf("%d tries, status %+v", tries.Load(), s)
 		}
 		set(nil)
@@ -376,7 +376,7 @@ func TestAnnounceErrorsAreReportedAndRetriedBySchedule(t *testing.T) {
 		}
 		// A full queue is not an error: the same frame goes out a moment later.
 		set(fmt.Errorf("announce: %w", vip.ErrBusy))
-		b.k.Announce("test")
+		b.h.Announce("test")
 		time.Sleep(10 * time.Millisecond)
 		set(nil)
 		time.Sleep(10 * time.Millisecond)
@@ -391,7 +391,7 @@ func TestListingFailsAtFirst(t *testing.T) {
 		b := newBench(t, func(b *bench, _ *vip.KeeperConfig) {
 			b.host.Fail(func(op string, _ int, _ netip.Prefix) error { return errors.New("no netlink") })
 		})
-		if err := b.k.WaitReleased(t.Context()); err != nil {
+		if err := b.h.WaitReleased(t.Context()); err != nil {
 			t.Error(err)
 		}
 		b.host.Fail(nil)
@@ -428,7 +428,7 @@ func TestSnapshotOlderThanAnAddIsNoLoss(t *testing.T) {
 		synctest.Wait()
 		b.expectTrace()
 		b.expectState("10.0.0.5", vip.StatePresent)
-		if n := b.k.Status().Readded; n != 0 {
+		if n := b.h.Status().Readded; n != 0 {
 			t.Errorf("%d addresses lost and put back", n)
 		}
 		time.Sleep(2 * time.Second)

@@ -33,7 +33,7 @@ func TestForeignAddressUnderTheGuard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := guarded(t)
 		b.host.Configure("eth0", "10.0.0.5/24")
-		b.k.Set(b.wanted(false, 0, "10.0.0.5/24", "10.0.0.6/24"))
+		b.h.Set(b.wanted(false, 0, "10.0.0.5/24", "10.0.0.6/24"))
 		synctest.Wait()
 		b.expectTrace("arm 10.0.0.5")
 		if s := b.expectState("10.0.0.5", vip.StateForeign); !s.Silent || s.Up() || s.Foreign.String() != "10.0.0.5/24" || !strings.Contains(s.Why, "ip address del 10.0.0.5/24 dev eth0") {
@@ -45,16 +45,16 @@ func TestForeignAddressUnderTheGuard(t *testing.T) {
 		if s := b.expectState("10.0.0.5", vip.StateBorrowed); !s.Up() || s.Present || !s.Silent {
 			t.Errorf("owner: %+v", s)
 		}
-		b.k.Announce("a doubt")
+		b.h.Announce("a doubt")
 		synctest.Wait()
 		b.expectTrace("announce 10.0.0.5 eth0", "announce 10.0.0.6 eth0")
 
 		b.gate.Shut()
-		if err := b.k.Release(t.Context()); err != nil {
+		if err := b.h.Release(t.Context()); err != nil {
 			t.Error(err)
 		}
 		b.expectTrace("delete 10.0.0.6/32 eth0", "disarm 10.0.0.6")
-		b.k.Announce("nothing is announced by who does not own")
+		b.h.Announce("nothing is announced by who does not own")
 		synctest.Wait()
 		b.expectTrace()
 		b.expectAddresses("10.0.0.5/24")
@@ -88,7 +88,7 @@ func TestForeignIsArmedBeforeTheLease(t *testing.T) {
 		b := guarded(t)
 		b.host.Configure("eth0", "10.0.0.5/24")
 		b.gate.Open(1)
-		b.k.Set(b.wanted(true, 1, "10.0.0.5/24"))
+		b.h.Set(b.wanted(true, 1, "10.0.0.5/24"))
 		synctest.Wait()
 		b.expectTrace("arm 10.0.0.5")
 		b.expectState("10.0.0.5", vip.StateWaiting)
@@ -121,7 +121,7 @@ func TestForeignThatMustNotBeGuarded(t *testing.T) {
 				}
 				w := b.wanted(false, 0, c.addr)
 				w.Addresses[0].Link = c.link
-				b.k.Set(w)
+				b.h.Set(w)
 				synctest.Wait()
 				b.expectTrace()
 				s := b.expectState(ip, vip.StateForeign)
@@ -131,7 +131,7 @@ func TestForeignThatMustNotBeGuarded(t *testing.T) {
 				b.gate.Open(1)
 				b.gate.Renew(1, b.now()+time.Hour)
 				w.Own, w.Term = true, 1
-				b.k.Set(w)
+				b.h.Set(w)
 				synctest.Wait()
 				b.expectTrace()
 				if s := b.expectState(ip, vip.StateForeign); s.Up() {
@@ -144,7 +144,7 @@ func TestForeignThatMustNotBeGuarded(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := guarded(t)
 			b.host.Configure("lo", "10.0.0.5/32")
-			b.k.Set(b.wanted(false, 0, "10.0.0.5/24"))
+			b.h.Set(b.wanted(false, 0, "10.0.0.5/24"))
 			synctest.Wait()
 			b.expectTrace()
 			b.expectState("10.0.0.5", vip.StateAbsent)
@@ -157,7 +157,7 @@ func TestForeignThatTheGuardRefuses(t *testing.T) {
 		b := guarded(t)
 		b.guard.FailArm(errors.New("map full"))
 		b.host.Configure("eth0", "10.0.0.5/24")
-		b.k.Set(b.wanted(false, 0, "10.0.0.5/24"))
+		b.h.Set(b.wanted(false, 0, "10.0.0.5/24"))
 		synctest.Wait()
 		if s := b.expectState("10.0.0.5", vip.StateForeign); s.Silent || !strings.Contains(s.Why, "map full") {
 			t.Errorf("%+v", s)
@@ -181,11 +181,11 @@ func TestForeignIsFreedWhenItIsNoLongerListed(t *testing.T) {
 			if own {
 				b.own("10.0.0.5/24")
 			} else {
-				b.k.Set(b.wanted(false, 0, "10.0.0.5/24"))
+				b.h.Set(b.wanted(false, 0, "10.0.0.5/24"))
 				synctest.Wait()
 			}
 			b.trace.Take()
-			b.k.Set(b.wanted(own, 1))
+			b.h.Set(b.wanted(own, 1))
 			synctest.Wait()
 			if !own {
 				b.expectTrace()
@@ -193,7 +193,7 @@ func TestForeignIsFreedWhenItIsNoLongerListed(t *testing.T) {
 				synctest.Wait()
 			}
 			b.expectTrace("disarm 10.0.0.5")
-			if n := len(b.k.Status().Addresses); n != 0 {
+			if n := len(b.h.Status().Addresses); n != 0 {
 				t.Errorf("%d addresses are still known", n)
 			}
 		})
@@ -218,12 +218,12 @@ func TestForeignOnARenamedLink(t *testing.T) {
 				if owns {
 					b.own("10.0.0.5/24")
 				} else {
-					b.k.Set(b.wanted(false, 0, "10.0.0.5/24"))
+					b.h.Set(b.wanted(false, 0, "10.0.0.5/24"))
 				}
 				rename(b, "eth0", "wan0")
 				if owns {
 					b.gate.Shut()
-					if err := b.k.Release(t.Context()); err != nil {
+					if err := b.h.Release(t.Context()); err != nil {
 						t.Error(err)
 					}
 				}
@@ -248,9 +248,9 @@ func TestForeignOnARenamedLink(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := guarded(t)
 			b.host.Configure("eth0", "10.0.0.5/24")
-			b.k.Set(b.wanted(false, 0, "10.0.0.5/24"))
+			b.h.Set(b.wanted(false, 0, "10.0.0.5/24"))
 			rename(b, "eth0", "wan0")
-			b.k.Set(b.wanted(false, 0))
+			b.h.Set(b.wanted(false, 0))
 			if got := armed(b); !slices.Equal(got, ip) {
 				t.Errorf("at once: armed %v", got)
 			}

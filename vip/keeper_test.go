@@ -13,18 +13,19 @@ import (
 	"github.com/raftvip/raftvip/vip/viptest"
 )
 
-// A bench is a Keeper on doubles, in a synctest bubble.
+// A bench is a Keeper with one Holding on doubles, in a synctest bubble.
 type bench struct {
-	t     *testing.T
-	trace *viptest.Trace
-	host  *viptest.Host
-	guard *viptest.Guard
-	ann   *viptest.Announcer
-	gate  *vip.Gate
-	k     *vip.Keeper
-	now   func() time.Duration
-	stop  context.CancelFunc
-	done  chan error
+	t      *testing.T
+	trace  *viptest.Trace
+	host   *viptest.Host
+	guard  *viptest.Guard
+	ann    *viptest.Announcer
+	gate   *vip.Gate
+	keeper *vip.Keeper
+	h      *vip.Holding
+	now    func() time.Duration
+	stop   context.CancelFunc
+	done   chan error
 }
 
 func newBench(t *testing.T, tune func(*bench, *vip.KeeperConfig)) *bench {
@@ -38,14 +39,15 @@ func newBench(t *testing.T, tune func(*bench, *vip.KeeperConfig)) *bench {
 	b.guard = &viptest.Guard{Trace: b.trace}
 	b.ann = &viptest.Announcer{Trace: b.trace}
 	b.gate = vip.NewGate(b.guard, 3, b.now)
-	cfg := vip.KeeperConfig{Host: b.host, Announcer: b.ann, Guard: b.guard, Gate: b.gate, Group: 3, Now: b.now}
+	cfg := vip.KeeperConfig{Host: b.host, Announcer: b.ann, Guard: b.guard, Now: b.now}
 	if tune != nil {
 		tune(b, &cfg)
 	}
-	b.k = vip.NewKeeper(cfg)
+	b.keeper = vip.NewKeeper(cfg)
+	b.h = b.keeper.Hold(b.gate)
 	ctx, cancel := context.WithCancel(context.Background())
 	b.stop = cancel
-	go func() { b.done <- b.k.Run(ctx) }()
+	go func() { b.done <- b.keeper.Run(ctx) }()
 	t.Cleanup(func() { b.end() })
 	synctest.Wait()
 	return b
@@ -78,7 +80,7 @@ func (b *bench) wanted(own bool, term uint64, addrs ...string) vip.Wanted {
 func (b *bench) own(addrs ...string) {
 	b.gate.Open(1)
 	b.gate.Renew(1, b.now()+time.Hour)
-	b.k.Set(b.wanted(true, 1, addrs...))
+	b.h.Set(b.wanted(true, 1, addrs...))
 	synctest.Wait()
 }
 
@@ -100,7 +102,7 @@ func (b *bench) expectAddresses(want ...string) {
 
 func (b *bench) expectState(ip string, want vip.State) vip.AddressStatus {
 	b.t.Helper()
-	for _, a := range b.k.Status().Addresses {
+	for _, a := range b.h.Status().Addresses {
 		if a.Prefix.Addr().String() == ip {
 			if a.State != want {
 				b.t.Errorf("%s is %v (%s), want %v", ip, a.State, a.Why, want)
@@ -117,7 +119,7 @@ func TestTakeAndReleaseOrder(t *testing.T) {
 		b := newBench(t, nil)
 		w := b.wanted(true, 1, "10.0.0.5/24", "10.0.0.6/24", "fd00::5/64")
 		w.Schedule = vip.Schedule{Repeat: 2}
-		b.k.Set(w)
+		b.h.Set(w)
 		synctest.Wait()
 		b.expectTrace() // not a thing before the gate is valid
 		b.gate.Open(1)
@@ -135,8 +137,8 @@ func TestTakeAndReleaseOrder(t *testing.T) {
 		b.expectState("fd00::5", vip.StatePresent)
 
 		b.gate.Shut()
-		b.k.Set(b.wanted(false, 1, "10.0.0.5/24", "10.0.0.6/24", "fd00::5/64"))
-		if err := b.k.WaitReleased(t.Context()); err != nil {
+		b.h.Set(b.wanted(false, 1, "10.0.0.5/24", "10.0.0.6/24", "fd00::5/64"))
+		if err := b.h.WaitReleased(t.Context()); err != nil {
 			t.Error(err)
 		}
 		b.expectTrace(
@@ -175,7 +177,7 @@ func TestScheduleChecksGateBeforeEachAnnouncement(t *testing.T) {
 		b.gate.Renew(1, b.now()+time.Hour)
 		w := b.wanted(true, 1, "10.0.0.5/24")
 		w.Schedule = vip.DefaultSchedule()
-		b.k.Set(w)
+		b.h.Set(w)
 		time.Sleep(10 * time.Minute)
 		if n := b.trace.Count("announce"); n != 3 {
 			t.Errorf("%d announcements, want 3", n)
@@ -230,7 +232,7 @@ func TestAnnouncementGap(t *testing.T) {
 		b.gate.Renew(1, b.now()+time.Hour)
 		w := b.wanted(true, 1, "10.0.0.5/24", "10.0.0.6/24")
 		w.Schedule = vip.Schedule{Repeat: 2, Interval: 100 * time.Millisecond}
-		b.k.Set(w)
+		b.h.Set(w)
 		time.Sleep(time.Second)
 		synctest.Wait()
 		b.expectAddresses("10.0.0.5/32", "10.0.0.6/32")
@@ -247,8 +249,8 @@ func TestAnnouncementGap(t *testing.T) {
 
 func TestDoubtsAnnounceAgain(t *testing.T) {
 	for name, doubt := range map[string]func(b *bench){
-		"asked":     func(b *bench) { b.k.Announce("a peer is back") },
-		"new term":  func(b *bench) { b.k.Set(b.wanted(true, 2, "10.0.0.5/24")) },
+		"asked":     func(b *bench) { b.h.Announce("a peer is back") },
+		"new term":  func(b *bench) { b.h.Set(b.wanted(true, 2, "10.0.0.5/24")) },
 		"carrier":   func(b *bench) { flap(b, func(l *vip.Link) { l.Running = false }) },
 		"link down": func(b *bench) { flap(b, func(l *vip.Link) { l.Up, l.Running = false, false }) },
 		"new MAC": func(b *bench) {
@@ -283,7 +285,7 @@ func TestRemovedBySomeoneElseComesBack(t *testing.T) {
 		b.host.Unconfigure("eth0", "10.0.0.5/32")
 		synctest.Wait()
 		b.expectTrace("add 10.0.0.5/32 eth0", "announce 10.0.0.5 eth0")
-		if s := b.k.Status(); s.Readded != 1 || s.Addresses[0].Readded != 1 || !s.Addresses[0].Present {
+		if s := b.h.Status(); s.Readded != 1 || s.Addresses[0].Readded != 1 || !s.Addresses[0].Present {
 			t.Errorf("status %+v", s)
 		}
 		// Twice at once: a pause, under 100 ms.
@@ -328,7 +330,7 @@ func TestMissingLinkDoesNotHoldUpOthers(t *testing.T) {
 		b.gate.Renew(1, b.now()+time.Hour)
 		w := b.wanted(true, 1, "10.0.0.5/24", "10.0.0.6/24")
 		w.Addresses[0].Link = "bond0"
-		b.k.Set(w)
+		b.h.Set(w)
 		synctest.Wait()
 		b.expectState("10.0.0.5", vip.StateNoLink)
 		b.expectAddresses("10.0.0.6/32")
@@ -359,14 +361,14 @@ func TestForeignAddressIsLeftAlone(t *testing.T) {
 		if s := b.expectState("10.0.0.5", vip.StateForeign); !strings.Contains(s.Why, "already configured on eth0 by someone else") {
 			t.Errorf("why: %q", s.Why)
 		}
-		if err := b.k.Release(t.Context()); err != nil {
+		if err := b.h.Release(t.Context()); err != nil {
 			t.Error(err)
 		}
 		b.expectAddresses("10.0.0.5/24")
 		b.expectState("10.0.0.5", vip.StateForeign)
 
 		// The operator takes it away: ours from now on.
-		b.k.Set(b.wanted(true, 1, "10.0.0.5/24"))
+		b.h.Set(b.wanted(true, 1, "10.0.0.5/24"))
 		synctest.Wait()
 		b.trace.Take()
 		b.host.Unconfigure("eth0", "10.0.0.5/24")
@@ -380,7 +382,7 @@ func TestForeignAddressIsLeftAlone(t *testing.T) {
 		if s := b.expectState("10.0.0.5", vip.StatePresent); s.Why == "" {
 			t.Error("nothing said about the second address")
 		}
-		if err := b.k.Release(t.Context()); err != nil {
+		if err := b.h.Release(t.Context()); err != nil {
 			t.Error(err)
 		}
 		b.expectTrace("delete 10.0.0.5/32 eth0")

@@ -24,7 +24,7 @@ func TestTugOfWarIsBounded(t *testing.T) {
 		b.gate.Renew(1, b.now()+time.Hour)
 		w := b.wanted(true, 1, "10.0.0.5/24")
 		w.Schedule = vip.Schedule{Repeat: 5}
-		b.k.Set(w)
+		b.h.Set(w)
 		synctest.Wait()
 		b.trace.Take()
 		*log = errorLog{}
@@ -38,7 +38,7 @@ func TestTugOfWarIsBounded(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		s := b.k.Status().Addresses[0]
+		s := b.h.Status().Addresses[0]
 		if !s.Contested || !strings.Contains(s.Why, "removes it again and again: ") {
 			t.Errorf("status %+v", s)
 		}
@@ -52,7 +52,7 @@ func TestTugOfWarIsBounded(t *testing.T) {
 		if lines := log.errors + log.rest; lines > 16 {
 			t.Errorf("%d lines in the log (%d errors)", lines, log.errors)
 		}
-		b.k.Status() // the log is the keeper's again
+		b.h.Status() // the log is the keeper's again
 		// It is over a minute after the last removal.
 		time.Sleep(2 * time.Minute)
 		if s := b.expectState("10.0.0.5", vip.StatePresent); s.Contested || s.Why != "" {
@@ -79,13 +79,13 @@ func TestFailedAnnouncementsAreTriedAgain(t *testing.T) {
 				})
 				changes := 0
 				b.own("10.0.0.5/24")
-				changed := b.k.Changed()
+				changed := b.h.Changed()
 				for range 300 {
 					time.Sleep(10 * time.Millisecond)
 					select {
 					case <-changed:
 						changes++
-						changed = b.k.Changed()
+						changed = b.h.Changed()
 					default:
 					}
 				}
@@ -116,19 +116,19 @@ func TestDefendIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t, nil)
 		ip := netip.MustParseAddr("10.0.0.5")
-		b.k.Defend(2, ip)
+		b.keeper.Defend(2, ip)
 		b.own("10.0.0.5/24")
 		b.trace.Take()
-		if !b.k.Serves(2, ip) || b.k.Serves(1, ip) || b.k.Serves(2, netip.MustParseAddr("10.0.0.6")) {
+		if !b.keeper.Serves(2, ip) || b.keeper.Serves(1, ip) || b.keeper.Serves(2, netip.MustParseAddr("10.0.0.6")) {
 			t.Error("Serves is wrong")
 		}
-		b.k.Defend(2, ip)
+		b.keeper.Defend(2, ip)
 		synctest.Wait()
 		b.expectTrace("announce 10.0.0.5 eth0") // at once
-		b.k.Defend(1, ip)                       // on another link: nothing
+		b.keeper.Defend(1, ip)                  // on another link: nothing
 		for range 300 {
 			time.Sleep(100 * time.Millisecond)
-			b.k.Defend(2, ip)
+			b.keeper.Defend(2, ip)
 		}
 		synctest.Wait()
 		if n := b.trace.Count("announce"); n != 3 {
@@ -141,10 +141,10 @@ func TestDefendIsBounded(t *testing.T) {
 			t.Errorf("%d answers counted, want 4 or 5", s.Defended)
 		}
 		b.gate.Shut()
-		if b.k.Serves(2, ip) {
+		if b.keeper.Serves(2, ip) {
 			t.Error("serves with the gate shut")
 		}
-		b.k.Defend(2, ip)
+		b.keeper.Defend(2, ip)
 		time.Sleep(time.Minute)
 		b.expectTrace()
 	})

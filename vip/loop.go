@@ -22,16 +22,21 @@ const (
 
 // loopState belongs to the Run goroutine.
 type loopState struct {
-	queue    *burstQueue[*entry]
-	armed    map[netip.Addr]bool
-	armRetry time.Duration
-	own      bool // as looked at last
-	openings uint64
-	term     uint64
-	lifeAt   time.Duration // next refresh of lifetimes
-	reload   bool          // the mirror has to be read anew
+	queue     *burstQueue[*entry]
+	armed     map[netip.Addr]arming
+	armRetry  time.Duration
+	moveRetry time.Duration
+	lifeAt    time.Duration // next refresh of the lifetimes of a Holding whose gate is valid, or never
+	reload    bool          // the mirror has to be read anew
 	// announceAt is when an announcement that failed is to be tried again, or never.
 	announceAt time.Duration
+}
+
+// An arming is the guard entry of an address, and so says who has the address. It is
+// written with mu held.
+type arming struct {
+	h  *Holding
+	ok bool // it is there; else that is not certain
 }
 
 // A job is a step that has something to do.
@@ -49,7 +54,11 @@ func (k *Keeper) pass() (next time.Duration) {
 	if wait := k.ensureMirror(); wait > 0 {
 		return now + wait
 	}
-	seq, own, valid, jobs, next := k.look(now)
+	seq, jobs, moves, next := k.look(now)
+	if len(moves) > 0 {
+		k.moveAll(moves, now)
+		return now
+	}
 
 	var removes, adds, guards, requeues []*job
 	for i := range jobs {
@@ -65,14 +74,14 @@ func (k *Keeper) pass() (next time.Duration) {
 		}
 	}
 	if len(guards) > 0 {
-		k.guardForeign(guards, now, own && valid)
+		k.guardForeign(guards, now)
 		next = now
 	}
 	// Last to first: of the IPv4 addresses of one subnet the first is the kernel's
 	// primary, and to delete it with secondaries left takes 8 ms of a thousand.
 	slices.Reverse(removes)
-	cheapFirst(removes)
-	cheapFirst(adds)
+	inOrder(removes)
+	inOrder(adds)
 	if len(removes) > 0 {
 		if k.removeAll(removes, seq) {
 			return now
@@ -93,17 +102,10 @@ func (k *Keeper) pass() (next time.Duration) {
 		next = now
 	}
 	next = min(next, k.disarm(now)) // no take waits for that
-	if !own {
-		k.loop.lifeAt = 0
+	if now >= k.loop.lifeAt && k.refreshLifetimes(seq) {
+		return now
 	}
-	if own && valid {
-		if k.refreshLifetimes(seq) {
-			return now
-		}
-		if k.loop.lifeAt > 0 {
-			next = min(next, k.loop.lifeAt)
-		}
-	}
+	next = min(next, k.loop.lifeAt)
 	k.loop.announceAt = never
 	if k.sendDue(false, seq) {
 		return now
@@ -115,10 +117,55 @@ func (k *Keeper) pass() (next time.Duration) {
 	return next
 }
 
-// cheapFirst puts IPv4 before IPv6, of which each address costs the kernel more
-// than the last. The order is kept otherwise.
-func cheapFirst(jobs []*job) {
-	slices.SortStableFunc(jobs, func(a, b *job) int { return cmp.Compare(a.e.ip().BitLen(), b.e.ip().BitLen()) })
+// inOrder puts the jobs of a Holding that has few before those of one that has many,
+// which take longer, and of each IPv4 before IPv6, of which each address costs the
+// kernel more than the last. The order is kept otherwise.
+func inOrder(jobs []*job) {
+	var count map[*Holding]int // nil: they are all of one
+	for _, j := range jobs {
+		if j.e.h != jobs[0].e.h {
+			count = make(map[*Holding]int)
+			for _, j := range jobs {
+				count[j.e.h]++
+			}
+			break
+		}
+	}
+	slices.SortStableFunc(jobs, func(a, b *job) int {
+		if x, y := a.e.h, b.e.h; x != y {
+			return cmp.Or(cmp.Compare(count[x], count[y]), cmp.Compare(x.order, y.order))
+		}
+		return cmp.Compare(a.e.ip().BitLen(), b.e.ip().BitLen())
+	})
+}
+
+// holdings returns the Holdings of the jobs, each once.
+func holdingsOf(jobs []*job) []*Holding {
+	var all []*Holding
+	for _, j := range jobs {
+		if (len(all) == 0 || all[len(all)-1] != j.e.h) && !slices.Contains(all, j.e.h) {
+			all = append(all, j.e.h)
+		}
+	}
+	return all
+}
+
+// permitted returns the jobs whose gates are valid at now.
+func permitted(jobs []*job, now time.Duration) []*job {
+	var (
+		last  *Holding
+		valid bool
+	)
+	refused := func(j *job) bool {
+		if j.e.h != last {
+			last, valid = j.e.h, j.e.h.gate.Valid(now)
+		}
+		return !valid
+	}
+	if !slices.ContainsFunc(jobs, refused) {
+		return jobs
+	}
+	return slices.DeleteFunc(slices.Clone(jobs), refused)
 }
 
 // ensureMirror reads the kernel's state if it is not known, or known to be behind,
@@ -154,9 +201,11 @@ func (k *Keeper) ensureMirror() (wait time.Duration) {
 			k.mirror.apply(ev)
 		}
 	case k.mirror == nil:
-		if !k.wanted.Own && k.applied != k.seq.Load() { // nothing was ever added
-			k.applied = k.seq.Load()
-			k.notify()
+		for _, h := range k.holdings {
+			if !h.wanted.Own && h.applied != h.seq { // nothing was ever added
+				h.applied = h.seq
+				h.notify()
+			}
 		}
 		return 100 * time.Millisecond
 	}
@@ -164,34 +213,80 @@ func (k *Keeper) ensureMirror() (wait time.Duration) {
 }
 
 // look takes over the inbox, decides about every address, and returns what to do.
-// It changes nothing outside the Keeper.
-func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []job, next time.Duration) {
+// It changes nothing outside the Keeper. Moves come first: there are no jobs with them.
+func (k *Keeper) look(now time.Duration) (seq uint64, jobs []job, moves []*move, next time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	seq, own, next = k.seq.Load(), k.wanted.Own, never
-	changed := k.applied != seq
-	if changed {
-		k.listEntries(now)
-		k.applied = seq
-		if own != k.loop.own {
-			k.loop.own = own
-			for _, e := range k.entries {
+	seq, next = k.seq.Load(), never
+	for _, h := range k.holdings {
+		h.follow(now)
+	}
+	if len(k.rivals) > 0 {
+		if moves, next = k.moves(now); len(moves) > 0 {
+			return seq, nil, moves, now
+		}
+	}
+	k.loop.lifeAt = never
+	for _, h := range k.holdings {
+		jobs, next = k.lookAt(h, now, jobs, next)
+	}
+	for _, h := range k.holdings {
+		if n := len(h.given); n > 0 {
+			h.given = slices.DeleteFunc(h.given, func(e *entry) bool { return !e.isUnowned() })
+			if len(h.given) < n {
+				h.notify()
+			}
+		}
+	}
+	clear(k.doubt)
+	k.holdings = slices.DeleteFunc(k.holdings, func(h *Holding) bool {
+		h.gone = h.ended && len(h.entries) == 0 && h.applied == h.seq
+		if h.gone {
+			h.notify()
+		}
+		return h.gone
+	})
+	return seq, jobs, nil, next
+}
+
+// follow takes over the latest Set. It is called with mu held.
+func (h *Holding) follow(now time.Duration) {
+	own := h.wanted.Own
+	if h.followed != h.seq {
+		h.followed = h.seq
+		h.listEntries(now)
+		if own != h.own {
+			h.own = own
+			for _, e := range h.entries {
 				e.retryAt = 0 // a release does not wait for anything
 			}
 		}
 		if !own {
-			for _, e := range k.entries {
+			for _, e := range h.entries {
 				e.borrowed = false
 			}
 		}
 	}
-	valid, openings := k.cfg.Gate.state(now)
-	valid = valid && own
-	everything := k.doubtAll(valid, openings)
+	if !own {
+		h.lifeAt = 0
+	}
+	h.valid, h.opened = h.gate.state(now)
+	h.valid = h.valid && own
+}
 
-	for _, e := range k.entries {
+// lookAt is look for one Holding. It is called with mu held.
+func (k *Keeper) lookAt(h *Holding, now time.Duration, jobs []job, next time.Duration) ([]job, time.Duration) {
+	changed, valid := h.applied != h.seq, h.valid
+	h.applied = h.seq
+	everything := k.doubtAll(h)
+
+	for _, e := range h.entries {
 		if e.serves() && !k.mirror.has(e.at.link, e.at.prefix) {
 			k.lose(e)
+		}
+		if e.rival && k.holder(e.ip()) != h {
+			changed = e.leaveToRival(now) || changed
+			continue
 		}
 		v, form := k.view(e, valid)
 		s := decide(v)
@@ -225,7 +320,7 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 				continue
 			}
 			if jobs == nil {
-				jobs = make([]job, 0, len(k.entries))
+				jobs = make([]job, 0, len(h.entries))
 			}
 			target := v.target
 			if s.borrow {
@@ -240,7 +335,7 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 			}
 		}
 		if !e.serves() {
-			e.defendAt = 0
+			e.defendAt, e.moved = 0, false
 			k.loop.queue.drop(e)
 			continue
 		}
@@ -253,7 +348,8 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 			e.defendAt, e.defendedAt = 0, now
 		}
 		switch {
-		case everything || k.doubt[e.at.link]:
+		case everything || e.moved || k.doubt[e.at.link]:
+			e.moved = false
 			k.burst(e, now, true)
 		case e.secondAt > 0 && now >= e.secondAt:
 			k.burst(e, now, false)
@@ -278,84 +374,95 @@ func (k *Keeper) look(now time.Duration) (seq uint64, own, valid bool, jobs []jo
 			next = min(next, e.defendAt)
 		}
 	}
-	clear(k.doubt)
-	k.entries = slices.DeleteFunc(k.entries, func(e *entry) bool {
-		gone := !e.listed && !e.placed && (e.state == StateAbsent || e.state == StateForeign) && !k.loop.armed[e.ip()]
+	h.entries = slices.DeleteFunc(h.entries, func(e *entry) bool {
+		gone := !e.listed && !e.placed && (e.state == StateAbsent || e.state == StateForeign) && k.loop.armed[e.ip()].h != h
 		if gone {
-			delete(k.byKey, e.want.key())
+			delete(h.byKey, e.want.key())
+			k.unindex(e)
 			changed = true // who waits for the address to be free may have it now
 		}
 		return gone
 	})
-	if changed {
-		k.notify()
+	if valid && h.lifeAt > 0 {
+		k.loop.lifeAt = min(k.loop.lifeAt, h.lifeAt)
 	}
-	return seq, own, valid, jobs, next
+	if changed {
+		h.notify()
+	}
+	return jobs, next
 }
 
-// doubtAll reports whether every present address has to be announced again. It is
+// doubtAll reports whether every present address of h has to be announced again. It is
 // called with mu held.
-func (k *Keeper) doubtAll(valid bool, openings uint64) bool {
-	if !valid {
+func (k *Keeper) doubtAll(h *Holding) bool {
+	if !h.valid {
 		// A later opening is a doubt of its own, and nothing is to be sent before it.
-		k.loop.queue.clear()
-		k.again = ""
-		clear(k.doubt)
+		k.loop.queue.dropAll(h.entries)
+		h.again = ""
 		return false
 	}
-	reason := k.again
-	k.again = ""
-	if k.loop.openings != openings {
+	reason := h.again
+	h.again = ""
+	if h.openings != h.opened {
 		reason = "the lease is valid again"
 	}
-	if k.loop.term != k.wanted.Term {
+	if h.term != h.wanted.Term {
 		reason = "new term"
 	}
-	k.loop.openings, k.loop.term = openings, k.wanted.Term
+	h.openings, h.term = h.opened, h.wanted.Term
 	if reason != "" {
-		k.log.Debug("announcing all addresses", "reason", reason)
+		h.log.Debug("announcing all addresses", "reason", reason)
 	}
 	return reason != ""
 }
 
 // listEntries makes the entries follow a new Wanted. It is called with mu held.
-func (k *Keeper) listEntries(now time.Duration) {
-	old := k.entries
+func (h *Holding) listEntries(now time.Duration) {
+	old := h.entries
 	was := make(map[*entry]bool, len(old))
 	for _, e := range old {
 		was[e] = e.listed
 		e.listed = false
 	}
-	k.entries = make([]*entry, 0, len(k.wanted.Addresses))
-	for _, a := range k.wanted.Addresses {
-		e := k.byKey[a.key()]
-		if e == nil {
-			e = &entry{since: now}
-			k.byKey[a.key()] = e
+	h.entries = make([]*entry, 0, len(h.wanted.Addresses))
+	for _, a := range h.wanted.Addresses {
+		e := h.byKey[a.key()]
+		fresh := e == nil
+		if fresh {
+			e = &entry{h: h, since: now}
+			h.byKey[a.key()] = e
 		}
 		if e.listed {
 			continue
 		}
-		if !e.want.samePlacing(a) {
-			e.retryAt, e.backoff = 0, 0
+		e.list(a)
+		h.entries = append(h.entries, e)
+		if fresh {
+			h.k.index(e)
 		}
-		e.listed, e.want = true, a
-		k.entries = append(k.entries, e)
 	}
 	for _, e := range old {
 		if !e.listed {
 			if was[e] {
 				e.unlistedAt = now
 			}
-			k.entries = append(k.entries, e)
+			h.entries = append(h.entries, e)
 		}
 	}
+}
+
+// list notes what is wanted of e. It is called with mu held.
+func (e *entry) list(a Address) {
+	if !e.want.samePlacing(a) {
+		e.retryAt, e.backoff = 0, 0
+	}
+	e.listed, e.want = true, a
 }
 
 // view gathers what decide needs. It is called with mu held.
 func (k *Keeper) view(e *entry, valid bool) (view, KernelAddress) {
 	ip := e.ip()
-	v := view{own: k.wanted.Own && e.listed, gate: valid, is6: ip.Is6(), linkName: e.want.Link}
+	v := view{own: e.h.wanted.Own && e.listed, gate: valid, is6: ip.Is6(), linkName: e.want.Link}
 	if e.placed {
 		v.ours = append(v.ours, e.at)
 	}
@@ -447,7 +554,7 @@ func (k *Keeper) unguarded(l *mirrorLink, ip netip.Addr) string {
 // lookAtForeign notes what is known of someone else's copy of e's address and leaves
 // in s only what is still to be done about it. It is called with mu held.
 func (k *Keeper) lookAtForeign(e *entry, v view, s *step) {
-	armed := k.loop.armed[e.ip()]
+	armed := k.loop.armed[e.ip()].ok
 	if e.borrowed && !s.borrow && s.state != StateWaiting {
 		e.borrowed = false
 	}
@@ -473,10 +580,10 @@ func (k *Keeper) lookAtForeign(e *entry, v view, s *step) {
 // held.
 func (k *Keeper) lookAtTug(e *entry, now time.Duration, s *step) {
 	if e.tug.settle(now) {
-		k.log.Info("address is not removed by others any more", "vip", e.ip(), "link", e.want.Link)
+		e.h.log.Info("address is not removed by others any more", "vip", e.ip(), "link", e.want.Link)
 	}
 	if e.tug.remind(now) {
-		k.log.Warn("address is still being removed", "vip", e.ip(), "link", e.want.Link, "reason", e.tug.why())
+		e.h.log.Warn("address is still being removed", "vip", e.ip(), "link", e.want.Link, "reason", e.tug.why())
 	}
 	if s.state == StatePresent && s.why == "" {
 		s.why = e.tug.why()

@@ -340,9 +340,16 @@ func TestBurstQueue(t *testing.T) {
 		t.Errorf("after a pause: %s", got)
 	}
 	q.start(l4, "a", 2, 0)
-	q.clear()
+	q.start(l4, "b", 2, 0)
+	q.start(l4, "c", 1, 0)
+	q.dropAll([]string{"a", "c", "x"})
+	if got := drain(q, 9); got != "b b" {
+		t.Errorf("after a and c were dropped: %s", got)
+	}
+	q.start(l4, "a", 2, 0)
+	q.dropAll([]string{"a"})
 	if got := drain(q, 9); got != "" {
-		t.Errorf("after clear: %s", got)
+		t.Errorf("after all were dropped: %s", got)
 	}
 }
 

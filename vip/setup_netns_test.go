@@ -172,18 +172,18 @@ func (l *lab) eventually(what string, ok func() bool) time.Duration {
 	return time.Since(start)
 }
 
-// keeper runs a Keeper on the real kernel, with an open gate.
-func (l *lab) keeper(lifetime time.Duration, tune ...func(*vip.KeeperConfig)) (*vip.Keeper, *vip.Gate) {
+// keeper runs a Keeper on the real kernel, and returns a Holding of it with an open gate.
+func (l *lab) keeper(lifetime time.Duration, tune ...func(*vip.KeeperConfig)) (*vip.Holding, *vip.Gate) {
 	l.t.Helper()
-	gate := vip.NewGate(nil, 1, nil)
 	ann := vip.NewAnnouncer()
 	l.must(ann.Prepare())
-	cfg := vip.KeeperConfig{Host: l.host, Announcer: ann, Gate: gate, Group: 1, Lifetime: lifetime}
+	cfg := vip.KeeperConfig{Host: l.host, Announcer: ann, Lifetime: lifetime}
 	for _, f := range tune {
 		f(&cfg)
 	}
-	gate = cfg.Gate
+	gate := vip.NewGate(cfg.Guard, 1, nil)
 	k := vip.NewKeeper(cfg)
+	h := k.Hold(gate)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- k.Run(ctx) }()
@@ -201,7 +201,7 @@ func (l *lab) keeper(lifetime time.Duration, tune ...func(*vip.KeeperConfig)) (*
 	})
 	gate.Open(1)
 	gate.Renew(1, boottime.Now()+time.Hour)
-	return k, gate
+	return h, gate
 }
 
 // v0 returns addresses on v0.

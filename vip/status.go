@@ -2,11 +2,13 @@ package vip
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
-// Status is the state of a Keeper at one instant.
+// Status is the state of a Holding at one instant.
 type Status struct {
+	// Group is the number of its gate in the guard.
 	Group uint32
 	// Own and Term are the latest wanted ones; Applied is false while the Keeper has
 	// not yet looked at them.
@@ -20,8 +22,8 @@ type Status struct {
 	// deleted: something to wake people up for. It is retried until it works, at
 	// least once a second.
 	NotRemoved int
-	// Err is what is wrong with the Keeper as a whole: the kernel cannot be watched,
-	// the guard refuses entries, the journal cannot be written.
+	// Err is what is wrong with the Keeper as a whole, or all of the Holding: the kernel
+	// cannot be watched, the guard refuses entries, the journal cannot be written.
 	Err error
 	Counters
 }
@@ -90,54 +92,76 @@ type AddressStatus struct {
 // by our hand or, where someone else configured it, serves in place of ours.
 func (a AddressStatus) Up() bool { return a.Present || a.State == StateBorrowed }
 
-// Status returns the present state.
-func (k *Keeper) Status() Status {
+// Status returns the present state of all Holdings.
+func (k *Keeper) Status() []Status {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	s := Status{
-		Group:    k.cfg.Group,
-		Own:      k.wanted.Own,
-		Term:     k.wanted.Term,
-		Applied:  k.applied == k.seq.Load(),
-		Err:      k.err(),
-		Counters: k.counters,
+	holdings := slices.Clone(k.holdings)
+	k.mu.Unlock()
+	all := make([]Status, 0, len(holdings))
+	for _, h := range holdings {
+		all = append(all, h.Status())
 	}
-	s.Addresses = make([]AddressStatus, 0, len(k.entries))
-	for _, e := range k.entries {
+	return all
+}
+
+// Status returns the present state.
+func (h *Holding) Status() Status {
+	h.k.mu.Lock()
+	n := len(h.entries)
+	h.k.mu.Unlock()
+	// The room for a thousand is found without the lock: a take needs that.
+	addrs := make([]AddressStatus, 0, n)
+	h.k.mu.Lock()
+	defer h.k.mu.Unlock()
+	s := Status{
+		Group:     h.gate.group,
+		Own:       h.wanted.Own,
+		Term:      h.wanted.Term,
+		Applied:   h.applied == h.seq,
+		Err:       h.err(),
+		Counters:  h.counters,
+		Addresses: addrs,
+	}
+	for _, e := range h.entries {
 		if e.deleteFailures > 0 {
 			s.NotRemoved++
 		}
-		s.Addresses = append(s.Addresses, AddressStatus{
-			Address:        e.want,
-			Wanted:         e.listed,
-			State:          e.state,
-			Present:        e.placed,
-			Foreign:        e.foreign,
-			Silent:         e.silent,
-			Mute:           e.mute,
-			Unguarded:      e.noGuard,
-			Since:          e.since,
-			Announced:      e.announced,
-			LastAnnounced:  e.lastAnnounced,
-			Readded:        e.readded,
-			Contested:      e.tug.war,
-			Defended:       e.defended,
-			Why:            e.why,
-			DeleteFailures: e.deleteFailures,
-			Err:            e.lastErr,
-			AnnounceErr:    e.announceErr,
-
-			AnnounceFailures: e.announceFailures,
-		})
+		s.Addresses = append(s.Addresses, e.status())
 	}
 	return s
+}
+
+// status is called with mu held.
+func (e *entry) status() AddressStatus {
+	return AddressStatus{
+		Address:        e.want,
+		Wanted:         e.listed,
+		State:          e.state,
+		Present:        e.placed,
+		Foreign:        e.foreign,
+		Silent:         e.silent,
+		Mute:           e.mute,
+		Unguarded:      e.noGuard,
+		Since:          e.since,
+		Announced:      e.announced,
+		LastAnnounced:  e.lastAnnounced,
+		Readded:        e.readded,
+		Contested:      e.tug.war,
+		Defended:       e.defended,
+		Why:            e.why,
+		DeleteFailures: e.deleteFailures,
+		Err:            e.lastErr,
+		AnnounceErr:    e.announceErr,
+
+		AnnounceFailures: e.announceFailures,
+	}
 }
 
 // Changed returns a channel that is closed at the next change of an address's
 // state or when the latest Wanted has been looked at. Take the channel first, then
 // read Status. Counters alone do not close it.
-func (k *Keeper) Changed() <-chan struct{} {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return k.changed
+func (h *Holding) Changed() <-chan struct{} {
+	h.k.mu.Lock()
+	defer h.k.mu.Unlock()
+	return h.changed
 }

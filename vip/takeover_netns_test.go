@@ -94,7 +94,7 @@ func benchmarkTakeover(b *testing.B, family string, n int, kind string) {
 	last := addrs[n-1].Prefix.Addr()
 	columns := map[string][]time.Duration{}
 	note := func(column string, d time.Duration) { columns[column] = append(columns[column], d) }
-	round := func(l *lab, k *vip.Keeper, gate *vip.Gate, watch *stopwatch, term uint64) {
+	round := func(l *lab, k *vip.Holding, gate *vip.Gate, watch *stopwatch, term uint64) {
 		gate.Open(term)
 		gate.Renew(term, boottime.Now()+time.Hour)
 		done := watch.expect(n)
@@ -120,7 +120,7 @@ func benchmarkTakeover(b *testing.B, family string, n int, kind string) {
 		l.must(k.WaitReleased(b.Context()))
 		note("released", time.Since(start))
 	}
-	ready := func() (*lab, *vip.Keeper, *vip.Gate, *stopwatch) {
+	ready := func() (*lab, *vip.Holding, *vip.Gate, *stopwatch) {
 		l := newLab(b)
 		l.ip("addr add 10.0.0.9/16 dev v0")
 		watch := &stopwatch{}
@@ -131,7 +131,7 @@ func benchmarkTakeover(b *testing.B, family string, n int, kind string) {
 		k, gate := l.keeper(30*time.Second, func(c *vip.KeeperConfig) {
 			watch.Announcer = c.Announcer
 			c.Announcer = watch
-			c.Guard, c.Gate = with, vip.NewGate(with, 1, nil)
+			c.Guard = with
 		})
 		k.Set(vip.Wanted{Term: 1, Addresses: addrs, Schedule: quick})
 		l.must(k.WaitReleased(b.Context()))
@@ -170,7 +170,7 @@ func cpuTime() time.Duration {
 }
 
 // follow reads the status at every change, as the daemon does.
-func follow(b *testing.B, k *vip.Keeper) {
+func follow(b *testing.B, k *vip.Holding) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {

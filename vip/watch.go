@@ -43,7 +43,9 @@ func (k *Keeper) observe(ev Event) {
 		k.mirror = next
 		// It may be older than what we did while it was taken. Before that is called a
 		// loss, the loop looks for itself, when it is doing nothing else.
-		k.behind = slices.ContainsFunc(k.entries, func(e *entry) bool { return e.placed && !next.has(e.at.link, e.at.prefix) })
+		k.behind = slices.ContainsFunc(k.holdings, func(h *Holding) bool {
+			return slices.ContainsFunc(h.entries, func(e *entry) bool { return e.placed && !next.has(e.at.link, e.at.prefix) })
+		})
 		clear(k.deletes)
 		k.reloading, k.missed = false, nil
 		k.wake()
@@ -78,7 +80,7 @@ func (k *Keeper) observe(ev Event) {
 		k.overtaken = true
 	}
 	if ev.Kind == AddressRemoved && changed {
-		for _, e := range k.entries {
+		for e := k.byIP[p.prefix.Addr()]; e != nil; e = e.next {
 			if e.serves() && e.at == p {
 				k.lose(e)
 			}
@@ -103,7 +105,7 @@ func (k *Keeper) running(link int) {
 func (k *Keeper) lose(e *entry) {
 	borrowed := e.borrowed
 	e.placed, e.borrowed = false, false
-	if !k.wanted.Own || !e.listed {
+	if !e.h.wanted.Own || !e.listed {
 		return
 	}
 	e.lost = true
@@ -119,9 +121,9 @@ func (k *Keeper) lose(e *entry) {
 		told, began = e.tug.removed(k.now())
 	}
 	if told {
-		k.log.Warn("address has gone from the kernel", "vip", e.ip(), "link", e.want.Link, "reason", e.lostWhy)
+		e.h.log.Warn("address has gone from the kernel", "vip", e.ip(), "link", e.want.Link, "reason", e.lostWhy)
 	}
 	if began {
-		k.log.Error("ADDRESS IS REMOVED AGAIN AND AGAIN", "vip", e.ip(), "link", e.want.Link, "reason", e.tug.why())
+		e.h.log.Error("ADDRESS IS REMOVED AGAIN AND AGAIN", "vip", e.ip(), "link", e.want.Link, "reason", e.tug.why())
 	}
 }

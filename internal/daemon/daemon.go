@@ -31,9 +31,6 @@ import (
 	"github.com/raftvip/raftvip/vip/guard"
 )
 
-// groupNumber is the guard's number of the one group there is.
-const groupNumber = 0
-
 // A Daemon is one running raftvip.
 type Daemon struct {
 	settings Settings
@@ -48,11 +45,12 @@ type Daemon struct {
 	sender  *vip.PacketAnnouncer
 	guard   *guard.Guard
 	journal *vip.Journal
-	keeper  *vip.Keeper
+	numbers guard.Numbers // of the gates
+	keeper  *vip.Keeper   // has the addresses of all gates; nil on a witness
 	hearing *vip.Hearing  // listens where addresses are placed
 	links   *place.Links  // nil on a witness
 	places  *place.Places // nil on a witness
-	keepers *vrrp.Keepers
+	kept    *vrrp.Holdings
 	advice  *advice
 	owner   *owner.Owner
 	hybrid  *vrrp.Hybrid    // nil on a witness
@@ -119,7 +117,10 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 			return nil, err
 		}
 	}
-	main := vip.NewGate(d.vipGuard(), groupNumber, nil)
+	main, err := d.newGate()
+	if err != nil {
+		return nil, err
+	}
 	gate := vrrp.NewGates(main)
 	sink := owner.NewSink(gate, d.lateness())
 	cache, err := d.data.Cache()
@@ -166,14 +167,20 @@ func (d *Daemon) order(lost string) []string {
 	return policy.Rank(hint.Candidates(d.node.State(), "", hints, votes(d.node.Suffrages()), connected, false), "")
 }
 
-// openOwner makes what owns: the keepers, VRRP's part, what listens for claims, and the
+// openOwner makes what owns: what has the addresses, VRRP's part, what listens for claims, and the
 // loop that decides.
 func (d *Daemon) openOwner(main *vip.Gate, gate *vrrp.Gates, sink *owner.Sink) {
 	g := d.node.Group(state.DefaultGroup)
-	d.keepers = vrrp.NewKeepers(gate, d.openKeeper(main), g.RefreshLease)
+	d.openKeeper()
+	d.kept = vrrp.NewHoldings(gate, vrrp.NoHolding{}, g.RefreshLease)
+	var holding *vip.Holding // nil on a witness
+	if d.keeper != nil {
+		holding = d.keeper.Hold(main)
+		d.kept = vrrp.NewHoldings(gate, holding, g.RefreshLease)
+	}
 	d.advice = &advice{node: d.node, hints: &d.hints, checks: d.checks, report: d.groupReport, describe: d.describe}
 	c := owner.Config{
-		Name: state.DefaultGroup, Seat: g, Members: d.node, Gate: gate, Sink: sink, Keeper: d.keepers, Advice: d.advice,
+		Name: state.DefaultGroup, Seat: g, Members: d.node, Gate: gate, Sink: sink, Keeper: d.kept, Advice: d.advice,
 		Log: d.log.With("group", state.DefaultGroup), Now: boottime.Now,
 		Addresses: d.places.Addresses, Record: d.record, Loss: func() owner.QuorumLoss { return d.quorum.Loss(boottime.Now()) }, Beat: d.watch.beat,
 	}
@@ -182,21 +189,15 @@ func (d *Daemon) openOwner(main *vip.Gate, gate *vrrp.Gates, sink *owner.Sink) {
 		c.Silent = kind != guard.Lifetime && kind != guard.Off
 		c.Links = d.links.Current
 		if !c.Silent {
-			sink.Release = func(ctx context.Context) error {
-				all := []owner.Releaser{d.keeper}
-				for _, k := range d.keepers.Slots() {
-					all = append(all, k)
-				}
-				return owner.ReleaseAll(ctx, all)
-			}
+			sink.Release = d.kept.Release
 		}
 		d.hearing.Tell(func(int) { d.look() })
-		d.openHybrid(sink.Notify, !c.Silent)
+		d.openHybrid(holding, sink.Notify, !c.Silent)
 		d.openPlain()
 		c.Turned = d.plain.Wake
 		d.claims = operate.NewClaims(operate.ClaimsConfig{
 			Reached: d.reached, IsVirtual: d.isVirtual,
-			Log: d.log, Keeper: d.keepers, Links: d.links, Member: d.memberOf,
+			Log: d.log, Keeper: d.keeper, Links: d.links, Member: d.memberOf,
 			Took: func() time.Duration { return d.owner.View().Since },
 		})
 	}
@@ -208,7 +209,7 @@ func (d *Daemon) openOwner(main *vip.Gate, gate *vrrp.Gates, sink *owner.Sink) {
 func (d *Daemon) openServer() {
 	c := operate.Config{
 		Node: d.node, Group: d.node.Group(state.DefaultGroup), Data: d.data,
-		Owner: d.owner, Kept: d.keepers, Hints: d.advice, Describe: d.describe, Quorum: d.quorum,
+		Owner: d.owner, Kept: d.kept, Hints: d.advice, Describe: d.describe, Quorum: d.quorum,
 		Places: d.places, Links: d.links, Claims: d.claims, Routers: []operate.Routers{d.hybrid, d.plain}, Checks: d.checks, GroupReport: d.groupReport,
 		File: d.configuration, FileStatus: d.configStatus, Reload: d.Reload, Leave: func() { d.leave() },
 		Program: d.settings.Program, Started: d.started, Log: d.log,
@@ -219,23 +220,29 @@ func (d *Daemon) openServer() {
 	d.server = operate.New(c)
 }
 
-// openKeeper makes the keeper of what moves with the group alone, beneath its gate.
-func (d *Daemon) openKeeper(main *vip.Gate) vrrp.Keeper {
+// openKeeper makes the keeper of all gates' addresses; a witness has none.
+func (d *Daemon) openKeeper() {
 	if d.host == nil {
-		return vrrp.NoKeeper{}
+		return
 	}
 	d.journal = vip.NewJournal(d.journalPath())
-	d.keeper = d.newKeeper(main, groupNumber)
-	return d.keeper
-}
-
-// NewKeeper makes a keeper beneath the guard.
-func (d *Daemon) newKeeper(gate *vip.Gate, number uint32) *vip.Keeper {
-	return vip.NewKeeper(vip.KeeperConfig{
-		Host: d.host, Announcer: d.sender, Guard: d.guard, Gate: gate, Group: number,
+	d.keeper = vip.NewKeeper(vip.KeeperConfig{
+		Host: d.host, Announcer: d.sender, Guard: d.guard,
 		Logger: d.log, Journal: d.journal, Lifetime: d.guard.AddressLifetime(), Unguarded: d.notToSilence, Hearing: d.hearing,
 	})
 }
+
+// newGate makes a gate with a number of its own in the guard.
+func (d *Daemon) newGate() (*vip.Gate, error) {
+	number, err := d.numbers.Take()
+	if err != nil {
+		return nil, err
+	}
+	return vip.NewGate(d.vipGuard(), number, nil), nil
+}
+
+// freeGate gives the number of a gate back, whose Holding has been closed.
+func (d *Daemon) freeGate(gate *vip.Gate) { d.numbers.Return(gate.Group()) }
 
 // Run works until ctx ends, then releases, hands over, and returns. ready is
 // called once everything listens and ownership has been looked at.

@@ -23,7 +23,7 @@ func TestDescribeHoldsNothing(t *testing.T) {
 	asked := make(chan *config.Config, 1)
 	gates := vrrp.NewGates(vip.NewGate(vip.NoGuard{}, 0, nil))
 	d.hybrid = vrrp.NewHybrid(vrrp.HybridConfig{
-		Log: slog.New(slog.DiscardHandler), Keepers: vrrp.NewKeepers(gates, nil, func() {}),
+		Log: slog.New(slog.DiscardHandler), Holdings: vrrp.NewHoldings(gates, nil, func() {}),
 		Report:    func() check.Report { return check.Report{} },
 		Members:   func() map[string][]vrrp.Member { return nil },
 		IsVirtual: func(netip.Addr) bool { return false }, Wake: func() {},

@@ -9,15 +9,21 @@ import (
 	"github.com/raftvip/raftvip/vip"
 )
 
-// openHybrid makes the VRRP half of the owner, which wake has look again. slow: no guard
-// silences the addresses.
-func (d *Daemon) openHybrid(wake func(), slow bool) {
+// openHybrid makes the VRRP half of the owner, which wake has look again. The addresses
+// of its instances are beside those of main. slow: no guard silences them.
+func (d *Daemon) openHybrid(main *vip.Holding, wake func(), slow bool) {
 	d.hybrid = vrrp.NewHybrid(vrrp.HybridConfig{
-		Log: d.log.With("group", state.DefaultGroup), Keepers: d.keepers,
+		Log: d.log.With("group", state.DefaultGroup), Holdings: d.kept,
 		File: d.configuration, Report: d.checks.Report, Members: d.routers,
-		NewGate:   func(number uint32) *vip.Gate { return vip.NewGate(d.vipGuard(), number, nil) },
-		NewKeeper: func(gate *vip.Gate, number uint32) vrrp.SlotKeeper { return d.newKeeper(gate, number) },
-		Slow:      slow, IsVirtual: d.isVirtual, Wake: wake,
+		Hold: func() (*vip.Gate, vrrp.Holding, error) {
+			gate, err := d.newGate()
+			if err != nil {
+				return nil, nil, err
+			}
+			return gate, main.Beside(gate), nil
+		},
+		Free: d.freeGate,
+		Slow: slow, IsVirtual: d.isVirtual, Wake: wake,
 	})
 }
 
@@ -78,11 +84,9 @@ func splitReport(r check.Report, c *config.Config) (group check.Report, plain ma
 func (d *Daemon) openPlain() {
 	d.plain = vrrp.NewPlain(vrrp.PlainConfig{
 		Log: d.log, File: d.configuration, Report: d.checks.Report, Claimed: d.claimed, Place: d.places.PlaceVRRPOnly,
-		NewKeeper: func(gate *vip.Gate) vrrp.SlotKeeper {
-			return vip.NewKeeper(vip.KeeperConfig{
-				Host: d.host, Announcer: d.sender, Gate: gate, Logger: d.log, Journal: d.journal, Lifetime: vrrp.PlainLifetime, Hearing: d.hearing,
-			})
-		},
+		Keeper: vip.NewKeeper(vip.KeeperConfig{
+			Host: d.host, Announcer: d.sender, Logger: d.log, Journal: d.journal, Lifetime: vrrp.PlainLifetime, Hearing: d.hearing,
+		}),
 		IsVirtual: d.isVirtual,
 	})
 }

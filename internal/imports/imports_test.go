@@ -289,7 +289,7 @@ func TestWhoImports(t *testing.T) {
 // who lets an address answer. The names that do are used in few places.
 func TestGrants(t *testing.T) {
 	grants := map[string][]string{
-		"vip":           {"Gate", "NewGate", "ShutAll", "Keeper", "NewKeeper", "KeeperConfig", "Wanted"},
+		"vip":           {"Gate", "NewGate", "ShutAll", "Keeper", "NewKeeper", "KeeperConfig", "Holding", "SetAll", "Want", "Wanted"},
 		"cluster/group": {"LeaseSink"},
 		"vip/guard":     {"Open", "Guard"},
 	}

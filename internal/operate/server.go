@@ -51,7 +51,7 @@ type Config struct {
 	// Guard is nil on a witness.
 	Guard interface{ Status() guard.Status }
 	Owner Owner
-	// Kept are the keepers of the group's addresses.
+	// Kept has the addresses of the group.
 	Kept interface{ Status() vip.Status }
 	// Hints are what the members say of themselves, and what is wrong on this node.
 	Hints interface {

@@ -60,7 +60,7 @@ type Gate interface {
 	Settle()
 }
 
-// A Keeper puts the addresses up and takes them down: a vip.Keeper, or several as one.
+// A Keeper puts the addresses up and takes them down: a vip.Holding, or several as one.
 type Keeper interface {
 	Set(vip.Wanted)
 	WaitReleased(context.Context) error
@@ -69,9 +69,6 @@ type Keeper interface {
 	Announce(reason string)
 	// Waits reports whether an address stays down because there is no consent to it.
 	Waits(netip.Addr) bool
-	// Divided reports whether the status of some addresses changes without a word from
-	// Changed.
-	Divided() bool
 }
 
 // Consent is VRRP's part: it can keep an address down that the lease would permit.

@@ -119,7 +119,6 @@ func (noAddresses) Status() vip.Status                 { return vip.Status{Appli
 func (noAddresses) Changed() <-chan struct{}           { return nil }
 func (noAddresses) Announce(string)                    {}
 func (noAddresses) Waits(netip.Addr) bool              { return false }
-func (noAddresses) Divided() bool                      { return false }
 
 // oneGate is the gate of a group in which nobody else has one.
 type oneGate struct{ *vip.Gate }

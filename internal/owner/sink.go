@@ -3,7 +3,6 @@ package owner
 import (
 	"context"
 	"errors"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -94,21 +93,6 @@ func (s *Sink) deleted() {
 		case <-time.After(pause):
 		}
 	}
-}
-
-// A Releaser is a keeper as far as its Release goes.
-type Releaser interface{ Release(context.Context) error }
-
-// ReleaseAll releases all at the same time: one that cannot delete its addresses does
-// not hold up the others.
-func ReleaseAll(ctx context.Context, all []Releaser) error {
-	errs := make([]error, len(all))
-	var wg sync.WaitGroup
-	for i, r := range all {
-		wg.Go(func() { errs[i] = r.Release(ctx) })
-	}
-	wg.Wait()
-	return errors.Join(errs...)
 }
 
 // Notify has the owner's loop turn at once.

@@ -89,33 +89,3 @@ func TestRevokeOfAnOlderTerm(t *testing.T) {
 		t.Error("the gate of a newer term is shut")
 	}
 }
-
-// release is a keeper's Release.
-type release func(context.Context) error
-
-func (r release) Release(ctx context.Context) error { return r(ctx) }
-
-// A keeper that cannot delete holds up nobody else.
-func TestReleaseAll(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	stuck := errors.New("still present")
-	other := make(chan struct{})
-	err := ReleaseAll(ctx, []Releaser{
-		release(func(ctx context.Context) error {
-			select {
-			case <-other:
-			case <-ctx.Done():
-				t.Error("the other one was not asked meanwhile")
-			}
-			return stuck
-		}),
-		release(func(context.Context) error { close(other); return vip.ErrOwned }),
-	})
-	if !errors.Is(err, stuck) || !errors.Is(err, vip.ErrOwned) {
-		t.Errorf("%v", err)
-	}
-	if err := ReleaseAll(ctx, []Releaser{release(func(context.Context) error { return nil })}); err != nil {
-		t.Error(err)
-	}
-}

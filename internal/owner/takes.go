@@ -59,7 +59,7 @@ const takesPeriod = time.Second
 func (t *takes) look(now time.Duration, owns bool, addrs []vip.Address, links []vip.Link, keeper Keeper) {
 	changed := keeper.Changed()
 	known := same(t.addrs, addrs) && same(t.links, links)
-	if known && owns == t.owned && changed == t.kept && now < t.until && !keeper.Divided() {
+	if known && owns == t.owned && changed == t.kept && now < t.until {
 		return
 	}
 	if !known {

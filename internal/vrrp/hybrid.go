@@ -16,36 +16,34 @@ import (
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/vip"
-	"github.com/raftvip/raftvip/vip/guard"
 	"github.com/raftvip/raftvip/vrrpcompat"
 	"github.com/raftvip/raftvip/vrrpcompat/vrrpnet"
 )
-
-// maxSlots is how many instances can have a gate of their own.
-const maxSlots = guard.MaxGroups - 1
 
 // Hybrid is the VRRP half of an owner: the virtual routers of the instances with
 // "vrrp hybrid", each with its slot. Follow, Decide and Faults belong to the owner's
 // loop; a nil Hybrid, that of a witness, has no instances.
 type Hybrid struct {
-	log    *slog.Logger
-	shares *Keepers
+	log      *slog.Logger
+	holdings *Holdings
 	// config is the node's file, report what its checks say.
 	config func() *config.Config
 	report func() check.Report
 	// members are what the other members are, by instance.
 	members func() map[string][]Member
-	// newSlot makes a slot with this number in the guard, newSpeaker the virtual
-	// router of an instance.
-	newSlot    func(name string, number uint32) *slot
+	// newSlot makes a slot, which fails where the guard has no number left, and freeSlot
+	// is the end of one whose Holding is closed. newSpeaker makes the virtual router of an
+	// instance.
+	newSlot    func(name string) (*slot, error)
+	freeSlot   func(*slot)
 	newSpeaker func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (speaker, error)
 	wake       func()
 	now        func() time.Duration
 	began      time.Duration
 	tasks      tasks
 
-	mu    sync.Mutex
-	parts map[string]*part // by instance, for ever
+	mu      sync.Mutex
+	routers map[string]*virtualRouter // by instance
 }
 
 // A Member is a member of the cluster in one instance.
@@ -59,17 +57,18 @@ type Member struct {
 
 // A HybridConfig is what the VRRP half of an owner is made of.
 type HybridConfig struct {
-	Log     *slog.Logger
-	Keepers *Keepers
+	Log      *slog.Logger
+	Holdings *Holdings
 	// File is the node's file as last read, Report what its checks say.
 	File   func() *config.Config
 	Report func() check.Report
 	// Members are what the other members of the cluster are, by instance.
 	Members func() map[string][]Member
-	// NewGate makes a gate with this number in the guard, NewKeeper what puts addresses
-	// up beneath it.
-	NewGate   func(number uint32) *vip.Gate
-	NewKeeper func(gate *vip.Gate, number uint32) SlotKeeper
+	// Hold makes a gate with a number of its own in the guard, and what puts addresses up
+	// beneath it; it fails if there is no number left. Free is called when that Holding
+	// has been closed.
+	Hold func() (*vip.Gate, Holding, error)
+	Free func(*vip.Gate)
 	// Slow: no guard silences the addresses when a gate is shut.
 	Slow bool
 	// IsVirtual tells of a virtual address: nobody speaks from one.
@@ -81,24 +80,24 @@ type HybridConfig struct {
 // NewHybrid makes the VRRP half of an owner. It runs nothing before Run.
 func NewHybrid(c HybridConfig) *Hybrid {
 	return &Hybrid{
-		log: c.Log, shares: c.Keepers, config: c.File, report: c.Report, members: c.Members,
-		newSlot: func(name string, number uint32) *slot {
-			s := &slot{name: name, gate: c.NewGate(number), slow: c.Slow}
-			s.keeper = c.NewKeeper(s.gate, number)
-			return s
+		log: c.Log, holdings: c.Holdings, config: c.File, report: c.Report, members: c.Members,
+		newSlot: func(name string) (*slot, error) {
+			gate, holding, err := c.Hold()
+			return &slot{name: name, gate: gate, holding: holding, slow: c.Slow}, err
 		},
+		freeSlot: func(s *slot) { c.Free(s.gate) },
 		newSpeaker: func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (speaker, error) {
 			s.net.IsVirtual = c.IsVirtual
 			return s.router(addrs, priority, sink, c.Log.With("instance", name))
 		},
-		wake: c.Wake, now: boottime.Now, began: boottime.Now(), parts: make(map[string]*part),
+		wake: c.Wake, now: boottime.Now, began: boottime.Now(), routers: make(map[string]*virtualRouter),
 	}
 }
 
-// A part is one instance. It is written with Hybrid.mu held.
-type part struct {
+// A virtualRouter is that of one instance. It is written with Hybrid.mu held.
+type virtualRouter struct {
 	name string
-	slot *slot // nil where the guard has no group left
+	slot *slot // nil where there is none to be had
 
 	speaker  speaker // nil: the instance does not speak
 	settings speakerSettings
@@ -135,14 +134,16 @@ func (h *Hybrid) Follow(s *state.State, owning bool) {
 	of := make(map[netip.Addr]*slot)
 	seen := make(map[string]bool)
 	for _, in := range s.Instances {
-		p := h.parts[in.Name]
+		p := h.routers[in.Name]
 		if in.VRRP != "" && p == nil {
-			p = h.addPart(in.Name)
+			p = &virtualRouter{name: in.Name}
+			h.routers[in.Name] = p
 		}
 		if p == nil {
 			continue
 		}
 		seen[in.Name] = true
+		noSlot := h.giveSlot(p)
 		if p.slot != nil {
 			for _, a := range in.Addresses {
 				of[a.Prefix.Addr()] = p.slot
@@ -150,35 +151,57 @@ func (h *Hybrid) Follow(s *state.State, owning bool) {
 		}
 		p.fault = ""
 		if p.speaks = in.VRRP != ""; p.speaks {
-			h.configure(p, in, c, owning)
+			h.configure(p, in, c, owning, noSlot)
 		} else {
 			h.release(p)
 		}
 		if p.fault != "" && p.slot != nil {
-			p.slot.bar()
+			p.slot.revoke()
 		}
 	}
-	for name, p := range h.parts {
+	for name, p := range h.routers {
 		if !seen[name] {
 			p.speaks, p.fault = false, ""
 			h.release(p)
+			h.drop(p)
 		}
 	}
-	h.shares.assign(of)
+	h.holdings.assign(of)
 	h.tell()
 }
 
-// addPart makes the part of an instance, and its slot.
-func (h *Hybrid) addPart(name string) *part {
-	p := &part{name: name}
-	if len(h.parts) < maxSlots {
-		p.slot = h.newSlot(name, uint32(len(h.parts)+1))
-		h.shares.gates.add(p.slot)
-		h.tasks.start(p.slot.keeper.Run)
-		h.tasks.start(func(ctx context.Context) error { forward(ctx, p.slot.keeper.Changed, h.wake); return nil })
+// giveSlot gives the instance a slot if it has none, or says why it cannot have one.
+func (h *Hybrid) giveSlot(p *virtualRouter) error {
+	if p.slot != nil {
+		return nil
 	}
-	h.parts[name] = p
-	return p
+	s, err := h.newSlot(p.name)
+	if err != nil {
+		return err
+	}
+	p.slot = s
+	h.holdings.gates.add(s)
+	return nil
+}
+
+// drop forgets an instance that the cluster does not have any more, and its slot, as
+// soon as that has no addresses: until then they may become another's.
+func (h *Hybrid) drop(p *virtualRouter) {
+	s := p.slot
+	if s != nil && len(s.holding.Status().Addresses) > 0 {
+		return
+	}
+	delete(h.routers, p.name)
+	if s == nil {
+		return
+	}
+	h.holdings.gates.remove(s)
+	h.tasks.start(func(ctx context.Context) error {
+		if s.holding.Close(ctx) == nil { // else the daemon ends
+			h.freeSlot(s)
+		}
+		return nil
+	})
 }
 
 // forward calls wake after each change, until ctx ends.
@@ -194,15 +217,15 @@ func forward(ctx context.Context, changed func() <-chan struct{}, wake func()) {
 	}
 }
 
-// configure gives the part the virtual router that the file describes. The cluster
+// configure gives the instance the virtual router that the file describes. The cluster
 // says that the instance speaks: a file that does not say so any more changes
 // nothing until the cluster has taken it over, too.
-func (h *Hybrid) configure(p *part, in state.Instance, c *config.Config, owning bool) {
+func (h *Hybrid) configure(p *virtualRouter, in state.Instance, c *config.Config, owning bool, noSlot error) {
 	addrs := place.Advertised(in)
 	file := speaking(c, in.Name)
 	switch {
 	case p.slot == nil:
-		p.fault = fmt.Sprintf("instance %s: more than %d instances with vrrp hybrid", in.Name, maxSlots)
+		p.fault = fmt.Sprintf("instance %s: %s", in.Name, noSlot)
 	case file == nil && p.speaker != nil:
 		h.adjust(p, addrs, p.priority)
 		return
@@ -222,7 +245,7 @@ func (h *Hybrid) configure(p *part, in state.Instance, c *config.Config, owning 
 		return
 	}
 	succeeds := owning && (p.speaker == nil || p.slot.permitted())
-	sink := p.slot.rule(succeeds) // from now on the old one has no say
+	sink := p.slot.attach(succeeds) // from now on the old one has no say
 	h.silence(p, succeeds)
 	r, err := h.newSpeaker(in.Name, settings, addrs, priority, sink)
 	if err != nil {
@@ -240,7 +263,7 @@ func (h *Hybrid) configure(p *part, in state.Instance, c *config.Config, owning 
 }
 
 // adjust gives a virtual router what it can take without a break.
-func (h *Hybrid) adjust(p *part, addrs []netip.Addr, priority uint8) {
+func (h *Hybrid) adjust(p *virtualRouter, addrs []netip.Addr, priority uint8) {
 	if p.priority != priority {
 		p.priority = priority
 		p.speaker.SetPriority(priority)
@@ -282,15 +305,15 @@ func effective(r check.Report, in *config.Instance) uint8 {
 }
 
 // release leaves an instance that does not speak VRRP (any more) to Raft alone.
-func (h *Hybrid) release(p *part) {
+func (h *Hybrid) release(p *virtualRouter) {
 	if p.slot != nil {
-		p.slot.leave()
+		p.slot.detach()
 	}
 	h.silence(p, false)
 }
 
 // silence ends a virtual router. Unless another one continues, the peers are told.
-func (h *Hybrid) silence(p *part, continued bool) {
+func (h *Hybrid) silence(p *virtualRouter, continued bool) {
 	if p.speaker == nil {
 		return
 	}
@@ -302,7 +325,7 @@ func (h *Hybrid) silence(p *part, continued bool) {
 // tell gives the virtual routers what is known of their fellows.
 func (h *Hybrid) tell() {
 	members, now := h.members(), h.now()
-	for _, p := range h.parts {
+	for _, p := range h.routers {
 		var addrs []netip.Addr
 		for _, m := range members[p.name] {
 			addrs = append(addrs, m.Source)
@@ -326,7 +349,7 @@ func (h *Hybrid) Decide(own, successor bool) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, p := range h.parts {
+	for _, p := range h.routers {
 		if p.slot == nil {
 			continue
 		}
@@ -345,7 +368,7 @@ func (h *Hybrid) Decide(own, successor bool) {
 
 // instruct tells a virtual router whether it may speak. When it may not, its
 // addresses are silent before anybody else is told.
-func (h *Hybrid) instruct(p *part, d hybridDecision) {
+func (h *Hybrid) instruct(p *virtualRouter, d hybridDecision) {
 	if !d.entitled {
 		p.speaker.Disentitle(d.handedOver)
 		return
@@ -361,13 +384,13 @@ func (h *Hybrid) instruct(p *part, d hybridDecision) {
 // continues reports whether the cluster, as far as is known beyond what this
 // virtual router has heard, is master, so that this node goes on as that: its own
 // router before this one was, or another member's was until a moment ago.
-func (h *Hybrid) continues(p *part, st vrrpnet.Status) bool {
+func (h *Hybrid) continues(p *virtualRouter, st vrrpnet.Status) bool {
 	lately := p.mastered > 0 && h.now()-p.mastered < time.Duration(p.settings.machine.DownTimerAdverts)*p.settings.machine.Interval
 	return (p.succeeds || lately) && st.Other == nil
 }
 
 // observe takes over what a virtual router has become.
-func (h *Hybrid) observe(p *part) (master bool, other string) {
+func (h *Hybrid) observe(p *virtualRouter) (master bool, other string) {
 	m := p.slot.moment()
 	st := p.speaker.Status()
 	if st.State == vrrpcompat.Master {
@@ -377,7 +400,7 @@ func (h *Hybrid) observe(p *part) (master bool, other string) {
 		other = fmt.Sprintf("%s with priority %d", st.Other.Addr, st.Other.Priority)
 	}
 	if st.Announcements > p.claims {
-		p.slot.keeper.Announce("another router claimed the addresses")
+		p.slot.holding.Announce("another router claimed the addresses")
 	}
 	p.claims = st.Announcements
 	return p.slot.permitted(), other
@@ -386,7 +409,7 @@ func (h *Hybrid) observe(p *part) (master bool, other string) {
 // Faults are why this node cannot own because of VRRP.
 func (h *Hybrid) Faults() []string {
 	var out []string
-	h.each(func(p *part) {
+	h.each(func(p *virtualRouter) {
 		if p.fault != "" {
 			out = append(out, p.fault)
 		}
@@ -395,13 +418,13 @@ func (h *Hybrid) Faults() []string {
 	return out
 }
 
-// Run runs the keepers and virtual routers until ctx ends. It returns their errors.
+// Run runs the virtual routers until ctx ends. It returns their errors.
 func (h *Hybrid) Run(ctx context.Context) error { return h.tasks.run(ctx) }
 
 // Told is what this node is, by instance, for the other members.
 func (h *Hybrid) Told() map[string]Member {
 	out := make(map[string]Member)
-	h.each(func(p *part) {
+	h.each(func(p *virtualRouter) {
 		if p.speaker == nil {
 			return
 		}
@@ -415,7 +438,7 @@ func (h *Hybrid) Told() map[string]Member {
 // VMACs are the interfaces with a virtual MAC, by instance.
 func (h *Hybrid) VMACs() map[string]string {
 	out := make(map[string]string)
-	h.each(func(p *part) {
+	h.each(func(p *virtualRouter) {
 		if p.speaker == nil || p.settings.net.VMAC == nil {
 			return
 		}
@@ -426,13 +449,13 @@ func (h *Hybrid) VMACs() map[string]string {
 	return out
 }
 
-func (h *Hybrid) each(f func(*part)) {
+func (h *Hybrid) each(f func(*virtualRouter)) {
 	if h == nil {
 		return
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, p := range h.parts {
+	for _, p := range h.routers {
 		f(p)
 	}
 }

@@ -2,6 +2,7 @@ package vrrp
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"slices"
@@ -82,20 +83,26 @@ type rig struct {
 	reports  check.Report
 	known    map[string][]Member
 	clock    time.Duration
+	full     error // no slot is to be had
+	freed    chan *slot
 }
 
 func newRig(t *testing.T) *rig {
-	r := &rig{state: &state.State{ClusterID: "c"}}
-	keeper := &Keepers{main: &fakeKeeper{}, gates: NewGates(vip.NewGate(nil, 0, nil)), refresh: func() {}}
+	r := &rig{state: &state.State{ClusterID: "c"}, freed: make(chan *slot, 1)}
+	holdings := NewHoldings(NewGates(vip.NewGate(nil, 0, nil)), &fakeHolding{}, func() {})
 	r.Hybrid = &Hybrid{
-		log: slog.New(slog.DiscardHandler), shares: keeper, parts: map[string]*part{},
+		log: slog.New(slog.DiscardHandler), holdings: holdings, routers: map[string]*virtualRouter{},
 		config: func() *config.Config { return r.conf }, report: func() check.Report { return r.reports },
 		members: func() map[string][]Member { return r.known }, wake: func() {},
 		now: func() time.Duration { return r.clock },
-		newSlot: func(name string, _ uint32) *slot {
+		newSlot: func(name string) (*slot, error) {
+			if r.full != nil {
+				return nil, r.full
+			}
 			s, _ := newSlot(name)
-			return s
+			return s, nil
 		},
+		freeSlot: func(s *slot) { r.freed <- s },
 		newSpeaker: func(_ string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (speaker, error) {
 			f := &fakeSpeaker{sink: sink, st: vrrpnet.Status{Priority: priority, Source: netip.MustParseAddr("10.0.0.9")}}
 			f.say("new with " + join(addrs))
@@ -132,13 +139,13 @@ func (r *rig) turn(own, successor, owning bool) {
 
 func (r *rig) last() *fakeSpeaker { return r.speakers[len(r.speakers)-1] }
 
-func (r *rig) up() bool { return r.parts["V"].last.up && r.parts["V"].slot.permitted() }
+func (r *rig) up() bool { return r.routers["V"].last.up && r.routers["V"].slot.permitted() }
 
 func TestHybridFollowsOwnership(t *testing.T) {
 	r := newRig(t)
 	r.turn(false, false, false)
-	if len(r.parts) != 0 {
-		t.Fatal("a part without an instance that speaks")
+	if len(r.routers) != 0 {
+		t.Fatal("a virtual router without an instance that speaks")
 	}
 	r.state.Instances = place.InstancesOf(r.conf)
 	r.known = map[string][]Member{"V": {{Source: netip.MustParseAddr("10.0.0.8")}}}
@@ -157,7 +164,7 @@ func TestHybridFollowsOwnership(t *testing.T) {
 		t.Error("owner and master, and not up")
 	}
 	f.become(vrrpcompat.Backup)
-	if r.parts["V"].slot.permitted() {
+	if r.routers["V"].slot.permitted() {
 		t.Error("still permitted when the loss has been told")
 	}
 	if r.turn(true, false, true); r.up() || f.take() != "" {
@@ -171,7 +178,7 @@ func TestHybridFollowsOwnership(t *testing.T) {
 	if got := f.take(); got != "priority" || f.st.Priority != 42 || !r.up() {
 		t.Errorf("after a check: %q, priority %d", got, f.st.Priority)
 	}
-	if k := r.parts["V"].slot.keeper.(*fakeKeeper); len(k.announce) != 1 {
+	if k := r.routers["V"].slot.holding.(*fakeHolding); len(k.announce) != 1 {
 		t.Errorf("announced %d times after another router's claim", len(k.announce))
 	}
 	r.turn(false, true, false)
@@ -237,6 +244,37 @@ func TestHybridFollowsTheFile(t *testing.T) {
 	r.turn(true, false, true)
 	if got := r.last().take(); got != "resigns, ended" {
 		t.Errorf("the instance is gone: %q", got)
+	}
+}
+
+// The slot of an instance that is gone is free once its addresses are another's; a node
+// without a free one must not own.
+func TestHybridSlots(t *testing.T) {
+	r := newRig(t)
+	r.state.Instances = place.InstancesOf(r.conf)
+	r.full = errors.New("no number left")
+	if r.turn(true, false, false); len(r.Faults()) != 1 || !strings.Contains(r.Faults()[0], "no number left") {
+		t.Errorf("without a slot: %v", r.Faults())
+	}
+	r.full = nil
+	r.turn(true, false, false)
+	if len(r.Faults()) != 0 {
+		t.Errorf("with a slot again: %v", r.Faults())
+	}
+	s := r.routers["V"].slot
+	r.holdings.Set(vip.Wanted{Own: true, Term: 1, Addresses: []vip.Address{address("10.0.0.1/24"), address("10.0.0.2/24")}})
+	r.state.Instances = nil
+	r.turn(true, false, true)
+	if len(r.routers) != 1 || len(r.holdings.gates.all()) != 1 {
+		t.Error("the slot is gone before its addresses are another's")
+	}
+	r.holdings.Set(vip.Wanted{Own: true, Term: 1})
+	r.turn(true, false, true)
+	if len(r.routers) != 0 || len(r.holdings.gates.all()) != 0 {
+		t.Error("the slot stays")
+	}
+	if got := <-r.freed; got != s || !s.holding.(*fakeHolding).closed {
+		t.Error("the number of a slot is free before its addresses are gone")
 	}
 }
 

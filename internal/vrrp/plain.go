@@ -37,16 +37,17 @@ type Plain struct {
 	// place resolves the addresses of an instance on this node. vmacs are the interfaces
 	// with a virtual MAC, by instance.
 	place      func(in state.Instance, vmacs map[string]string) (addrs []vip.Address, faults []string)
-	newKeeper  func(*vip.Gate) SlotKeeper
+	hold       func(*vip.Gate) Holding
+	keep       func(context.Context) error // runs what puts addresses up
 	newSpeaker func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (router, error)
 	now        func() time.Duration
 	woken      chan struct{}
 	tasks      tasks
 
-	mu     sync.Mutex
-	began  time.Duration
-	turned bool
-	parts  map[string]*plainPart // by instance, for ever
+	mu      sync.Mutex
+	began   time.Duration
+	turned  bool
+	routers map[string]*plainRouter // by instance, for ever
 }
 
 // A PlainConfig is what the instances with "vrrp only" are run with.
@@ -61,8 +62,9 @@ type PlainConfig struct {
 	// Place resolves the addresses of an instance on this node. vmacs are the interfaces
 	// with a virtual MAC, by instance.
 	Place func(in state.Instance, vmacs map[string]string) (addrs []vip.Address, faults []string)
-	// NewKeeper makes what puts addresses up beneath a gate, for PlainLifetime at a time.
-	NewKeeper func(*vip.Gate) SlotKeeper
+	// Keeper puts the addresses up, without a guard and for PlainLifetime at a time. It
+	// is run with the first instance.
+	Keeper *vip.Keeper
 	// IsVirtual tells of a virtual address: nobody speaks from one.
 	IsVirtual func(netip.Addr) bool
 }
@@ -72,8 +74,8 @@ type PlainConfig struct {
 func NewPlain(c PlainConfig) *Plain {
 	return &Plain{
 		log: c.Log, config: c.File, report: c.Report, now: boottime.Now,
-		claimed: c.Claimed, place: c.Place, woken: make(chan struct{}, 1), parts: make(map[string]*plainPart),
-		newKeeper: c.NewKeeper,
+		claimed: c.Claimed, place: c.Place, woken: make(chan struct{}, 1), routers: make(map[string]*plainRouter),
+		hold: func(g *vip.Gate) Holding { return c.Keeper.Hold(g) }, keep: c.Keeper.Run,
 		newSpeaker: func(name string, s speakerSettings, addrs []netip.Addr, priority uint8, sink vrrpnet.Sink) (router, error) {
 			s.net.IsVirtual = c.IsVirtual
 			return s.router(addrs, priority, sink, c.Log.With("instance", name))
@@ -104,8 +106,8 @@ type router interface {
 	Shutdown()
 }
 
-// A plainPart is one instance. It is written with Plain.mu held.
-type plainPart struct {
+// A plainRouter is that of one instance. It is written with Plain.mu held.
+type plainRouter struct {
 	name     string
 	slot     *slot
 	speaker  router
@@ -128,7 +130,7 @@ func (p *Plain) Wake() {
 }
 
 // Run is the loop. At the end the routers have left the election and the addresses
-// are gone. It returns the errors of keepers and routers.
+// are gone. It returns the errors of the keeper and the routers.
 func (p *Plain) Run(ctx context.Context) error {
 	tasks, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
@@ -148,11 +150,11 @@ func (p *Plain) Run(ctx context.Context) error {
 		}
 	}
 	p.mu.Lock()
-	for _, part := range p.parts {
-		p.end(part)
+	for _, vr := range p.routers {
+		p.end(vr)
 	}
 	p.mu.Unlock()
-	stop() // the keepers delete what is left
+	stop() // the keeper deletes what is left
 	return <-ended
 }
 
@@ -162,23 +164,23 @@ func (p *Plain) turn() time.Duration {
 	defer p.mu.Unlock()
 	c := p.config()
 	report := p.report()
-	for _, part := range p.parts {
-		part.instance = nil
+	for _, vr := range p.routers {
+		vr.instance = nil
 	}
 	for _, in := range c.Instances {
 		if in.VRRP == nil || in.VRRP.Mode != config.VRRPOnly {
 			continue
 		}
-		part := p.parts[in.Name]
-		if part == nil {
-			part = p.addPart(in.Name)
+		vr := p.routers[in.Name]
+		if vr == nil {
+			vr = p.addRouter(in.Name)
 		}
-		part.instance = in
-		p.follow(part, instanceReport(report, in))
+		vr.instance = in
+		p.follow(vr, instanceReport(report, in))
 	}
-	for _, part := range p.parts {
-		if part.instance == nil {
-			p.end(part)
+	for _, vr := range p.routers {
+		if vr.instance == nil {
+			p.end(vr)
 		}
 	}
 	p.turned = true
@@ -194,73 +196,74 @@ func instanceReport(r check.Report, in *config.Instance) check.InstanceReport {
 	return check.InstanceReport{Base: in.Priority, Effective: in.Priority}
 }
 
-func (p *Plain) addPart(name string) *plainPart {
+func (p *Plain) addRouter(name string) *plainRouter {
 	gate := vip.NewGate(nil, 0, nil)
-	part := &plainPart{name: name, slot: &slot{name: name, gate: gate, lease: true, slow: true}}
-	part.slot.keeper = p.newKeeper(gate)
-	p.parts[name] = part
-	p.tasks.start(part.slot.keeper.Run)
-	return part
+	vr := &plainRouter{name: name, slot: &slot{name: name, gate: gate, holding: p.hold(gate), lease: true, slow: true}}
+	if len(p.routers) == 0 {
+		p.tasks.start(p.keep)
+	}
+	p.routers[name] = vr
+	return vr
 }
 
 // end stops an instance: the peers are told when its addresses are down.
-func (p *Plain) end(part *plainPart) {
-	if part.speaker != nil {
-		part.speaker.Shutdown()
-		part.stop()
-		part.speaker, part.stop = nil, nil
+func (p *Plain) end(vr *plainRouter) {
+	if vr.speaker != nil {
+		vr.speaker.Shutdown()
+		vr.stop()
+		vr.speaker, vr.stop = nil, nil
 	}
-	part.slot.bar()
-	part.slot.keeper.Set(vip.Wanted{})
-	part.last = plainDecision{}
+	vr.slot.revoke()
+	vr.slot.holding.Set(vip.Wanted{})
+	vr.last = plainDecision{}
 }
 
 // follow does for one instance what its file, its checks and VRRP say.
-func (p *Plain) follow(part *plainPart, report check.InstanceReport) {
-	in := part.instance
+func (p *Plain) follow(vr *plainRouter, report check.InstanceReport) {
+	in := vr.instance
 	whole := place.InstanceOf(in)
 	addrs, faults := p.place(whole, p.vmacs())
 	priority := uint8(min(max(report.Effective, 1), 255))
 	if in.VRRP.NoPeerIsFault && len(in.VRRP.Peers) == 0 {
 		faults = append(faults, "no unicast_peer (unicast_fault_no_peer)")
 	}
-	if err := p.configure(part, settingsOf(in), place.Advertised(whole), priority); err != nil {
+	if err := p.configure(vr, settingsOf(in), place.Advertised(whole), priority); err != nil {
 		faults = append(faults, err.Error())
 	}
 	inputs := plainInputs{
 		started: p.now() >= p.began+in.VRRP.StartupDelay, claimed: p.claimed(in), check: report, faults: faults,
 	}
-	if part.speaker != nil {
+	if vr.speaker != nil {
 		if decidePlain(inputs).runs {
-			part.speaker.Startup()
+			vr.speaker.Startup()
 		} else {
-			part.speaker.Shutdown()
+			vr.speaker.Shutdown()
 		}
 	}
-	m, st := part.slot.moment(), vrrpnet.Status{}
-	if part.speaker != nil {
-		if st = part.speaker.Status(); st.State == vrrpcompat.Master {
-			part.slot.mastered(m)
-			inputs.master = part.slot.permitted()
+	m, st := vr.slot.moment(), vrrpnet.Status{}
+	if vr.speaker != nil {
+		if st = vr.speaker.Status(); st.State == vrrpcompat.Master {
+			vr.slot.mastered(m)
+			inputs.master = vr.slot.permitted()
 		}
-		if st.Announcements > part.claims {
-			part.slot.keeper.Announce("another router claimed the addresses")
+		if st.Announcements > vr.claims {
+			vr.slot.holding.Announce("another router claimed the addresses")
 		}
-		part.claims = st.Announcements
+		vr.claims = st.Announcements
 	}
 	d := decidePlain(inputs)
-	if d.state != part.last.state {
-		p.log.Info("vrrp only", "instance", part.name, "state", d.state, "priority", priority, "reason", cmpReason(d.why, st.Reason))
+	if d.state != vr.last.state {
+		p.log.Info("vrrp only", "instance", vr.name, "state", d.state, "priority", priority, "reason", cmpReason(d.why, st.Reason))
 	}
-	part.last = d
+	vr.last = d
 	// A term of ownership ends with a loss, and routers come and go.
 	term, own := m.losses+1, false
 	if d.up {
-		if own, _ = part.slot.open(term); own {
-			part.slot.gate.Renew(term, st.Until)
+		if own, _ = vr.slot.open(term); own {
+			vr.slot.gate.Renew(term, st.Until)
 		}
 	}
-	part.slot.keeper.Set(vip.Wanted{Own: own, Term: term, Addresses: addrs, Schedule: place.ScheduleOf(whole.GARP)})
+	vr.slot.holding.Set(vip.Wanted{Own: own, Term: term, Addresses: addrs, Schedule: place.ScheduleOf(whole.GARP)})
 }
 
 func cmpReason(why, reason string) string {
@@ -271,35 +274,35 @@ func cmpReason(why, reason string) string {
 }
 
 // configure gives the instance its virtual router, or says why there is none.
-func (p *Plain) configure(part *plainPart, s speakerSettings, addrs []netip.Addr, priority uint8) error {
-	if part.speaker != nil && reflect.DeepEqual(part.settings, s) {
-		if part.priority != priority {
-			part.priority = priority
-			part.speaker.SetPriority(priority)
+func (p *Plain) configure(vr *plainRouter, s speakerSettings, addrs []netip.Addr, priority uint8) error {
+	if vr.speaker != nil && reflect.DeepEqual(vr.settings, s) {
+		if vr.priority != priority {
+			vr.priority = priority
+			vr.speaker.SetPriority(priority)
 		}
-		if !slices.Equal(part.addrs, addrs) {
-			if err := part.speaker.SetAddresses(addrs); err != nil {
+		if !slices.Equal(vr.addrs, addrs) {
+			if err := vr.speaker.SetAddresses(addrs); err != nil {
 				return err
 			}
-			part.addrs = addrs
+			vr.addrs = addrs
 		}
-		if st := part.speaker.Status(); st.Down != nil && p.now()-part.began > downGrace {
+		if st := vr.speaker.Status(); st.Down != nil && p.now()-vr.began > downGrace {
 			return fmt.Errorf("cannot speak VRRP: %w", st.Down)
 		}
 		return nil
 	}
-	if part.speaker != nil {
-		part.speaker.Shutdown()
-		part.stop()
-		part.speaker, part.stop = nil, nil
+	if vr.speaker != nil {
+		vr.speaker.Shutdown()
+		vr.stop()
+		vr.speaker, vr.stop = nil, nil
 	}
-	r, err := p.newSpeaker(part.name, s, addrs, priority, part.slot.rule(false))
+	r, err := p.newSpeaker(vr.name, s, addrs, priority, vr.slot.attach(false))
 	if err != nil {
 		return err
 	}
 	r.Shutdown() // until the decision is to take part
-	part.speaker, part.settings, part.addrs, part.priority, part.began, part.claims = r, s, addrs, priority, p.now(), 0
-	part.stop = p.tasks.start(func(ctx context.Context) error {
+	vr.speaker, vr.settings, vr.addrs, vr.priority, vr.began, vr.claims = r, s, addrs, priority, p.now(), 0
+	vr.stop = p.tasks.start(func(ctx context.Context) error {
 		var ends sync.WaitGroup
 		defer ends.Wait()
 		ends.Go(func() { forward(ctx, r.Changed, p.Wake) })
@@ -311,9 +314,9 @@ func (p *Plain) configure(part *plainPart, s speakerSettings, addrs []netip.Addr
 // vmacs are the interfaces with a virtual MAC, by instance. It is called by the loop.
 func (p *Plain) vmacs() map[string]string {
 	out := make(map[string]string)
-	for name, part := range p.parts {
-		if part.speaker != nil && part.settings.net.VMAC != nil {
-			if link := part.speaker.Status().VMAC; link != "" {
+	for name, vr := range p.routers {
+		if vr.speaker != nil && vr.settings.net.VMAC != nil {
+			if link := vr.speaker.Status().VMAC; link != "" {
 				out[name] = link
 			}
 		}
@@ -337,21 +340,21 @@ func (p *Plain) Status(names map[netip.Addr]string) []api.VirtualRouter {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var out []api.VirtualRouter
-	for _, part := range p.parts {
-		if part.instance == nil {
+	for _, vr := range p.routers {
+		if vr.instance == nil {
 			continue
 		}
-		v := api.VirtualRouter{Instance: part.name, Mode: string(config.VRRPOnly), Guarantee: plainGuarantee}
-		if part.speaker != nil {
-			describeSpeaker(&v, part.settings, part.speaker.Status(), names)
+		v := api.VirtualRouter{Instance: vr.name, Mode: string(config.VRRPOnly), Guarantee: plainGuarantee}
+		if vr.speaker != nil {
+			describeSpeaker(&v, vr.settings, vr.speaker.Status(), names)
 		}
-		v.State, v.Up = part.last.state, part.last.up && part.slot.permitted()
-		v.Why = part.last.why
-		if v.Why == "" && part.speaker != nil {
-			v.Why = part.speaker.Status().Reason
+		v.State, v.Up = vr.last.state, vr.last.up && vr.slot.permitted()
+		v.Why = vr.last.why
+		if v.Why == "" && vr.speaker != nil {
+			v.Why = vr.speaker.Status().Reason
 		}
-		for _, k := range part.slot.keeper.Status().Addresses {
-			v.Addresses = append(v.Addresses, KeptAddress(part.name, k))
+		for _, k := range vr.slot.holding.Status().Addresses {
+			v.Addresses = append(v.Addresses, KeptAddress(vr.name, k))
 		}
 		out = append(out, v)
 	}

@@ -2,6 +2,7 @@ package vrrp
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,13 +11,13 @@ import (
 )
 
 // A slot is what one hybrid instance has of its own beneath the group's lease: a
-// gate with a deadline of its own in the guard, and a keeper. So its addresses fall
-// silent when VRRP takes them from this node, while those of other instances go on
-// answering. An instance keeps its slot while the daemon lives.
+// gate with a deadline of its own in the guard, and the addresses beneath it. So they
+// fall silent when VRRP takes them from this node, while those of other instances go on
+// answering.
 type slot struct {
-	name   string // of the instance
-	gate   *vip.Gate
-	keeper SlotKeeper
+	name    string // of the instance
+	gate    *vip.Gate
+	holding Holding
 	// lease: the virtual router's own lease is the gate's, as there is no other.
 	lease bool
 	// slow: no guard silences the addresses with the gate, so that they have to be
@@ -31,16 +32,9 @@ type slot struct {
 	master       bool // the one that has is master
 }
 
-// A SlotKeeper is a keeper with its loop.
-type SlotKeeper interface {
-	Keeper
-	Release(context.Context) error
-	Run(context.Context) error
-}
-
-// rule gives the say to a new virtual router and returns what that tells its losses
+// attach gives the say to a new virtual router and returns what that tells its losses
 // to. With keep, what is permitted now stays so until the first loss.
-func (s *slot) rule(keep bool) vrrpnet.Sink {
+func (s *slot) attach(keep bool) vrrpnet.Sink {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.turn++
@@ -52,16 +46,16 @@ func (s *slot) rule(keep bool) vrrpnet.Sink {
 	return slotSink{s, s.turn}
 }
 
-// leave takes the say from any virtual router: Raft alone decides.
-func (s *slot) leave() {
+// detach takes the say from any virtual router: Raft alone decides.
+func (s *slot) detach() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.turn++
 	s.free, s.master = true, false
 }
 
-// bar silences the slot until a virtual router is seen to be master.
-func (s *slot) bar() {
+// revoke silences the slot until a virtual router is seen to be master.
+func (s *slot) revoke() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.free, s.master = false, false
@@ -96,7 +90,7 @@ func (k slotSink) Backup(string) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), deleteWithin)
 	defer cancel()
-	_ = k.slot.keeper.Release(ctx) // the keeper goes on, and says what it cannot delete
+	_ = k.slot.holding.Release(ctx) // the keeper goes on, and says what it cannot delete
 }
 
 func (k slotSink) lose() bool {
@@ -173,6 +167,12 @@ func (g *Gates) add(s *slot) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.slots = append(g.slots[:len(g.slots):len(g.slots)], s)
+}
+
+func (g *Gates) remove(s *slot) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.slots = slices.DeleteFunc(slices.Clone(g.slots), func(x *slot) bool { return x == s })
 }
 
 // Term returns the open term of the group, and false if its gate is shut.

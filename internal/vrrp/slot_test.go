@@ -2,44 +2,48 @@ package vrrp
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/raftvip/raftvip/vip"
+	"github.com/raftvip/raftvip/vip/viptest"
 )
 
-// fakeKeeper has what was Set, at once, and what it still holds.
-type fakeKeeper struct {
+// fakeHolding has what was Set, at once.
+type fakeHolding struct {
 	mu       sync.Mutex
 	wanted   vip.Wanted
-	holds    []vip.Address
 	announce []string
 	released int
+	closed   bool
+	release  func(context.Context) error // if not nil
 }
 
-func (k *fakeKeeper) Set(w vip.Wanted) {
+func (k *fakeHolding) Set(w vip.Wanted) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.wanted = w
 }
 
-func (k *fakeKeeper) Status() vip.Status {
+func (k *fakeHolding) Status() vip.Status {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	st := vip.Status{Own: k.wanted.Own, Applied: true}
 	for _, a := range k.wanted.Addresses {
 		st.Addresses = append(st.Addresses, vip.AddressStatus{Address: a, Wanted: true, Present: k.wanted.Own})
 	}
-	for _, a := range k.holds {
-		st.Addresses = append(st.Addresses, vip.AddressStatus{Address: a})
-	}
 	return st
 }
 
-func (k *fakeKeeper) Release(context.Context) error {
+func (k *fakeHolding) Release(ctx context.Context) error {
+	if k.release != nil {
+		return k.release(ctx)
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.released++
@@ -47,19 +51,22 @@ func (k *fakeKeeper) Release(context.Context) error {
 	return nil
 }
 
-func (k *fakeKeeper) Announce(reason string) {
+func (k *fakeHolding) Announce(reason string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.announce = append(k.announce, reason)
 }
 
-func (k *fakeKeeper) Serves(int, netip.Addr) bool        { return false }
-func (k *fakeKeeper) Defend(int, netip.Addr)             {}
-func (k *fakeKeeper) WaitReleased(context.Context) error { return nil }
-func (k *fakeKeeper) Changed() <-chan struct{}           { return nil }
-func (k *fakeKeeper) Run(ctx context.Context) error      { <-ctx.Done(); return nil }
+func (k *fakeHolding) WaitReleased(context.Context) error { return nil }
+func (k *fakeHolding) Changed() <-chan struct{}           { return nil }
+func (k *fakeHolding) Close(context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.closed = true
+	return nil
+}
 
-func (k *fakeKeeper) list() (own bool, addrs []string) {
+func (k *fakeHolding) list() (own bool, addrs []string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, a := range k.wanted.Addresses {
@@ -68,9 +75,9 @@ func (k *fakeKeeper) list() (own bool, addrs []string) {
 	return k.wanted.Own, addrs
 }
 
-func newSlot(name string) (*slot, *fakeKeeper) {
-	k := &fakeKeeper{}
-	return &slot{name: name, gate: vip.NewGate(nil, 1, func() time.Duration { return 0 }), keeper: k}, k
+func newSlot(name string) (*slot, *fakeHolding) {
+	k := &fakeHolding{}
+	return &slot{name: name, gate: vip.NewGate(nil, 1, func() time.Duration { return 0 }), holding: k}, k
 }
 
 // TestSlot: a gate opens only for a router that is master, and not for one that
@@ -80,7 +87,7 @@ func TestSlot(t *testing.T) {
 	if opened, _ := s.open(1); opened {
 		t.Error("opened before anybody has a say")
 	}
-	sink := s.rule(false)
+	sink := s.attach(false)
 	m := s.moment()
 	s.mastered(m)
 	if opened, fresh := s.open(1); !opened || !fresh {
@@ -112,11 +119,11 @@ func TestSlot(t *testing.T) {
 // stays open only where that was asked for.
 func TestSlotChangesHands(t *testing.T) {
 	s, _ := newSlot("V")
-	old := s.rule(false)
+	old := s.attach(false)
 	s.mastered(s.moment())
 	s.open(1)
 	s.gate.Renew(1, time.Second)
-	next := s.rule(true)
+	next := s.attach(true)
 	old.Backup("ended")
 	if !s.permitted() || !s.gate.Valid(0) {
 		t.Error("the old router's end closed it")
@@ -128,20 +135,20 @@ func TestSlotChangesHands(t *testing.T) {
 	s.mastered(s.moment())
 	s.open(1)
 	s.gate.Renew(1, time.Second)
-	s.rule(false)
+	s.attach(false)
 	if s.permitted() || s.gate.Valid(0) {
 		t.Error("open without anybody who is master")
 	}
-	s.leave()
+	s.detach()
 	if opened, _ := s.open(1); !opened {
 		t.Error("without VRRP Raft alone decides")
 	}
 	s.gate.Renew(1, time.Second)
-	s.rule(true)
+	s.attach(true)
 	if !s.permitted() || !s.gate.Valid(0) {
 		t.Error("closed though it was to stay")
 	}
-	s.bar()
+	s.revoke()
 	if s.permitted() || s.gate.Valid(0) {
 		t.Error("open though barred")
 	}
@@ -152,7 +159,7 @@ func TestSlotChangesHands(t *testing.T) {
 func TestSlotWithoutGuard(t *testing.T) {
 	s, k := newSlot("V")
 	s.slow, s.lease = true, true
-	sink := s.rule(false)
+	sink := s.attach(false)
 	s.mastered(s.moment())
 	s.open(1)
 	if sink.Renew(time.Second); !s.gate.Valid(0) {
@@ -161,7 +168,7 @@ func TestSlotWithoutGuard(t *testing.T) {
 	if sink.Backup("lost"); k.released != 1 || s.gate.Valid(0) {
 		t.Errorf("released %d times, open %v", k.released, s.gate.Valid(0))
 	}
-	s.rule(false)
+	s.attach(false)
 	if sink.Backup("an old one"); k.released != 1 {
 		t.Error("an old router's loss deletes")
 	}
@@ -174,7 +181,7 @@ func TestGates(t *testing.T) {
 	g.add(a)
 	g.add(b)
 	g.Open(3)
-	a.rule(false)
+	a.attach(false)
 	a.mastered(a.moment())
 	a.open(3)
 	g.Renew(3, time.Second)
@@ -194,19 +201,18 @@ func address(s string) vip.Address {
 	return vip.Address{Prefix: netip.MustParsePrefix(s), Link: "eth0"}
 }
 
-// TestShares: each keeper gets its own part, a slot's only while VRRP permits it,
-// and an address changes keepers only when the old one has let go.
-func TestShares(t *testing.T) {
-	s, slotKeeper := newSlot("V")
-	main := &fakeKeeper{}
+// TestHoldings: each Holding gets its own part, a slot's only while VRRP permits it.
+func TestHoldings(t *testing.T) {
+	s, slotHolding := newSlot("V")
+	main := &fakeHolding{}
 	refreshed := 0
-	k := &Keepers{main: main, gates: &Gates{main: vip.NewGate(nil, 0, nil)}, refresh: func() { refreshed++ }}
+	hs := NewHoldings(&Gates{main: vip.NewGate(nil, 0, nil)}, main, func() { refreshed++ })
 	all := vip.Wanted{Own: true, Term: 1, Addresses: []vip.Address{address("10.0.0.1/24"), address("10.0.0.2/24")}}
 	check := func(when string, mainWants []string, slotOwns bool, slotWants []string) {
 		t.Helper()
-		k.Set(all)
+		hs.Set(all)
 		_, m := main.list()
-		own, v := slotKeeper.list()
+		own, v := slotHolding.list()
 		if !slices.Equal(m, mainWants) || own != slotOwns || !slices.Equal(v, slotWants) {
 			t.Errorf("%s: main has %v, the slot %v %v", when, m, own, v)
 		}
@@ -214,12 +220,11 @@ func TestShares(t *testing.T) {
 	both := []string{"10.0.0.1", "10.0.0.2"}
 	check("no slots", both, false, nil)
 
-	k.gates.add(s)
-	k.assign(map[netip.Addr]*slot{netip.MustParseAddr("10.0.0.2"): s})
-	sink := s.rule(false)
-	check("the main keeper has it yet", both[:1], false, nil)
-	check("now it is free", both[:1], false, both[1:])
-	if !k.Waits(netip.MustParseAddr("10.0.0.2")) || k.Waits(netip.MustParseAddr("10.0.0.1")) {
+	hs.gates.add(s)
+	hs.assign(map[netip.Addr]*slot{netip.MustParseAddr("10.0.0.2"): s})
+	sink := s.attach(false)
+	check("a slot has the other", both[:1], false, both[1:])
+	if !hs.Waits(netip.MustParseAddr("10.0.0.2")) || hs.Waits(netip.MustParseAddr("10.0.0.1")) {
 		t.Error("only the slot's address waits for VRRP")
 	}
 	s.mastered(s.moment())
@@ -228,10 +233,10 @@ func TestShares(t *testing.T) {
 	if refreshed != 1 {
 		t.Errorf("the lease was asked for %d times, should be once", refreshed)
 	}
-	if k.Announce("doubt"); len(main.announce) != 1 || len(slotKeeper.announce) != 1 {
+	if hs.Announce("doubt"); len(main.announce) != 1 || len(slotHolding.announce) != 1 {
 		t.Error("a doubt is about all")
 	}
-	if st := k.Status(); len(st.Addresses) != 2 {
+	if st := hs.Status(); len(st.Addresses) != 2 {
 		t.Errorf("status has %d addresses", len(st.Addresses))
 	}
 	sink.Backup("lost")
@@ -239,12 +244,98 @@ func TestShares(t *testing.T) {
 	s.mastered(s.moment())
 	all.Own = false
 	check("not the owner", both[:1], false, both[1:])
+}
 
-	// Somebody whom no list names any more has it.
-	all.Own = true
-	slotKeeper.holds = []vip.Address{address("10.0.0.3/24")}
-	all.Addresses = append(all.Addresses, address("10.0.0.3/24"))
-	check("held by the slot", both[:1], true, both[1:])
-	slotKeeper.holds = nil
-	check("free again", []string{"10.0.0.1", "10.0.0.3"}, true, both[1:])
+// TestHoldingsChangeHands: an address that becomes a slot's, or the group's own again,
+// is on the kernel all the time, and the slot's gate alone says whether it answers.
+func TestHoldingsChangeHands(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		trace := &viptest.Trace{}
+		host, guard := viptest.NewHost(trace, "eth0"), &viptest.Guard{Trace: trace}
+		start := time.Now()
+		now := func() time.Duration { return time.Hour + time.Since(start) }
+		keeper := vip.NewKeeper(vip.KeeperConfig{Host: host, Announcer: &viptest.Announcer{}, Guard: guard, Now: now})
+		main := vip.NewGate(guard, 0, now)
+		holding := keeper.Hold(main)
+		gates := NewGates(main)
+		gate := vip.NewGate(guard, 1, now)
+		s := &slot{name: "V", gate: gate, holding: holding.Beside(gate)}
+		hs := NewHoldings(gates, holding, func() { gates.Renew(1, now()+time.Minute) })
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- keeper.Run(ctx) }()
+
+		gates.Open(1)
+		gates.Renew(1, now()+time.Minute)
+		all := vip.Wanted{Own: true, Term: 1, Addresses: []vip.Address{address("10.0.0.1/24"), address("10.0.0.2/24")}}
+		turn := func() {
+			hs.Set(all)
+			synctest.Wait()
+		}
+		turn()
+		second := netip.MustParseAddr("10.0.0.2")
+		expect := func(when string, group uint32, on bool, steps ...string) {
+			t.Helper()
+			if got := trace.Take(); !slices.Equal(got, steps) {
+				t.Errorf("%s: %q, want %q", when, got, steps)
+			}
+			if g, ok := guard.Group(second); ok != on || ok && g != group {
+				t.Errorf("%s: armed %v for group %d", when, ok, g)
+			}
+			if has := slices.Contains(host.Has("eth0"), "10.0.0.2/24"); has != on {
+				t.Errorf("%s: on the kernel: %v", when, has)
+			}
+		}
+		expect("the group's own", 0, true, "arm 10.0.0.1,10.0.0.2", "add 10.0.0.1/24 eth0", "add 10.0.0.2/24 eth0")
+
+		gates.add(s)
+		s.attach(true)
+		s.mastered(s.moment())
+		hs.assign(map[netip.Addr]*slot{second: s})
+		changed := hs.Changed()
+		turn()
+		expect("the slot's, which VRRP permits", 1, true, "move 0 1 10.0.0.2")
+		select {
+		case <-changed:
+		default:
+			t.Error("the group is not told what changes in a slot")
+		}
+		hs.assign(nil)
+		turn()
+		expect("the group's own again", 0, true, "move 1 0 10.0.0.2")
+		s.revoke()
+		hs.assign(map[netip.Addr]*slot{second: s})
+		turn()
+		expect("the slot's, which VRRP does not permit", 1, false, "move 0 1 10.0.0.2", "delete 10.0.0.2/24 eth0", "disarm 10.0.0.2")
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestRelease: one that cannot delete its addresses holds up nobody else.
+func TestRelease(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	stuck, other := errors.New("still present"), make(chan struct{})
+	s, second := newSlot("V")
+	first := &fakeHolding{release: func(ctx context.Context) error {
+		select {
+		case <-other:
+		case <-ctx.Done():
+			t.Error("the other one was not asked meanwhile")
+		}
+		return stuck
+	}}
+	second.release = func(context.Context) error { close(other); return vip.ErrOwned }
+	hs := NewHoldings(NewGates(vip.NewGate(nil, 0, nil)), first, nil)
+	hs.gates.add(s)
+	if err := hs.Release(ctx); !errors.Is(err, stuck) || !errors.Is(err, vip.ErrOwned) {
+		t.Errorf("%v", err)
+	}
+	first.release, second.release = nil, nil
+	if err := hs.Release(ctx); err != nil {
+		t.Error(err)
+	}
 }

@@ -26,7 +26,7 @@ const (
 // from which they speak.
 func (h *Hybrid) Status(names map[netip.Addr]string) []api.VirtualRouter {
 	var out []api.VirtualRouter
-	h.each(func(p *part) {
+	h.each(func(p *virtualRouter) {
 		if p.speaks {
 			out = append(out, p.status(names))
 		}
@@ -34,7 +34,7 @@ func (h *Hybrid) Status(names map[netip.Addr]string) []api.VirtualRouter {
 	return out
 }
 
-func (p *part) status(names map[netip.Addr]string) api.VirtualRouter {
+func (p *virtualRouter) status(names map[netip.Addr]string) api.VirtualRouter {
 	v := api.VirtualRouter{Instance: p.name, Mode: string(config.VRRPHybrid), State: "fault", Why: p.last.why, Guarantee: hybridGuarantee}
 	if p.speaker != nil {
 		describeSpeaker(&v, p.settings, p.speaker.Status(), names)

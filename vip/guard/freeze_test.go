@@ -123,14 +123,15 @@ func childKeep(args childArgs) error {
 		return err
 	}
 	gate := vip.NewGate(g, 1, nil)
-	k := vip.NewKeeper(vip.KeeperConfig{Host: host, Announcer: vip.NewAnnouncer(), Guard: g, Gate: gate, Group: 1, Lifetime: 30 * time.Second})
+	k := vip.NewKeeper(vip.KeeperConfig{Host: host, Announcer: vip.NewAnnouncer(), Guard: g, Lifetime: 30 * time.Second})
+	h := k.Hold(gate)
 	go k.Run(context.Background())
 	gate.Open(1)
 	w := vip.Wanted{Own: true, Term: 1}
 	for _, a := range vips {
 		w.Addresses = append(w.Addresses, vip.Address{Prefix: netip.PrefixFrom(a, a.BitLen()), Link: "eth0"})
 	}
-	k.Set(w)
+	h.Set(w)
 	for said := false; ; time.Sleep(args.Lease / 10) {
 		d := boottime.Now() + args.Lease
 		note.Store(int64(d))

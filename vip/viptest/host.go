@@ -30,6 +30,7 @@ type Host struct {
 	links    []vip.Link
 	next     int
 	watchers map[*watcher]struct{}
+	watches  int // calls of Watch
 	fail     func(op string, link int, p netip.Prefix) error
 	sneak    func()
 	expiry   map[string]*time.Timer
@@ -261,6 +262,7 @@ func (h *Host) Watch(ctx context.Context, sink func(vip.Event)) error {
 	h.mu.Lock()
 	w.put(vip.Event{Kind: vip.Snapshot, Links: h.snapshot()})
 	h.watchers[w] = struct{}{}
+	h.watches++
 	h.mu.Unlock()
 	defer func() {
 		h.mu.Lock()
@@ -281,6 +283,13 @@ func (h *Host) Watch(ctx context.Context, sink func(vip.Event)) error {
 			sink(e)
 		}
 	}
+}
+
+// Watches returns how often Watch was called.
+func (h *Host) Watches() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.watches
 }
 
 // Marks implements vip.Host.

@@ -4,6 +4,7 @@
 package viptest
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -53,7 +54,8 @@ func (t *Trace) Count(prefix string) int {
 }
 
 // A Guard remembers what is armed and the deadlines. Lines: "arm IP,IP",
-// "disarm IP,IP"; deadlines are not traced.
+// "disarm IP,IP", "move GROUP GROUP IP,IP"; deadlines are not traced. As the real one it
+// refuses what belongs to another group.
 type Guard struct {
 	Trace *Trace
 
@@ -61,6 +63,8 @@ type Guard struct {
 	armed     map[netip.Addr]uint32
 	deadlines map[uint32]time.Duration
 	armErr    error
+	groupErr  map[uint32]error
+	moveErr   error
 	bad       map[int]error
 	settled   func(group uint32)
 }
@@ -71,8 +75,11 @@ var _ vip.Guard = (*Guard)(nil)
 func (g *Guard) Arm(group uint32, addrs []netip.Addr) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.armErr != nil {
-		return g.armErr
+	if err := cmp.Or(g.armErr, g.groupErr[group]); err != nil {
+		return err
+	}
+	if err := g.others(group, addrs); err != nil {
+		return err
 	}
 	g.Trace.Addf("arm %s", join(addrs))
 	if g.armed == nil {
@@ -85,14 +92,54 @@ func (g *Guard) Arm(group uint32, addrs []netip.Addr) error {
 }
 
 // Disarm implements vip.Guard.
-func (g *Guard) Disarm(_ uint32, addrs []netip.Addr) error {
+func (g *Guard) Disarm(group uint32, addrs []netip.Addr) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if err := g.others(group, addrs); err != nil {
+		return err
+	}
 	g.Trace.Addf("disarm %s", join(addrs))
 	for _, a := range addrs {
 		delete(g.armed, a)
 	}
 	return nil
+}
+
+// others returns an error if one of the addresses belongs to another group.
+func (g *Guard) others(group uint32, addrs []netip.Addr) error {
+	for _, a := range addrs {
+		if have, ok := g.armed[a]; ok && have != group {
+			return fmt.Errorf("%s belongs to group %d, not %d", a, have, group)
+		}
+	}
+	return nil
+}
+
+// Move implements vip.Guard.
+func (g *Guard) Move(from, to uint32, addrs []netip.Addr) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.moveErr != nil {
+		return g.moveErr
+	}
+	for _, a := range addrs {
+		if have, ok := g.armed[a]; !ok || have != from && have != to {
+			return fmt.Errorf("%s does not belong to group %d", a, from)
+		}
+	}
+	g.Trace.Addf("move %d %d %s", from, to, join(addrs))
+	for _, a := range addrs {
+		g.armed[a] = to
+	}
+	return nil
+}
+
+// Group returns the group that an address is armed for.
+func (g *Guard) Group(a netip.Addr) (group uint32, armed bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	group, armed = g.armed[a]
+	return group, armed
 }
 
 // SetDeadline implements vip.Guard.
@@ -173,6 +220,23 @@ func (g *Guard) FailArm(err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.armErr = err
+}
+
+// FailArmGroup makes Arm for one group return err, nil for no longer.
+func (g *Guard) FailArmGroup(group uint32, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.groupErr == nil {
+		g.groupErr = map[uint32]error{}
+	}
+	g.groupErr[group] = err
+}
+
+// FailMove makes Move return err, nil for no longer.
+func (g *Guard) FailMove(err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.moveErr = err
 }
 
 func join(addrs []netip.Addr) string {
