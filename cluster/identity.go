@@ -136,7 +136,9 @@ func (n *Node) actOnFindings(said map[identity.Finding]bool) {
 	for _, f := range findings {
 		if f.Kind != identity.FindingDiverged {
 			if f.Node == self {
-				n.group.Bar(f.Text)
+				for _, g := range n.all() {
+					g.Bar(f.Text)
+				}
 			} else {
 				n.port.CutOffRuns(f.Node, func(run string) bool {
 					r, ok := identity.ParseRun(run)

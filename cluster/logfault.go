@@ -16,6 +16,9 @@ func (n *Node) testDisk() error {
 	if err := n.store.SetUint64([]byte("disk test"), uint64(time.Now().Unix())); err != nil {
 		return fmt.Errorf("test log: %w", err)
 	}
+	if err := n.groupStores.TestWrite(); err != nil {
+		return err
+	}
 	return n.votes.Rewrite()
 }
 
@@ -28,6 +31,9 @@ func (n *Node) LogFault() string {
 	}
 	if f := n.Barred(); f != nil {
 		return "this node does not take part: " + f.Text
+	}
+	if why := n.groupFault.Load(); why != nil && *why != "" {
+		return *why
 	}
 	return n.disk.Fault()
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/raftvip/raftvip/cluster/group"
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/boottime"
@@ -47,6 +48,9 @@ func (n *Node) keepMembership(ctx context.Context) {
 				n.log.Warn("cannot bring the membership up to date", "error", err)
 			}
 		}
+		if err := n.reconcileGroups(ctx); err != nil && ctx.Err() == nil {
+			n.log.Warn("cannot bring a group up to date", "error", err)
+		}
 		select {
 		case <-tick.C:
 		case <-n.members:
@@ -68,6 +72,8 @@ func (n *Node) keepMembership(ctx context.Context) {
 type settling struct {
 	heartbeat state.HeartbeatSetting
 	version   uint64
+	// since is when every voter was found to have it, 0 before.
+	since time.Duration
 }
 
 func (n *Node) reconcile(ctx context.Context, settle *settling) error {
@@ -154,7 +160,7 @@ func (n *Node) found(ctx context.Context) error {
 // reconcileRaft makes the first change that Raft's configuration needs and takes, if
 // any; the next one follows at the next round. What it does not take is told.
 func (n *Node) reconcileRaft(s *state.State, reports map[string]SeenReport) error {
-	return firstChange(raftChanges(s, n.opts.Identity.NodeID, n.group.Configuration(), reports), n.changeRaft)
+	return n.changeServers(n.group, s, reports)
 }
 
 // A raftChange is one change of Raft's configuration.
@@ -216,16 +222,16 @@ func firstChange(changes []raftChange, make func(raftChange) error) error {
 	return errors.Join(failures...)
 }
 
-func (n *Node) changeRaft(c raftChange) error {
+func (n *Node) changeRaft(g *group.Group, c raftChange) error {
 	const wait = 2 * time.Second
 	var err error
 	if c.remove {
-		err = n.group.RemoveServer(string(c.server.ID), wait)
+		err = g.RemoveServer(string(c.server.ID), wait)
 	} else {
-		err = n.group.SetServer(c.server, wait)
+		err = g.SetServer(c.server, wait)
 	}
 	if err == nil {
-		n.log.Info(c.what, "member", c.name, "address", c.server.Address)
+		n.log.Info(c.what, "group", g.Name(), "member", c.name, "address", c.server.Address)
 	}
 	return err
 }
@@ -250,7 +256,7 @@ func (n *Node) settle(ctx context.Context, s *state.State, reports map[string]Se
 		return n.Apply(ctx, state.Command{Heartbeat: &want})
 	}
 	if settle.heartbeat != s.Heartbeat {
-		*settle = settling{s.Heartbeat, s.Version}
+		*settle = settling{heartbeat: s.Heartbeat, version: s.Version}
 	}
 	// Raft's voters are asked as well as the nodes: one that was removed from the
 	// list votes until Raft has removed it too, by the promise it knows.
@@ -263,9 +269,17 @@ func (n *Node) settle(ctx context.Context, s *state.State, reports map[string]Se
 			return nil
 		}
 	}
-	n.group.SetTiming(s.Version, s.Heartbeat)
+	n.setTiming(s.Version, s.Heartbeat)
+	if settle.since == 0 {
+		settle.since = boottime.Now()
+	}
 	if !n.group.Shortened() {
 		return nil // at a later round
+	}
+	// A node that was removed may have led another group by a lease that a voter here
+	// agreed to just before: it has ended a promise later.
+	if len(s.Groups) > 0 && boottime.Now()-settle.since < s.Heartbeat.Promise() {
+		return nil
 	}
 	return n.Apply(ctx, state.Command{Settle: &struct{}{}})
 }

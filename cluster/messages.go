@@ -20,6 +20,7 @@ const (
 	pathRelease = "/peer/release"
 	pathRebind  = "/peer/rebind"
 	pathHolders = "/peer/holders"
+	pathFree    = "/peer/free"
 )
 
 // Hello is what a node says of itself to whoever holds the cluster secret.

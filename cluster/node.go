@@ -49,14 +49,18 @@ type Options struct {
 	Machine func() machine.Facts
 	// Content returns the instances of a new cluster, when this node founds one.
 	Content func() []state.Instance
-	// Order returns the nodes that may own, best first, without a leader that was
-	// lost (a node ID, or ""): the best one stands for election first. Nil leaves
+	// Order returns the nodes that may own in a group, best first, without a leader that
+	// was lost (a node ID, or ""): the best one stands for election first. Nil leaves
 	// elections to Raft's own timers.
-	Order func(lost string) []string
+	Order func(group, lost string) []string
 	// Lateness is by how much the sinks shorten a lease.
 	Lateness time.Duration
-	// Sink returns where the leases of a group go.
+	// Sink returns where the leases of a group go. It is asked once for each group that is
+	// opened, before the group can have a lease.
 	Sink func(group string) group.LeaseSink
+	// Released tells whether none of these addresses is on this node's kernel in that
+	// group; nil where there never is one.
+	Released func(group string, addresses []netip.Addr) bool
 	// Bind prepares the socket of a connection to a member before it is connected, as
 	// net.Dialer.ControlContext, so that it leaves from an address that stays this
 	// node's; nil for what the kernel chooses.
@@ -76,9 +80,15 @@ type Node struct {
 	client *port.Client
 	group  *group.Group
 	beats  *beat.Sender
-	store  *raftboltdb.BoltStore
-	votes  *store.VoteStore
-	disk   *store.DiskWatch
+	// groups are the other ownership groups that run here, by ID, and groupFault says why
+	// one does not, or is nil.
+	groupsMu    sync.Mutex
+	groups      map[string]*ownership
+	groupStores *store.Groups
+	groupFault  atomic.Pointer[string]
+	store       *raftboltdb.BoltStore
+	votes       *store.VoteStore
+	disk        *store.DiskWatch
 	// holders knows who holds the members' identities, diverged whose state is another.
 	holders *identity.Holders
 	// backSince is when this node was found behind what it had acknowledged, 0 if it
@@ -158,6 +168,7 @@ func OpenNode(o Options) (*Node, error) {
 		return nil, fmt.Errorf("listen on %s: %w", o.Listen, err)
 	}
 	n := &Node{
+		groups:  make(map[string]*ownership),
 		guesses: port.NewLimiter(port.GuessRate, port.GuessBurst, port.AllGuessRate, port.AllGuessBurst, true),
 		opts:    o, log: o.Log, changed: group.NewBroadcast(), reports: newReportTable(boottime.Now), identities: make(chan struct{}, 1), noticed: make(chan struct{}, 1), kick: make(chan struct{}, 1), members: make(chan struct{}, 1),
 	}
@@ -172,6 +183,9 @@ func OpenNode(o Options) (*Node, error) {
 	if err := n.openGroup(heartbeat, cache.Version); err != nil {
 		ln.Close()
 		return nil, err
+	}
+	if err := n.openGroups(); err != nil {
+		return nil, errors.Join(err, n.group.Close(), n.store.Close(), n.votes.Close(), ln.Close())
 	}
 	n.openIdentity(creds, claim)
 	return n, nil
@@ -264,6 +278,7 @@ func (n *Node) Run(ctx context.Context) error {
 
 	tasks, ctx := errgroup.WithContext(ctx)
 	tasks.Go(func() error { return n.group.Run(ctx) })
+	tasks.Go(func() error { return n.keepGroups(ctx) })
 	tasks.Go(func() error { n.keepMembership(ctx); return nil })
 	tasks.Go(func() error { n.keepReporting(ctx); return nil })
 	tasks.Go(func() error { n.keepWarm(ctx); return nil })
@@ -277,7 +292,7 @@ func (n *Node) Run(ctx context.Context) error {
 	err := tasks.Wait()
 	closePort()
 	n.client.Close()
-	return errors.Join(err, ports.Wait(), n.store.Close(), n.votes.Close())
+	return errors.Join(err, ports.Wait(), n.store.Close(), n.votes.Close(), n.groupStores.Close())
 }
 
 // serve answers HTTP requests of one protocol until ctx ends. A newcomer's connection
@@ -303,14 +318,6 @@ func (n *Node) serve(ctx context.Context, ln net.Listener, h http.Handler, newco
 
 // State returns the replicated state as this node has it. It must not be changed.
 func (n *Node) State() *state.State { return n.group.State() }
-
-// Group returns a group, or nil.
-func (n *Node) Group(name string) *group.Group {
-	if name == n.group.Name() {
-		return n.group
-	}
-	return nil
-}
 
 // Changed returns a channel that is closed when the state, the standing or a
 // report changes. Take it before reading them.
@@ -345,6 +352,9 @@ func (n *Node) setPhase(format string, args ...any) {
 // Apply commits a command to the replicated state; only the leader can.
 func (n *Node) Apply(ctx context.Context, c state.Command) error {
 	c.At = time.Now()
+	if c.Configure != nil || c.AddVIP != nil || c.Raise != nil {
+		c.Voters = n.group.Voters() // what a new group begins with
+	}
 	return n.group.Apply(ctx, c)
 }
 
@@ -458,8 +468,11 @@ func (n *Node) persist() (uint64, error) {
 		}
 		n.persisted.cache, n.persisted.at = cache, time.Now()
 	}
-	// A leader that hears of this version counts on promises as long as it says.
-	n.group.SetTiming(s.Version, s.Heartbeat)
+	// A leader that hears of this version counts on promises as long as it says, and on
+	// leases that are no longer.
+	if !n.setTiming(s.Version, s.Heartbeat) {
+		return n.persisted.version, nil
+	}
 	n.persisted.version = s.Version
 	return s.Version, nil
 }
@@ -473,7 +486,7 @@ func (n *Node) followState(ctx context.Context) {
 		changed := n.Changed()
 		s := n.State()
 		if s.Founded() {
-			n.group.SetTiming(s.Version, s.Heartbeat)
+			n.setTiming(s.Version, s.Heartbeat)
 			if _, err := n.persist(); err != nil {
 				n.log.Error("cannot write the data dir", "error", err)
 			}

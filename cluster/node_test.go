@@ -70,8 +70,13 @@ func openMember(t *testing.T, dir, address string, peers ...string) (*member, er
 	m.Node, err = OpenNode(Options{
 		DataDir: data, Identity: id, Secret: secret, Listen: address, Advertise: address, Peers: peers,
 		Heartbeat: 200 * time.Millisecond, Content: func() []state.Instance { return nil },
-		Sink: func(string) group.LeaseSink { return m.sink },
-		Log:  testlog.New(t, id.Name), RaftLog: testlog.New(t, id.Name),
+		Sink: func(id string) group.LeaseSink {
+			if id == state.DefaultGroup {
+				return m.sink
+			}
+			return &leaseEnd{}
+		},
+		Log: testlog.New(t, id.Name), RaftLog: testlog.New(t, id.Name),
 	})
 	if err != nil {
 		data.Close()

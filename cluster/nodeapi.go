@@ -84,6 +84,7 @@ func (n *Node) apiHandler() http.Handler {
 	port.Handle(mux, pathRelease, n.handleRelease)
 	port.Handle(mux, pathRebind, n.handleRebind)
 	port.Handle(mux, pathHolders, n.handleHolders)
+	port.Handle(mux, pathFree, n.handleFree)
 	if n.opts.Handler != nil {
 		mux.Handle("/", n.membersOnly(n.opts.Handler))
 	}

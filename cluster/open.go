@@ -33,7 +33,7 @@ func (n *Node) openGroup(heartbeat state.HeartbeatSetting, version uint64) error
 		Name: state.DefaultGroup, Self: id.NodeID, Log: n.log, Now: boottime.Now, Heartbeat: heartbeat, Version: version,
 		Sink: n.opts.Sink(state.DefaultGroup), Lateness: n.opts.Lateness, Inner: network, Logs: logs, Stable: disk.Votes, Snapshots: disk.Snapshots,
 		Peers: memberCalls{n.client}, Changed: n.changed, RaftLog: n.opts.RaftLog,
-		Order: n.order(), DiskFault: n.disk.Broken, TermSaved: disk.Votes.Saved, Reserve: disk.Votes.Reserve, Retimed: network.Retime, Beats: n.beats,
+		Order: n.order(state.DefaultGroup), DiskFault: n.disk.Broken, TermSaved: disk.Votes.Saved, Reserve: disk.Votes.Reserve, Retimed: network.Retime, Beats: n.beats,
 	}
 	n.existing = disk.Existing
 	if id.Origin == store.OriginInit && !n.existing {
@@ -53,7 +53,7 @@ func (n *Node) openGroup(heartbeat state.HeartbeatSetting, version uint64) error
 }
 
 // order is Options.Order, from the moment the node runs.
-func (n *Node) order() func(lost string) []string {
+func (n *Node) order(group string) func(lost string) []string {
 	if n.opts.Order == nil {
 		return nil
 	}
@@ -61,6 +61,6 @@ func (n *Node) order() func(lost string) []string {
 		if !n.running.Load() {
 			return nil
 		}
-		return n.opts.Order(lost)
+		return n.opts.Order(group, lost)
 	}
 }

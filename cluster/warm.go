@@ -31,7 +31,7 @@ func (n *Node) keepWarm(ctx context.Context) {
 		for i, node := range cold {
 			calls.Go(func() {
 				_, err := n.hello(ctx, node.Address)
-				reached[i] = err == nil && n.group.Warm(node.ID, node.Address) == nil
+				reached[i] = err == nil && n.warmAll(node)
 			})
 		}
 		calls.Wait()
@@ -47,6 +47,15 @@ func (n *Node) keepWarm(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// warmAll uses a connection of every group to a member.
+func (n *Node) warmAll(node state.NodeRecord) bool {
+	reached := true
+	for _, g := range n.all() {
+		reached = g.Warm(node.ID, node.Address) == nil && reached
+	}
+	return reached
 }
 
 // warmed is the last time that a member was called.

@@ -94,6 +94,19 @@ func (s *Sender) Follow(group string, source Source) {
 	s.sources[group] = source
 }
 
+// Leave ends what Follow began, and who waits in Exchange for that group.
+func (s *Sender) Leave(group string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sources, group)
+	for _, p := range s.pairs {
+		if l := p.groups[group]; l != nil {
+			l.answer(outcome{err: ErrNotLed})
+			delete(p.groups, group)
+		}
+	}
+}
+
 // Warm sees to it that there is a connection to a node, and that it is alive: a beat about
 // no group is sent if nothing else is. It is called about once a second for each member,
 // so that a new leader does not begin with a handshake.
@@ -169,6 +182,10 @@ func (s *Sender) Exchange(group, node, address string, term uint64) (Result, err
 	if s.closed {
 		s.mu.Unlock()
 		return Result{}, ErrClosed
+	}
+	if s.sources[group] == nil {
+		s.mu.Unlock()
+		return Result{}, ErrNotLed
 	}
 	now := s.o.Now()
 	p := s.pairLocked(node, address)
@@ -491,6 +508,9 @@ func (s *Sender) answered(p *pair, conn Conn, in Answer) bool {
 	s.mu.Unlock()
 	for i, r := range in.Results {
 		g := m.groups[i]
+		if sources[i] == nil {
+			continue // it has ended meanwhile
+		}
 		err := sources[i].Answered(p.node, g.Term, m.at, m.marks[i], r)
 		if r.Verdict == Unheard {
 			err = ErrOrdinary

@@ -29,7 +29,7 @@ func (g *Group) assume(ctx context.Context) {
 		within = left // both together
 	}
 	g.log.Info("leader", "term", term)
-	if s := g.machine.state.Load(); s.Founded() {
+	if s := g.members(); s.Founded() {
 		g.SetTiming(s.Version, s.Heartbeat) // before a lease is counted by it
 	}
 	g.fence.lead(term)

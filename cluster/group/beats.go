@@ -15,6 +15,8 @@ import (
 // the voter deals with each as if it had come alone.
 type Beats interface {
 	Follow(group string, source beat.Source)
+	// Leave ends what Follow began, and who waits in Exchange for that group.
+	Leave(group string)
 	Exchange(group, node, address string, term uint64) (beat.Result, error)
 }
 
@@ -66,6 +68,9 @@ func (t *leaseTransport) beaten(from Speaker, address string, term uint64) beat.
 	req := &raft.AppendEntriesRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(from.ID), Addr: []byte(address)},
 		Term:      term,
+	}
+	if !t.admits(req) {
+		return beat.Result{Verdict: beat.Failed, Why: errNotMember.Error()}
 	}
 	if err := examine(req, t.own()); err != nil {
 		return beat.Result{Verdict: beat.Failed, Why: err.Error()}

@@ -9,7 +9,7 @@ import (
 )
 
 func TestDivergedStatesAreFound(t *testing.T) {
-	same := func() *stateMachine { return newStateMachine(NewBroadcast(), testlog.New(t, "fsm")) }
+	same := func() *stateMachine { return newStateMachine(state.New(), NewBroadcast(), testlog.New(t, "fsm")) }
 	a, b := same(), same()
 	a.kept.Self, b.kept.Self = "a", "b"
 	put := func(m *stateMachine, index uint64, name string) {

@@ -53,6 +53,9 @@ type fence struct {
 	leaders [2]HeardLeader
 	// firstHeard is when the first of them was first heard in its term.
 	firstHeard time.Duration
+	// member tells whether a node is a member of the cluster, in a group whose log does not
+	// say so itself; nil in one whose log does. See counts.
+	member func(id string) bool
 	// barred says why this node takes part in nothing any more, or is "".
 	barred string
 	// freedC is closed at the next release.
@@ -275,10 +278,17 @@ func (f *fence) votersLocked() []string {
 func (f *fence) acknowledged(term uint64, voter string, sent time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.ledger.Acknowledge(term, voter, sent, f.lastsLocked(sent)) {
+	if f.counts(voter) && f.ledger.Acknowledge(term, voter, sent, f.lastsLocked(sent)) {
 		f.renewLocked()
 	}
 }
+
+// counts tells whether a lease may rest on a node. How long voters promise is in the log
+// of the default group, which waits for its members before it counts on a change. In
+// another group a node may still vote that was removed there and knows of no change since:
+// a leader that knows of one does not count on it, and a voter that knows of one does not
+// follow it (leaseTransport.admits).
+func (f *fence) counts(id string) bool { return f.member == nil || f.member(id) }
 
 // alone tells whether this node leads and is a majority by itself, so that nobody's
 // acknowledgement renews its lease.
@@ -305,7 +315,7 @@ func (f *fence) renewLocked() {
 }
 
 func (f *fence) untilLocked() time.Duration {
-	if f.leading == 0 {
+	if f.leading == 0 || !f.counts(f.self) {
 		return 0
 	}
 	// A lone voter needs nobody's vote to lead, so that its promise did not keep
@@ -358,7 +368,7 @@ func (f *fence) unbound() (term, seq uint64, voters []string) {
 func (f *fence) bind(term, seq uint64, voter string, sent time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.ledger.Bind(term, seq, voter, sent, f.lastsLocked(sent)) {
+	if f.counts(voter) && f.ledger.Bind(term, seq, voter, sent, f.lastsLocked(sent)) {
 		f.renewLocked()
 	}
 }

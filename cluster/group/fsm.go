@@ -30,10 +30,11 @@ type stateMachine struct {
 	opening atomic.Bool
 }
 
-func newStateMachine(changed *Broadcast, log *slog.Logger) *stateMachine {
+// newStateMachine begins with a state; a group's first one says whose it is.
+func newStateMachine(first *state.State, changed *Broadcast, log *slog.Logger) *stateMachine {
 	m := &stateMachine{changed: changed, log: log, kept: &state.Divergence{}}
 	m.opening.Store(true)
-	m.state.Store(state.New())
+	m.state.Store(first)
 	return m
 }
 

@@ -20,7 +20,7 @@ import (
 // machineAt is a state machine that has applied one command.
 func machineAt(t *testing.T, log io.Writer) *stateMachine {
 	t.Helper()
-	m := newStateMachine(NewBroadcast(), slog.New(slog.NewTextHandler(log, nil)))
+	m := newStateMachine(state.New(), NewBroadcast(), slog.New(slog.NewTextHandler(log, nil)))
 	m.opening.Store(false)
 	b, err := state.EncodeCommand(state.Command{Found: &state.Founding{ClusterID: "c", Node: state.NodeRecord{ID: "lb1-00000001", Name: "lb1", Address: "192.0.2.1:7946"}, Heartbeat: time.Second, Level: 2}}, 1)
 	if err != nil {

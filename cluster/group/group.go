@@ -70,13 +70,17 @@ type Group struct {
 	ended     chan struct{}  // closed when the group shuts down: nobody waits for calls then
 
 	retimed func(heartbeat time.Duration)
+	// members is that of Options, or the group's own state.
+	members func() *state.State
 
 	reload chan struct{} // holds a token during a change of Raft's timeouts
 	// unsteady is the instant, by now, up to which Raft's heartbeats may leave at the
 	// pace of before a change.
 	unsteady atomic.Int64
 	beating  beats
-	detect   bool // notice a silent leader exactly one timeout after it was heard
+	// leaveBeats has no more beats sent about this group.
+	leaveBeats func()
+	detect     bool // notice a silent leader exactly one timeout after it was heard
 	// role, led, pace and unbound each hold a token after what they are named for: Raft
 	// has another role or leader, this node leads with a lease, heartbeats are to leave
 	// at another pace, a lease has begun, voters are to be bound again.
@@ -118,6 +122,11 @@ type Options struct {
 	TermSaved func() bool
 	// Retimed is told of a changed heartbeat timeout; nil for nobody.
 	Retimed func(heartbeat time.Duration)
+	// Members returns the state that says who the members are and what they promise, where
+	// that is not this group's own; nil where it is.
+	Members func() *state.State
+	// First is the state before the first entry of the log, nil for an empty one.
+	First *state.State
 	// Beats sends the group's heartbeats together with those of others; nil for nobody.
 	Beats Beats
 	// between is what Raft gets for a transport, nil for the decorated one itself: a
@@ -149,13 +158,21 @@ func raftConfig(self string, heartbeat time.Duration) *raft.Config {
 // answer its peers already.
 func Open(p Options) (*Group, error) {
 	term, _ := p.Stable.GetUint64([]byte("CurrentTerm")) // an error is a store without one
+	if p.First == nil {
+		p.First = state.New()
+	}
 	f := newFence(p.Self, p.Now, p.Heartbeat.Promise(), lease.Length(p.Heartbeat.Counted()), term, p.Sink)
 	f.version = p.Version
 	g := &Group{
 		name: p.Name, self: p.Self, lateness: p.Lateness, logs: p.Logs, log: p.Log.With("group", p.Name), now: p.Now, fence: f,
-		machine: newStateMachine(p.Changed, p.Log.With("group", p.Name)), leaders: make(chan bool, 16), ended: make(chan struct{}), changed: p.Changed, peers: p.Peers,
+		machine: newStateMachine(p.First, p.Changed, p.Log.With("group", p.Name)), leaders: make(chan bool, 16), ended: make(chan struct{}), changed: p.Changed, peers: p.Peers,
 		reserve: p.Reserve, retimed: p.Retimed, order: p.Order, reload: make(chan struct{}, 1),
 		role: make(chan struct{}, 1), led: make(chan struct{}, 1), pace: make(chan struct{}, 1), hear: make(chan struct{}, 1), unbound: make(chan struct{}, 1),
+	}
+	g.members = g.State
+	if p.Members != nil {
+		g.members = p.Members
+		f.member = func(id string) bool { _, ok := p.Members().Nodes[id]; return ok }
 	}
 	g.trans = newLeaseTransport(p.Inner, f, func() time.Duration { promise, _ := f.timing(); return promise })
 	g.trans.diskFault, g.trans.termSaved = g.unable(p.DiskFault), p.TermSaved
@@ -203,8 +220,10 @@ func Open(p Options) (*Group, error) {
 		return logView{term: r.CurrentTerm(), commit: max(r.CommitIndex(), r.AppliedIndex()), termAt: g.termAt}
 	}
 	g.trans.view.Store(&view)
+	g.leaveBeats = func() {}
 	if p.Beats != nil {
 		p.Beats.Follow(p.Name, source{g})
+		g.leaveBeats = func() { p.Beats.Leave(p.Name) }
 	}
 	g.trans.start()
 	return g, nil
@@ -281,6 +300,8 @@ func (g *Group) Run(ctx context.Context) error {
 			g.closing = true
 			g.mu.Unlock()
 			g.transfers.Wait()
+			// Raft waits at its shutdown for the heartbeats that are under way.
+			g.leaveBeats()
 			// Raft closes the transport; it must do so while requests can still be
 			// answered, or its own goroutines wait for them.
 			err := g.raft.Shutdown().Error()
@@ -315,6 +336,14 @@ func (g *Group) Run(ctx context.Context) error {
 		}
 		tick.Reset(next)
 	}
+}
+
+// Close closes a group that was opened and does not run.
+func (g *Group) Close() error {
+	g.leaveBeats()
+	err := g.raft.Shutdown().Error()
+	close(g.ended)
+	return errors.Join(err, g.trans.Close())
 }
 
 // Signal leaves a token; one that is there already says the same.

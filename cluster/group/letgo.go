@@ -203,7 +203,7 @@ func (g *Group) giveUp(ctx context.Context, term uint64, obstacle string, again 
 
 // selfName is what the operator calls this node, for reasons in the history.
 func (g *Group) selfName() string {
-	if n, ok := g.machine.state.Load().Nodes[g.self]; ok {
+	if n, ok := g.members().Nodes[g.self]; ok {
 		return n.Name
 	}
 	return g.self

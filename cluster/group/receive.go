@@ -15,12 +15,19 @@ func (t *leaseTransport) SetHeartbeatHandler(handle func(raft.RPC)) {
 	t.handle.Store(&handle)
 	t.networkTransport.SetHeartbeatHandler(func(rpc raft.RPC) {
 		req, ok := rpc.Command.(*raft.AppendEntriesRequest)
-		if !ok || examine(req, t.own()) != nil || !t.follows(req.Term, speakerOf(rpc, req.ID)) {
+		if !ok || !t.admits(req) || examine(req, t.own()) != nil || !t.follows(req.Term, speakerOf(rpc, req.ID)) {
 			t.receive(rpc)
 			return
 		}
 		rpc.RespChan <- t.heartbeat(rpc, req)
 	})
+}
+
+// admits tells whether a request is a member's, as far as this node's own state says. One
+// that was removed may still lead or stand in a group whose configuration it is in.
+func (t *leaseTransport) admits(request any) bool {
+	r, ok := request.(raft.WithRPCHeader)
+	return !ok || t.fence.counts(string(r.GetRPCHeader().ID))
 }
 
 // follows tells whether Raft has accepted a leader of term through its main loop.
@@ -62,6 +69,10 @@ func (t *leaseTransport) receive(rpc raft.RPC) {
 			}
 		}()
 		own := t.own()
+		if !t.admits(rpc.Command) {
+			rpc.Respond(nil, errNotMember)
+			return
+		}
 		if err := examine(rpc.Command, own); err != nil {
 			rpc.Respond(nil, err)
 			return

@@ -1,11 +1,13 @@
 package group
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
 	"github.com/hashicorp/raft"
 	"github.com/raftvip/raftvip/cluster/raftlog"
+	"github.com/raftvip/raftvip/cluster/state"
 )
 
 // Configuration returns Raft's newest configuration, committed or not.
@@ -60,6 +62,22 @@ func Found(p Options, address string) error {
 	err := raft.BootstrapCluster(config, p.Logs, p.Stable, p.Snapshots, p.Inner, firstConfiguration(p.Self, address))
 	if err != nil {
 		return fmt.Errorf("found cluster: %w", err)
+	}
+	return nil
+}
+
+// Begin writes the first entry of an ownership group's log, the same on every node, before
+// it is opened. A log that has begun is left as it is.
+func Begin(p Options, first []state.GroupVoter) error {
+	config := raftConfig(p.Self, p.Heartbeat.Promise())
+	config.Logger = raftlog.New(p.RaftLog)
+	var c raft.Configuration
+	for _, v := range first {
+		c.Servers = append(c.Servers, raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(v.ID), Address: raft.ServerAddress(v.Address)})
+	}
+	err := raft.BootstrapCluster(config, p.Logs, p.Stable, p.Snapshots, p.Inner, c)
+	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+		return fmt.Errorf("begin group %s: %w", p.Name, err)
 	}
 	return nil
 }

@@ -291,7 +291,7 @@ func (p *simProc) bootRaw(ctx context.Context, mem *memStore) {
 	config.Logger = raftlog.New(testlog.New(h.t, h.name))
 	leading := make(chan bool, 16)
 	config.NotifyCh = leading
-	r, err := raft.NewRaft(config, newStateMachine(p.changed, slog.New(slog.DiscardHandler)), mem, mem, h.snaps, p.trans)
+	r, err := raft.NewRaft(config, newStateMachine(state.New(), p.changed, slog.New(slog.DiscardHandler)), mem, mem, h.snaps, p.trans)
 	if err != nil {
 		h.t.Fatal(err)
 	}

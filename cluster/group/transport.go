@@ -23,6 +23,7 @@ var (
 	errDisk        = errors.New("this node does not stand for election")
 	errTerm        = errors.New("this voter cannot write down the term")
 	errMovedOn     = errors.New("this voter has moved on to a later term")
+	errNotMember   = errors.New("the sender is not a member of the cluster, by this voter's state")
 	errNotReleased = errors.New("leadership is not handed over before the lease is released")
 )
 

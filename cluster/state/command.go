@@ -30,6 +30,11 @@ type Command struct {
 	Move       *Move          `json:"move,omitempty"`
 	Note       *NoteCommand   `json:"note,omitempty"`
 	Raise      *RaiseCommand  `json:"raise,omitempty"`
+	List       *ListCommand   `json:"list,omitempty" level:"3"`
+	Free       *FreeCommand   `json:"free,omitempty" level:"3"`
+
+	// Voters are the IDs of the nodes that a group begins with which the command makes.
+	Voters []string `json:"voters,omitempty" level:"3,drop"`
 }
 
 // A Founding is the first state of a cluster.
@@ -89,7 +94,10 @@ type NoteCommand struct {
 func (s *State) Apply(c Command, index uint64) (*State, error) {
 	n := s.clone()
 	n.Version = index
-	if !s.Founded() && c.Found == nil {
+	if s.Group != "" && !c.inGroup() || s.Group == "" && c.List != nil {
+		return nil, Refuse(CodeBadRequest, "", "the command is for the log of another group")
+	}
+	if !s.Founded() && c.Found == nil && c.List == nil {
 		return nil, Refuse(CodeNotReady, "", "the cluster has not been founded yet")
 	}
 	var err error
@@ -137,13 +145,37 @@ func (s *State) Apply(c Command, index uint64) (*State, error) {
 		err = n.note(*c.Note)
 	case c.Raise != nil:
 		err = n.raise(*c.Raise)
+	case c.List != nil:
+		err = n.list(*c.List)
+	case c.Free != nil:
+		err = n.free(*c.Free)
 	default:
 		err = Refuse(CodeBadRequest, "", "empty command in the log")
+	}
+	if err == nil && s.Group == "" && (c.Found != nil || c.Configure != nil || c.AddVIP != nil || c.DelVIP != nil || c.Raise != nil) {
+		err = n.regroup(s.Instances, index, c.Voters)
 	}
 	if err != nil {
 		return nil, err
 	}
 	return n, nil
+}
+
+// group names an ownership group, beside the default one, that the command is about.
+func (c Command) group() string {
+	var all []Instance
+	switch {
+	case c.Configure != nil:
+		all = c.Configure.Instances
+	case c.AddVIP != nil:
+		all = []Instance{{Group: c.AddVIP.Group}}
+	}
+	for _, in := range all {
+		if in.Group != "" && in.Group != DefaultGroup {
+			return in.Group
+		}
+	}
+	return ""
 }
 
 func (s *State) found(f Founding, at time.Time) error {

@@ -18,16 +18,11 @@ import (
 //
 // The state's level is the lowest of its members', and the leader raises it when all
 // of them report a higher one.
-const FeatureLevel = 2
+const FeatureLevel = 3
 
 // formatOf is the State.Format of a state of a level. A program that does not know the
 // format refuses the whole state; level 1 is from before there were levels.
-func formatOf(level int) int {
-	if level < 2 {
-		return 1
-	}
-	return Format
-}
+func formatOf(level int) int { return min(max(level, 1), Format) }
 
 // A NewerError says that this program is too old for what it has met.
 type NewerError struct {
@@ -178,6 +173,9 @@ func EncodeCommand(c Command, level int) ([]byte, error) {
 		dropAbove(reflect.ValueOf(&c), level)
 	}
 	needs, field := levelOf(reflect.ValueOf(c))
+	if name := c.group(); name != "" && needs < groupsLevel {
+		needs, field = groupsLevel, "ownership group "+name
+	}
 	if needs > level && c.Found == nil {
 		return nil, Refuse(CodeOlderMember, `"raftvip status" names the nodes that run an older version; upgrade or remove them`,
 			"not every member can do this yet: %s needs feature level %d, and the cluster works at %d", field, needs, level)

@@ -10,7 +10,7 @@ import (
 
 // StateFormat is the newest version of the replicated state that this program reads.
 // It writes the one that the members of the cluster can read (formatOf).
-const Format = 2
+const Format = 3
 
 // maxMoves bounds the ownership history.
 const maxMoves = 500
@@ -34,6 +34,15 @@ type State struct {
 	Tokens    map[string]TokenRecord `json:"tokens,omitempty"`
 	// Moves is the ownership history, oldest first.
 	Moves []Move `json:"moves,omitempty"`
+	// Groups are the ownership groups beside the default one, by ID, and Holders the
+	// groups that may own an address; the default group holds what is not in it.
+	Groups  map[string]GroupRecord `json:"groups,omitempty" level:"3"`
+	Holders map[netip.Addr]Holder  `json:"holders,omitempty" level:"3"`
+	// Group is the ID of the ownership group whose own state this is, or "" for that of the
+	// default one. ListVersion is the version of the default group's state that its
+	// instances are from, 0 before the first list.
+	Group       string `json:"group,omitempty" level:"3"`
+	ListVersion uint64 `json:"list_version,omitempty" level:"3"`
 }
 
 // A HeartbeatSetting is the failure detection time while it changes: a voter
@@ -166,6 +175,8 @@ func (s *State) clone() *State {
 	c.Removed = maps.Clone(s.Removed)
 	c.Tokens = maps.Clone(s.Tokens)
 	c.Moves = slices.Clone(s.Moves)
+	c.Groups = maps.Clone(s.Groups)
+	c.Holders = maps.Clone(s.Holders)
 	return &c
 }
 
@@ -177,8 +188,9 @@ func (s *State) ownInstances() {
 	}
 }
 
-// Founded tells whether a cluster exists in this state.
-func (s *State) Founded() bool { return s.ClusterID != "" }
+// Founded tells whether there is something in this state to act on: a cluster, or a
+// group's first list.
+func (s *State) Founded() bool { return s.ClusterID != "" || s.ListVersion > 0 }
 
 // NodeByName finds a member by the operator's name for it, or by its ID.
 func (s *State) NodeByName(name string) (NodeRecord, bool) {

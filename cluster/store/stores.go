@@ -92,15 +92,21 @@ func OpenStore(path string) (s *raftboltdb.BoltStore, err error) {
 		}
 	}()
 	s, err = raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: 2 * time.Second}})
-	switch {
-	case errors.Is(err, berrors.ErrVersionMismatch):
-		return nil, fmt.Errorf("open log: %w", &state.NewerError{What: path, Why: "its format is that of another version"})
-	case errors.Is(err, berrors.ErrTimeout), isErrno(err):
-		return nil, fmt.Errorf("open log %s: %w", path, err) // it is all there: no room, no descriptors, not permitted
-	case err != nil:
-		return nil, fmt.Errorf("open log %s: %w: %w", path, ErrLogLost, err)
+	if err != nil {
+		return nil, openError(path, err)
 	}
 	return s, nil
+}
+
+// openError says what it means that bbolt cannot open a file.
+func openError(path string, err error) error {
+	switch {
+	case errors.Is(err, berrors.ErrVersionMismatch):
+		return fmt.Errorf("open log: %w", &state.NewerError{What: path, Why: "its format is that of another version"})
+	case errors.Is(err, berrors.ErrTimeout), isErrno(err):
+		return fmt.Errorf("open log %s: %w", path, err) // it is all there: no room, no descriptors, not permitted
+	}
+	return fmt.Errorf("open log %s: %w: %w", path, ErrLogLost, err)
 }
 
 // isErrno tells whether an error is the system's word rather than a library's.

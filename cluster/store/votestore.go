@@ -22,8 +22,14 @@ type VoteStore struct {
 	// Failed is told of each write that fails; nil for nobody. Set before the first one.
 	Failed func(error)
 
+	// file has the slots from base on. Several stores may share it; sync has written to
+	// disk, when it returns, what was written to the file before.
+	file   *os.File
+	base   int64
+	sync   func() error
+	shared bool // and whoever shares it closes it
+
 	mu      sync.Mutex
-	file    *os.File
 	seq     uint64
 	synced  int64 // slot whose content is on disk
 	current voteRecord
@@ -81,12 +87,17 @@ func openVoteStore(path string, fresh, sameBoot bool) (*VoteStore, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open vote: %w", err)
 	}
-	s := &VoteStore{file: f}
+	s := ownVote(f)
 	if err := s.load(sameBoot); err != nil {
 		f.Close()
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	return s, nil
+}
+
+// ownVote is a store that has a file for itself.
+func ownVote(f *os.File) *VoteStore {
+	return &VoteStore{file: f, sync: func() error { return unix.Fdatasync(int(f.Fd())) }}
 }
 
 func makeVoteStore(path string) (*VoteStore, error) {
@@ -96,7 +107,7 @@ func makeVoteStore(path string) (*VoteStore, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make vote: %w", err)
 	}
-	s := &VoteStore{file: f}
+	s := ownVote(f)
 	_, err = f.WriteAt(make([]byte, 2*voteSlot), 0)
 	if err == nil {
 		err = s.write(true)
@@ -119,7 +130,7 @@ func (s *VoteStore) load(sameBoot bool) error {
 	found := false
 	buf := make([]byte, voteSlot)
 	for slot := range int64(2) {
-		if _, err := s.file.ReadAt(buf, slot*voteSlot); err != nil {
+		if _, err := s.file.ReadAt(buf, s.base+slot*voteSlot); err != nil {
 			return fmt.Errorf("%w: %w", ErrLogLost, err)
 		}
 		seq, r, ok := decodeVote(buf)
@@ -130,7 +141,7 @@ func (s *VoteStore) load(sameBoot bool) error {
 	if !found {
 		return fmt.Errorf("%w: no valid record of the vote", ErrLogLost)
 	}
-	if err := unix.Fdatasync(int(s.file.Fd())); err != nil { // it may be in memory only
+	if err := s.sync(); err != nil { // it may be in memory only
 		return fmt.Errorf("write vote: %w", err)
 	}
 	if r, changed := s.current.found(sameBoot); changed {
@@ -214,12 +225,12 @@ func (s *VoteStore) write(sync bool) (err error) {
 	}()
 	// The slot that is known to be on disk is left alone until the other one is.
 	slot := 1 - s.synced
-	if _, err := s.file.WriteAt(encodeVote(s.seq+1, s.current), slot*voteSlot); err != nil {
+	if _, err := s.file.WriteAt(encodeVote(s.seq+1, s.current), s.base+slot*voteSlot); err != nil {
 		return fmt.Errorf("write vote: %w", err)
 	}
 	s.seq++
 	if sync {
-		if err := unix.Fdatasync(int(s.file.Fd())); err != nil {
+		if err := s.sync(); err != nil {
 			return fmt.Errorf("write vote: %w", err)
 		}
 		s.synced = slot
@@ -381,6 +392,9 @@ func (s *VoteStore) GetUint64(key []byte) (uint64, error) {
 
 // Close closes the file.
 func (s *VoteStore) Close() error {
+	if s.shared {
+		return nil
+	}
 	if err := s.file.Close(); !errors.Is(err, os.ErrClosed) {
 		return err
 	}

@@ -1,0 +1,187 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/raftvip/raftvip/cluster/raftlog"
+	"github.com/raftvip/raftvip/cluster/state"
+)
+
+// Files in the directory of the ownership groups.
+const (
+	groupsDir      = "groups"
+	groupLogsFile  = "raft.db"
+	groupVotesFile = "votes"
+)
+
+// Groups are what Raft keeps on the disk of the ownership groups beside the default one.
+type Groups struct {
+	dir      string
+	raftLog  *slog.Logger
+	logs     *groupLogs
+	votes    *groupVotes
+	sameBoot bool
+	records  map[string]state.GroupRecord
+}
+
+// A GroupStore is what Raft keeps of one of them.
+type GroupStore struct {
+	Log       raft.LogStore
+	Votes     *VoteStore
+	Snapshots raft.SnapshotStore
+	// Existing: there was a log, or a snapshot, before.
+	Existing bool
+}
+
+// OpenGroups opens the files, or makes them. A group whose vote is there and whose log is
+// not, or the other way round, is an error that is ErrLogLost.
+func (d *DataDir) OpenGroups(raftLog *slog.Logger) (_ *Groups, err error) {
+	dir := d.GroupDir(groupsDir)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open logs of groups: %w", err)
+	}
+	g := &Groups{dir: dir, raftLog: raftLog, sameBoot: sameBoot(dir), records: make(map[string]state.GroupRecord)}
+	if g.logs, err = openGroupLogs(filepath.Join(dir, groupLogsFile)); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.Close())
+		}
+	}()
+	if g.votes, err = openGroupVotes(filepath.Join(dir, groupVotesFile)); err != nil {
+		return nil, err
+	}
+	found, err := g.logs.groups()
+	if err != nil {
+		return nil, err
+	}
+	for id, e := range found {
+		if e.ended { // its removal was cut short
+			if err := g.Drop(id); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		g.records[id] = e.record
+	}
+	for _, id := range g.votes.ids() {
+		if _, ok := g.records[id]; ok {
+			continue
+		}
+		votes, err := g.votes.open(id, false, g.sameBoot)
+		if err != nil {
+			return nil, err
+		}
+		if term, _ := votes.GetUint64([]byte(keyCurrentTerm)); term > 0 {
+			return nil, fmt.Errorf("log of group %s: %w: it is not there, and this node took part in term %d", id, ErrLogLost, term)
+		}
+		if err := g.votes.drop(id); err != nil { // it was being made
+			return nil, err
+		}
+	}
+	return g, noteBoot(dir)
+}
+
+// Records are the groups that have a log here, by ID.
+func (g *Groups) Records() []state.GroupRecord {
+	out := slices.Collect(maps.Values(g.records))
+	slices.SortFunc(out, func(a, b state.GroupRecord) int {
+		if a.ID < b.ID {
+			return -1
+		}
+		return 1
+	})
+	return out
+}
+
+// Open opens what there is of a group, or makes it.
+func (g *Groups) Open(r state.GroupRecord) (s GroupStore, err error) {
+	_, known := g.records[r.ID]
+	if !known {
+		// The vote first: alone, without a term, it is nothing.
+		if s.Votes, err = g.votes.open(r.ID, true, g.sameBoot); err != nil {
+			return s, err
+		}
+		if err := g.logs.create(r); err != nil {
+			return s, err
+		}
+		g.records[r.ID] = r
+	}
+	log := groupLog{g.logs, []byte(r.ID)}
+	s.Log = log
+	if s.Snapshots, err = raft.NewFileSnapshotStoreWithLogger(g.snapshots(r.ID), 2, raftlog.New(g.raftLog)); err != nil {
+		return s, fmt.Errorf("open snapshots of group %s: %w", r.ID, err)
+	}
+	have, err := extentOf(s.Log, s.Snapshots)
+	if err != nil {
+		return s, fmt.Errorf("read log of group %s: %w", r.ID, err)
+	}
+	if err := have.whole(false, 0); err != nil {
+		return s, fmt.Errorf("log of group %s: %w", r.ID, err)
+	}
+	s.Existing = !have.empty()
+	if known {
+		if s.Votes, err = g.votes.open(r.ID, have.empty(), g.sameBoot); err != nil {
+			return s, err
+		}
+		if term, _ := s.Votes.GetUint64([]byte(keyCurrentTerm)); term > 0 && have.empty() && len(r.Voters) > 0 {
+			// Raft takes part in no term before there is a configuration in the log, and this
+			// node may have got its first one from a leader: then it voted for nobody.
+			if s.Votes.MayHaveVotedIn() > 0 {
+				return s, fmt.Errorf("log of group %s: %w: it is empty, and this node voted in term %d", r.ID, ErrLogLost, s.Votes.MayHaveVotedIn())
+			}
+		}
+	}
+	return s, s.Votes.atLeast(have.lastTerm)
+}
+
+func (g *Groups) snapshots(id string) string { return filepath.Join(g.dir, id) }
+
+// Drop removes what there is of a group that has ended. Cut short, it is done again at the
+// next start.
+func (g *Groups) Drop(id string) error {
+	delete(g.records, id)
+	err := g.logs.end(id)
+	if err == nil {
+		err = g.votes.drop(id)
+	}
+	if err == nil {
+		err = os.RemoveAll(g.snapshots(id))
+	}
+	if err == nil {
+		err = g.logs.remove(id)
+	}
+	if err != nil {
+		return fmt.Errorf("remove group %s: %w", id, err)
+	}
+	return nil
+}
+
+// TestWrite tries to write where Raft writes, without a change of what it has written.
+func (g *Groups) TestWrite() error {
+	if err := TestWrite(g.dir); err != nil {
+		return err
+	}
+	return g.votes.sync()
+}
+
+// Close closes the files.
+func (g *Groups) Close() error {
+	var err error
+	if g.logs != nil {
+		err = g.logs.db.Close()
+	}
+	if g.votes != nil {
+		err = errors.Join(err, g.votes.close())
+	}
+	return err
+}
