@@ -3,6 +3,8 @@ package hint
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -18,8 +20,8 @@ import (
 	"github.com/raftvip/raftvip/internal/policy"
 )
 
-// A Hint is what a node says of itself in its reports.
-type Hint struct {
+// A GroupHint is what a node says of itself in one ownership group.
+type GroupHint struct {
 	Check check.Report `json:"check"`
 	// Faults are those that no check knows of, such as an address without an interface.
 	Faults []string `json:"faults,omitempty"`
@@ -30,14 +32,21 @@ type Hint struct {
 	// nothing is wrong. Foreign are others' copies of the addresses there.
 	Take    *policy.Take  `json:"take,omitempty"`
 	Foreign []ForeignCopy `json:"foreign,omitempty"`
+	// NotRemoved is how many addresses the node cannot take off its kernel.
+	NotRemoved int `json:"not_removed,omitempty"`
+}
+
+// A Hint is what a node says of itself in its reports.
+type Hint struct {
+	// GroupHint is that of the default group, Groups are those of the others, by ID.
+	GroupHint
+	Groups map[string]GroupHint `json:"groups,omitempty"`
 	// Claims are other machines' claims of addresses that the node owns, MACs the
 	// hardware addresses at which it announces.
 	Claims []Claim  `json:"claims,omitempty"`
 	MACs   []string `json:"macs,omitempty"`
 	// Twins are other machines' claims of the address at which members reach the node.
 	Twins []Claim `json:"twins,omitempty"`
-	// NotRemoved is how many addresses the node cannot take off its kernel.
-	NotRemoved int `json:"not_removed,omitempty"`
 	// Fronts are the hardware addresses of the interfaces that the addresses belong on:
 	// whoever answers with another one is not heard there.
 	Fronts []string `json:"fronts,omitempty"`
@@ -62,7 +71,7 @@ type VirtualRouter struct {
 }
 
 // faults are all reasons for which the node cannot own.
-func (h Hint) faults() []string { return append(slices.Clone(h.Check.Faults), h.Faults...) }
+func (h GroupHint) faults() []string { return append(slices.Clone(h.Check.Faults), h.Faults...) }
 
 // A Seen is a node's hint as this node knows it.
 type Seen struct {
@@ -75,6 +84,29 @@ type Seen struct {
 	Offset time.Duration
 	// Applied is the index of the log that the node has applied.
 	Applied uint64
+}
+
+// In is the hint as far as an ownership group goes. A node that has said nothing of the
+// group has not reported there.
+func (s Seen) In(group string) Seen {
+	if group == state.DefaultGroup {
+		return s
+	}
+	h, ok := s.Groups[group]
+	s.GroupHint, s.Known = h, s.Known && ok
+	return s
+}
+
+// In are hints as far as an ownership group goes.
+func In(group string, hints map[string]Seen) map[string]Seen {
+	if group == state.DefaultGroup {
+		return hints
+	}
+	out := make(map[string]Seen, len(hints))
+	for id, s := range hints {
+		out[id] = s.In(group)
+	}
+	return out
 }
 
 // Owns tells of a node, by its ID, whether it says that it owns in a term.
@@ -141,7 +173,7 @@ func (r *Reader) Read(reports []Report) map[string]Seen {
 
 // Candidates makes the policy's view of the members. votes and connected tell of a node,
 // by its ID, whether it is a voter and whether it answers; held says that nobody preempts.
-func Candidates(s *state.State, self string, hints map[string]Seen, votes, connected func(nodeID string) bool, held bool) []policy.Node {
+func Candidates(s *state.State, group, self string, hints map[string]Seen, votes, connected func(nodeID string) bool, held bool) []policy.Node {
 	nodes := make([]policy.Node, 0, len(s.Nodes))
 	for id, n := range s.Nodes {
 		h := hints[id]
@@ -152,7 +184,7 @@ func Candidates(s *state.State, self string, hints map[string]Seen, votes, conne
 			Witness:  n.Witness, Drained: n.Drained,
 			Ready: h.Known && h.Check.Ready, Faults: h.faults(), Degraded: h.Check.Degraded,
 			Priority: h.Check.Priority, Lowered: h.Check.Lowered(), NoPreempt: h.Check.NoPreempt, Held: held, PreemptDelay: h.Check.PreemptDelay,
-			ReportAge: h.Age,
+			ReportAge: h.Age, Tie: tieOf(group, id),
 		}
 		p.Settling = doctor.Clean(h.Settling)
 		if h.Take != nil {
@@ -165,6 +197,16 @@ func Candidates(s *state.State, self string, hints map[string]Seen, votes, conne
 	}
 	slices.SortFunc(nodes, func(a, b policy.Node) int { return cmp.Compare(a.ID, b.ID) })
 	return nodes
+}
+
+// tieOf orders nodes that are equally good for a group. In the default group, which may be
+// the only one, their names do; the others are spread over the nodes.
+func tieOf(group, node string) string {
+	if group == state.DefaultGroup {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(group + "/" + node))
+	return hex.EncodeToString(sum[:8])
 }
 
 // A ForeignCopy is a copy of an address that someone else has configured on the node.
@@ -228,7 +270,19 @@ func (c Claim) times() string {
 // Troubles are the addresses that do not answer on a node where they should, or do
 // where they should not.
 func (h Hint) Troubles(node string) []api.Trouble {
-	var out []api.Trouble
+	out := h.troubles(node)
+	for _, id := range slices.Sorted(maps.Keys(h.Groups)) {
+		out = append(out, h.Groups[id].troubles(node)...)
+	}
+	for _, c := range h.Claims {
+		if c.Member != "" { // a member that says so answers, too
+			out = append(out, api.Trouble{Node: node, Address: c.Addr, Kind: api.TroubleStray, Why: doctor.Clean(c.Text())})
+		}
+	}
+	return out
+}
+
+func (h GroupHint) troubles(node string) (out []api.Trouble) {
 	if h.Owning && h.Take != nil && h.Take.Missing > 0 {
 		out = append(out, api.Trouble{Node: node, Kind: api.TroubleDown,
 			Why: fmt.Sprintf("%d of %d addresses do not answer: %s", h.Take.Missing, h.Take.Wanted, doctor.Clean(h.Take.Reason))})
@@ -236,11 +290,6 @@ func (h Hint) Troubles(node string) []api.Trouble {
 	for _, f := range h.Foreign {
 		if !f.Silent && !f.Serves {
 			out = append(out, api.Trouble{Node: node, Address: f.Prefix.Addr(), Kind: api.TroubleStray, Why: doctor.Clean(f.Why)})
-		}
-	}
-	for _, c := range h.Claims {
-		if c.Member != "" { // a member that says so answers, too
-			out = append(out, api.Trouble{Node: node, Address: c.Addr, Kind: api.TroubleStray, Why: doctor.Clean(c.Text())})
 		}
 	}
 	if h.NotRemoved > 0 {

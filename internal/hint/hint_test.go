@@ -18,13 +18,13 @@ func TestTroubles(t *testing.T) {
 		want string // kinds
 		says string
 	}{
-		{"well", Hint{Owning: true}, "", ""},
-		{"an owner with one of two", Hint{Owning: true, Take: missing}, api.TroubleDown, "1 of 2 addresses do not answer: fd00::1: permission denied"},
-		{"a standby that could put up one of two", Hint{Take: missing}, "", ""},
-		{"someone else's copy answers", Hint{Foreign: []ForeignCopy{{Prefix: ip, Why: "remove it: ip address del"}}}, api.TroubleStray, "ip address del"},
-		{"someone else's copy is silent", Hint{Foreign: []ForeignCopy{{Prefix: ip, Silent: true}}}, "", ""},
-		{"someone else's copy serves", Hint{Owning: true, Foreign: []ForeignCopy{{Prefix: ip, Silent: true, Serves: true}}}, "", ""},
-		{"it cannot be removed", Hint{NotRemoved: 2}, api.TroubleStray, "2 addresses cannot be removed"},
+		{"well", Hint{GroupHint: GroupHint{Owning: true}}, "", ""},
+		{"an owner with one of two", Hint{GroupHint: GroupHint{Owning: true, Take: missing}}, api.TroubleDown, "1 of 2 addresses do not answer: fd00::1: permission denied"},
+		{"a standby that could put up one of two", Hint{GroupHint: GroupHint{Take: missing}}, "", ""},
+		{"someone else's copy answers", Hint{GroupHint: GroupHint{Foreign: []ForeignCopy{{Prefix: ip, Why: "remove it: ip address del"}}}}, api.TroubleStray, "ip address del"},
+		{"someone else's copy is silent", Hint{GroupHint: GroupHint{Foreign: []ForeignCopy{{Prefix: ip, Silent: true}}}}, "", ""},
+		{"someone else's copy serves", Hint{GroupHint: GroupHint{Owning: true, Foreign: []ForeignCopy{{Prefix: ip, Silent: true, Serves: true}}}}, "", ""},
+		{"it cannot be removed", Hint{GroupHint: GroupHint{NotRemoved: 2}}, api.TroubleStray, "2 addresses cannot be removed"},
 	} {
 		kinds, text := "", ""
 		for _, got := range tt.h.Troubles("lb1") {

@@ -27,8 +27,9 @@ func Same[T any](a, b []T) bool {
 	return len(a) == len(b) && unsafe.SliceData(a) == unsafe.SliceData(b)
 }
 
-// placed is where the group's addresses belong on this node.
+// placed is where a group's addresses belong on this node.
 type placed struct {
+	places    []Placement
 	instances []state.Instance
 	config    *config.Config
 	links     []vip.Link
@@ -63,9 +64,9 @@ type Places struct {
 	Config
 
 	mu     sync.Mutex
-	placed placed
+	placed map[string]placed // by group
 	// asked are the links to listen on, by what asks for them: an instance with "vrrp
-	// only", or "" for the cluster.
+	// only", or a group.
 	asked map[string]map[string]netip.Addr
 
 	// sites are where the cluster's addresses were placed, plainSites those of instances
@@ -76,33 +77,36 @@ type Places struct {
 // New makes places that know of no address yet.
 func New(c Config) *Places { return &Places{Config: c} }
 
-// Addresses places the group's addresses on this node's interfaces. faults are those
+// Addresses places the addresses of a group on this node's interfaces. faults are those
 // that have no interface, or one that is not guarded. What it returns is not to be
 // changed.
-func (p *Places) Addresses(s *state.State) (addrs []vip.Address, schedule vip.Schedule, faults []string) {
+func (p *Places) Addresses(group string, s *state.State) (addrs []vip.Address, schedule vip.Schedule, faults []string) {
 	schedule = vip.DefaultSchedule()
 	if p == nil {
 		return nil, schedule, nil
 	}
 	now := placed{instances: s.Instances, config: p.File(), links: p.Links.Current(), vmacs: p.VMACs()}
 	p.mu.Lock()
-	was := p.placed
+	was := p.placed[group]
 	p.mu.Unlock()
 	if was.config == now.config && Same(was.instances, now.instances) && Same(was.links, now.links) && maps.Equal(was.vmacs, now.vmacs) && (was.until == 0 || boottime.Now() < was.until) {
 		now = was
 	} else {
-		places := p.Place(s.Instances)
-		p.sites.forget(places)
-		now.fill(places, schedule)
+		now.places = p.Place(s.Instances)
+		p.forget(group, now.places)
+		now.fill(now.places, schedule)
 		now.until = p.sites.until()
 		for _, w := range now.warnings {
 			if !slices.Contains(was.warnings, w) {
 				p.Log.Warn("address stays where it was", "reason", w)
 			}
 		}
-		p.listenOn("", now.addrs, now.vmacs)
+		p.listenOn("group "+group, now.addrs, now.vmacs)
 		p.mu.Lock()
-		p.placed = now
+		if p.placed == nil {
+			p.placed = make(map[string]placed)
+		}
+		p.placed[group] = now
 		p.mu.Unlock()
 	}
 	faults = slices.Clone(now.faults)
@@ -110,6 +114,30 @@ func (p *Places) Addresses(s *state.State) (addrs []vip.Address, schedule vip.Sc
 		faults = addNew(faults, p.Unguarded(link))
 	}
 	return now.addrs, schedule, faults
+}
+
+// forget has the sites forget what no group has any more; places are those of one group.
+func (p *Places) forget(group string, places []Placement) {
+	p.mu.Lock()
+	all := slices.Clone(places)
+	for name, other := range p.placed {
+		if name != group {
+			all = append(all, other.places...)
+		}
+	}
+	p.mu.Unlock()
+	p.sites.forget(all)
+}
+
+// Drop forgets a group.
+func (p *Places) Drop(group string) {
+	if p == nil {
+		return
+	}
+	p.listenOn("group "+group, nil, nil)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.placed, group)
 }
 
 func (p *placed) fill(places []Placement, usual vip.Schedule) {
@@ -216,7 +244,7 @@ func (p *Places) PlaceVRRPOnly(in state.Instance, vmacs map[string]string) (addr
 		}
 		addrs = append(addrs, a)
 	}
-	p.listenOn(in.Name, addrs, vmacs)
+	p.listenOn("instance "+in.Name, addrs, vmacs)
 	return addrs, faults
 }
 
@@ -233,7 +261,13 @@ func (p *Places) Warnings() []string {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.placed.warnings
+	var all []string
+	for _, group := range slices.Sorted(maps.Keys(p.placed)) {
+		for _, w := range p.placed[group].warnings {
+			all = addNew(all, w)
+		}
+	}
+	return all
 }
 
 // Hardware are the hardware addresses of this node (macs), those of the links that the
@@ -243,7 +277,12 @@ func (p *Places) Hardware() (macs, fronts []string) {
 		return nil, nil
 	}
 	p.mu.Lock()
-	on := p.placed.on
+	var on []string
+	for _, group := range slices.Sorted(maps.Keys(p.placed)) {
+		for _, link := range p.placed[group].on {
+			on = addNew(on, link)
+		}
+	}
 	p.mu.Unlock()
 	known := p.Links.known()
 	return macsOf(on, known), frontsOf(on, known)

@@ -62,6 +62,9 @@ type Node struct {
 	// PreemptDelay is the time for which the node must have been better than a
 	// healthy owner before it takes over.
 	PreemptDelay time.Duration
+	// Tie orders nodes that are equally good where nobody owns: the smaller one is first,
+	// before the IDs are looked at.
+	Tie string
 	// ReportAge is the time since the node made the report from which Ready to
 	// PreemptDelay are taken. A report that came over another node is as old as
 	// that node said, plus the time since it came.
@@ -154,7 +157,7 @@ func ranked(nodes []Node, owner string) []Node {
 			}
 			return 1
 		}
-		return strings.Compare(a.ID, b.ID)
+		return cmp.Or(strings.Compare(a.Tie, b.Tie), strings.Compare(a.ID, b.ID))
 	})
 	return out
 }
