@@ -41,6 +41,16 @@ func (n *Node) Group(id string) *group.Group {
 	return nil
 }
 
+// GroupName is what operators call a group that runs here.
+func (n *Node) GroupName(id string) string {
+	n.groupsMu.Lock()
+	defer n.groupsMu.Unlock()
+	if o := n.groups[id]; o != nil {
+		return o.record.Name
+	}
+	return id
+}
+
 // Groups returns the IDs of the groups that run here: the default one, then the others in
 // the order in which they were made.
 func (n *Node) Groups() []string {

@@ -401,10 +401,18 @@ const (
 	SuffrageNone     Suffrage = "joining"
 )
 
-// Suffrages returns every node's part in elections, by node ID.
-func (n *Node) Suffrages() map[string]Suffrage {
+// Suffrages returns every node's part in elections of the default group, by node ID.
+func (n *Node) Suffrages() map[string]Suffrage { return n.SuffragesIn(state.DefaultGroup) }
+
+// SuffragesIn returns every node's part in elections of a group, by node ID; none where the
+// group does not run here.
+func (n *Node) SuffragesIn(id string) map[string]Suffrage {
 	m := make(map[string]Suffrage)
-	for _, s := range n.group.Configuration().Servers {
+	g := n.Group(id)
+	if g == nil {
+		return m
+	}
+	for _, s := range g.Configuration().Servers {
 		m[string(s.ID)] = SuffrageNonvoter
 		if s.Suffrage == raft.Voter {
 			m[string(s.ID)] = SuffrageVoter

@@ -83,7 +83,7 @@ func (g *Group) Released(r Release) {
 	}
 	if r.To == g.self && g.fence.bound(g.self) <= 0 && g.raft.CurrentTerm() == r.Term {
 		g.trans.receive(raft.RPC{
-			Command:  &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax}},
+			Command:  &raft.TimeoutNowRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(g.self)}},
 			RespChan: make(chan raft.RPCResponse, 1),
 		})
 	}

@@ -260,7 +260,8 @@ func (p *Port) serve(ctx context.Context, raw net.Conn, config *tls.Config, at *
 		layer := p.groups[name]
 		p.mu.Unlock()
 		if layer == nil {
-			p.log.Warn("refused a connection", "peer", conn.RemoteAddr().String(), "reason", "unknown group", "group", name)
+			// It has not begun here yet, or has ended: one of the two will hear of it.
+			p.log.Debug("refused a connection", "peer", conn.RemoteAddr().String(), "reason", "unknown group", "group", name)
 			tracked.Close()
 			return
 		}

@@ -13,15 +13,21 @@ import (
 	"github.com/raftvip/raftvip/internal/api"
 )
 
+// groupFlag is for commands that are about one ownership group.
+func groupFlag(c *cobra.Command, group *string) {
+	c.Flags().StringVarP(group, "group", "g", "", "the ownership `GROUP`, where there are several (ownership separate)")
+}
+
 func transferCommand(g *globals) *cobra.Command {
+	var in api.TransferRequest
 	c := &cobra.Command{
 		Use:   "transfer [NODE]",
 		Short: "Move the addresses now, to a node or to the best one",
 		Long: `Move the addresses now, to a node or to the best other one. They stay there, also
-when another node has a higher priority, until a check fails there or the next move.`,
+when another node has a higher priority, until a check fails there or the next move.
+With ownership separate each group has an owner of its own: name one with --group.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var in api.TransferRequest
 			if len(args) == 1 {
 				in.Node = args[0]
 			}
@@ -30,11 +36,13 @@ when another node has a higher priority, until a check fails there or the next m
 			})
 		},
 	}
+	groupFlag(c, &in.Group)
 	g.jsonFlag(c)
 	return c
 }
 
 func drillCommand(g *globals) *cobra.Command {
+	var in api.DrillRequest
 	c := &cobra.Command{
 		Use:   "drill",
 		Short: "Move the addresses to the best other node and back, and measure the gap",
@@ -44,7 +52,7 @@ are printed and recorded in the history.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			fmt.Fprintln(cmd.ErrOrStderr(), "moving the addresses there and back; this takes some seconds ...")
-			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathDrill, struct{}{}, func(r api.DrillResult) string {
+			return call(cmd.Context(), cmd.OutOrStdout(), g, api.PathDrill, in, func(r api.DrillResult) string {
 				lines := []string{fmt.Sprintf("%s, watched from %s:", r.Address, r.Observer)}
 				for _, m := range r.Moves {
 					lines = append(lines, fmt.Sprintf("%s -> %s: gap %s", m.From, m.To, seconds(m.Gap)))
@@ -53,6 +61,7 @@ are printed and recorded in the history.`,
 			})
 		},
 	}
+	groupFlag(c, &in.Group)
 	g.jsonFlag(c)
 	return c
 }

@@ -16,6 +16,7 @@ import (
 
 func statusCommand(g *globals) *cobra.Command {
 	var watch bool
+	var only string
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Show the cluster, who owns the addresses, and why",
@@ -32,6 +33,9 @@ state, or states differ. The worst one that applies is given, in this order.`,
 			for {
 				var st api.Status
 				if err := client.Call(cmd.Context(), api.PathStatus, struct{}{}, &st); err != nil {
+					return err
+				}
+				if err := keepGroup(&st, only); err != nil {
 					return err
 				}
 				if watch && !g.json {
@@ -59,7 +63,24 @@ state, or states differ. The worst one that applies is given, in this order.`,
 	}
 	g.jsonFlag(c)
 	c.Flags().BoolVar(&watch, "watch", false, "show again each second")
+	groupFlag(c, &only)
 	return c
+}
+
+// keepGroup leaves one group of a status, by its name; "" all.
+func keepGroup(st *api.Status, name string) error {
+	if name == "" {
+		return nil
+	}
+	var names []string
+	for _, gr := range st.Groups {
+		if gr.Name == name {
+			st.Groups = []api.Group{gr}
+			return nil
+		}
+		names = append(names, gr.Name)
+	}
+	return api.WithHint(fmt.Errorf("no group %q", name), "the groups are: "+strings.Join(names, ", "))
 }
 
 // claimFresh is how long another machine's claim of an owned address counts for the
@@ -147,8 +168,10 @@ func printStatus(w io.Writer, st api.Status, asJSON bool) error {
 		leader = "none"
 	}
 	fmt.Fprintf(w, "cluster   %s, leader %s, term %d, %s\n", st.Cluster.ID, leader, st.Cluster.Term, votersText(st.Cluster))
-	for _, gr := range st.Groups {
-		printGroup(w, gr)
+	if len(st.Groups) == 1 {
+		printGroup(w, st.Groups[0])
+	} else {
+		printGroups(w, st.Groups)
 	}
 	printVRRP(w, st.VRRP)
 	if len(st.Nodes) > 0 {
@@ -176,14 +199,7 @@ func votersText(c api.Cluster) string {
 }
 
 func printGroup(w io.Writer, g api.Group) {
-	owner := g.Owner
-	switch {
-	case g.Unknown:
-		owner = "not known here"
-	case owner == "":
-		owner = "nobody"
-	}
-	fmt.Fprintf(w, "owner     %s\n", owner)
+	fmt.Fprintf(w, "owner     %s\n", ownerText(g))
 	if g.Why != "" {
 		fmt.Fprintf(w, "why       %s\n", printable.Line(g.Why))
 	}
@@ -206,6 +222,55 @@ func printGroup(w io.Writer, g api.Group) {
 		rows = append(rows, []string{a.Prefix.String(), a.Instance, dash(a.Link), state})
 	}
 	table(w, "ADDRESS\tINSTANCE\tINTERFACE\tHERE", rows)
+}
+
+// printGroups shows several groups, a line for each, and why where nobody owns.
+func printGroups(w io.Writer, groups []api.Group) {
+	fmt.Fprintln(w)
+	var rows [][]string
+	for _, g := range groups {
+		owner, here := ownerText(g), g.State
+		if g.LeaseRemaining > 0 {
+			here += ", lease " + seconds(g.LeaseRemaining)
+		}
+		var nodes []string
+		for _, n := range g.Nodes {
+			text := fmt.Sprintf("%s %d", n.Name, n.Priority)
+			if !n.Eligible {
+				text = n.Name + " -"
+			}
+			nodes = append(nodes, text)
+		}
+		rows = append(rows, []string{g.Name, owner, fmt.Sprint(len(g.Addresses)), here, strings.Join(nodes, ", ")})
+	}
+	table(w, "GROUP\tOWNER\tADDRESSES\tHERE\tPRIORITIES", rows)
+	for _, g := range groups {
+		if g.Owner == "" && g.Why != "" && len(g.Addresses) > 0 {
+			fmt.Fprintf(w, "%s: %s\n", g.Name, printable.Line(g.Why))
+		}
+	}
+	fmt.Fprintln(w)
+	rows = nil
+	for _, g := range groups {
+		for _, a := range g.Addresses {
+			state := a.State
+			if a.Problem != "" {
+				state += ": " + a.Problem
+			}
+			rows = append(rows, []string{a.Prefix.String(), g.Name, a.Instance, dash(a.Link), state})
+		}
+	}
+	table(w, "ADDRESS\tGROUP\tINSTANCE\tINTERFACE\tHERE", rows)
+}
+
+func ownerText(g api.Group) string {
+	switch {
+	case g.Unknown:
+		return "not known here"
+	case g.Owner == "":
+		return "nobody"
+	}
+	return g.Owner
 }
 
 func printNodes(w io.Writer, nodes []api.Node) {
@@ -236,6 +301,8 @@ func nodeState(n api.Node) string {
 			return "unknown"
 		}
 		return "silent for " + seconds(n.ReportAge)
+	case len(n.Owns) > 0 && n.Owns[0] != "default", len(n.Owns) > 1:
+		return "owner of " + strings.Join(n.Owns, ", ")
 	case n.Owner:
 		return "owner"
 	case n.Drained:
@@ -297,6 +364,7 @@ func dash(s string) string {
 
 func historyCommand(g *globals) *cobra.Command {
 	var last int
+	var only string
 	c := &cobra.Command{
 		Use:   "history",
 		Short: "Show who owned the addresses, when and why",
@@ -309,6 +377,10 @@ func historyCommand(g *globals) *cobra.Command {
 			if err := g.client().Call(cmd.Context(), api.PathHistory, struct{}{}, &moves); err != nil {
 				return err
 			}
+			several := slices.ContainsFunc(moves, func(m api.Move) bool { return m.Group != moves[0].Group })
+			if only != "" {
+				moves = slices.DeleteFunc(moves, func(m api.Move) bool { return m.Group != only })
+			}
 			if last > 0 && len(moves) > last {
 				moves = moves[len(moves)-last:]
 			}
@@ -316,18 +388,27 @@ func historyCommand(g *globals) *cobra.Command {
 				return printJSON(cmd.OutOrStdout(), moves)
 			}
 			var rows [][]string
+			head := "#\tWHEN\tTERM\tOWNER\tGAP\tWHY"
+			if several {
+				head = "GROUP\t" + head
+			}
 			for _, m := range moves {
-				rows = append(rows, []string{
+				row := []string{
 					fmt.Sprint(m.Seq), m.At.Local().Format("2006-01-02 15:04:05.000"), fmt.Sprint(m.Term),
 					dash(m.From) + " -> " + dash(m.To), gapText(m), m.Reason,
-				})
+				}
+				if several {
+					row = append([]string{m.Group}, row...)
+				}
+				rows = append(rows, row)
 			}
-			table(cmd.OutOrStdout(), "#\tWHEN\tTERM\tOWNER\tGAP\tWHY", rows)
+			table(cmd.OutOrStdout(), head, rows)
 			return nil
 		},
 	}
 	g.jsonFlag(c)
 	c.Flags().IntVarP(&last, "last", "n", 0, "only the last `N` (default all)")
+	groupFlag(c, &only)
 	return c
 }
 

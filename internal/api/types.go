@@ -75,6 +75,11 @@ type Group struct {
 	// LeaseRemaining is what is left of this node's own lease, 0 for none.
 	LeaseRemaining float64   `json:"lease_remaining_seconds"`
 	Addresses      []Address `json:"addresses"`
+	// Voters is how many nodes vote in the group. A node that has joined votes in each
+	// group as soon as it has that group's log.
+	Voters int `json:"voters,omitempty"`
+	// Nodes are the members as candidates of this group.
+	Nodes []GroupNode `json:"nodes,omitempty"`
 	// NotRemoved is the number of addresses that this node cannot take off the
 	// kernel: the most serious trouble there is.
 	NotRemoved int `json:"not_removed,omitempty"`
@@ -84,6 +89,15 @@ type Group struct {
 	// Troubles are addresses on any node that do not answer where they should, or do
 	// where they should not.
 	Troubles []Trouble `json:"troubles,omitempty"`
+}
+
+// GroupNode is a member as a candidate of one group.
+type GroupNode struct {
+	Name     string `json:"name"`
+	Priority int    `json:"priority"` // effective
+	Owner    bool   `json:"owner,omitempty"`
+	Eligible bool   `json:"eligible"`
+	Why      string `json:"why,omitempty"` // it is not eligible
 }
 
 // Kinds of troubles.
@@ -102,6 +116,11 @@ type Trouble struct {
 	Address netip.Addr `json:"address,omitzero"`
 	Kind    string     `json:"kind"`
 	Why     string     `json:"why"`
+}
+
+// OwnerRequest asks the leader of a group who owns in it.
+type OwnerRequest struct {
+	Group string `json:"group,omitempty"` // ID, "" for the default one
 }
 
 // Ownership is the leader's word on who owns.
@@ -139,6 +158,8 @@ type Node struct {
 	Role    string `json:"role"`
 	Leader  bool   `json:"leader"`
 	Owner   bool   `json:"owner"`
+	// Owns are the groups that it owns.
+	Owns []string `json:"owns,omitempty"`
 	Drained bool   `json:"drained"`
 	// Alive: it has reported within the last seconds.
 	Alive bool `json:"alive"`
@@ -265,6 +286,8 @@ type VIP struct {
 
 // TransferRequest asks for a planned move; an empty Node means the best one.
 type TransferRequest struct {
+	// Group is the ID or name of the group, "" for the only one.
+	Group string `json:"group,omitempty"`
 	Node string `json:"node,omitempty"`
 	// Reason is for the history; empty means that an operator asked.
 	Reason string `json:"reason,omitempty"`
@@ -272,8 +295,15 @@ type TransferRequest struct {
 	Preemptible bool `json:"preemptible,omitempty"`
 }
 
+// DrillRequest asks for a drill of a group.
+type DrillRequest struct {
+	// Group is its ID or name, "" for the only one.
+	Group string `json:"group,omitempty"`
+}
+
 // NoteRequest adds a remark to the newest move to a node.
 type NoteRequest struct {
+	Group string `json:"group,omitempty"` // ID, "" for the default one
 	To   string `json:"to"`
 	Note string `json:"note"`
 }

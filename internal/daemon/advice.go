@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"encoding/json"
+	"maps"
 	"slices"
 	"sync"
 
@@ -19,6 +20,7 @@ import (
 // advice is what the members' hints mean to the owner. It implements
 // owner.Advice.
 type advice struct {
+	id     string // of the group
 	node   *cluster.Node
 	hints  *hint.Reader
 	checks *check.Checks
@@ -26,27 +28,68 @@ type advice struct {
 	report func() check.Report
 	// describe adds what the daemon knows to this node's hint.
 	describe func(*hint.Hint)
+	told     *told
+}
+
+// told is what this node says of itself in all groups.
+type told struct {
+	publishing sync.Mutex
 
 	mu   sync.Mutex
-	told hint.Hint // as last published
+	hint hint.Hint // as last published
+}
+
+// put replaces what is said in one group, and returns the whole, completed by describe.
+func (t *told) put(group string, h hint.GroupHint, describe func(*hint.Hint)) hint.Hint {
+	var whole hint.Hint
+	describe(&whole) // it asks others, who may ask for what is told
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	whole.GroupHint, whole.Groups = t.hint.GroupHint, t.hint.Groups
+	if group == state.DefaultGroup {
+		whole.GroupHint = h
+	} else {
+		whole.Groups = maps.Clone(whole.Groups)
+		if whole.Groups == nil {
+			whole.Groups = make(map[string]hint.GroupHint)
+		}
+		whole.Groups[group] = h
+	}
+	t.hint = whole
+	return whole
+}
+
+// drop forgets a group that has ended. Others hear of it with what is said next.
+func (t *told) drop(group string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.hint.Groups = maps.Clone(t.hint.Groups)
+	delete(t.hint.Groups, group)
+}
+
+func (t *told) last() hint.Hint {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.hint
 }
 
 // Seen is what the newest reports say, by node ID.
 func (a *advice) Seen() map[string]hint.Seen { return a.hints.Read(reported(a.node.Reports())) }
+
+// here is what they say of this group.
+func (a *advice) here() map[string]hint.Seen { return hint.In(a.id, a.Seen()) }
 
 // Changed implements owner.Advice.
 func (a *advice) Changed() <-chan struct{} { return a.checks.Changed() }
 
 // Publish implements owner.Advice.
 func (a *advice) Publish(t owner.Told) {
-	h := hint.Hint{
+	a.told.publishing.Lock() // or an older hint could take the place of a newer one
+	defer a.told.publishing.Unlock()
+	h := a.told.put(a.id, hint.GroupHint{
 		Check: a.report(), Faults: t.Faults, Owning: t.Owning, OwningTerm: t.Term,
 		Take: t.Take, Foreign: foreignHints(t.Foreign), NotRemoved: t.NotRemoved,
-	}
-	a.describe(&h)
-	a.mu.Lock()
-	a.told = h
-	a.mu.Unlock()
+	}, a.describe)
 	b, err := json.Marshal(h)
 	if err != nil {
 		panic("daemon: hint cannot be encoded: " + err.Error()) // plain data
@@ -65,26 +108,20 @@ func foreignHints(copies []vip.AddressStatus) []hint.ForeignCopy {
 
 // Candidates implements owner.Advice.
 func (a *advice) Candidates(s *state.State, connected func(nodeID string) bool, held bool) []policy.Node {
-	self, hints := a.node.Self().NodeID, a.Seen()
+	self, hints := a.node.Self().NodeID, a.here()
 	// What is known of oneself is newer than the last report of it.
-	hints[self] = hint.Seen{Hint: a.last(), Known: true, Applied: s.Version}
-	return hint.Candidates(s, self, hints, votes(a.node.Suffrages()), connected, held)
+	hints[self] = hint.Seen{Hint: a.told.last(), Known: true, Applied: s.Version}.In(a.id)
+	return hint.Candidates(s, a.id, self, hints, votes(a.node.SuffragesIn(a.id)), connected, held)
 }
 
 // Owns implements owner.Advice.
-func (a *advice) Owns(id string, term uint64) bool { return hint.Owns(a.Seen())(id, term) }
+func (a *advice) Owns(id string, term uint64) bool { return hint.Owns(a.here())(id, term) }
 
 // Unguarded implements owner.Advice.
 func (a *advice) Unguarded(id string) bool { return a.Seen()[id].Guard == string(guard.Off) }
 
-func (a *advice) last() hint.Hint {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	return a.told
-}
-
 // Troubles are this node's, as of its last hint.
-func (a *advice) Troubles() []api.Trouble { return a.last().Troubles(a.node.Self().Name) }
+func (a *advice) Troubles() []api.Trouble { return a.told.last().Troubles(a.node.Self().Name) }
 
 // memberOf names the other member that has told to have this hardware address.
 func (d *Daemon) memberOf(mac string) string {

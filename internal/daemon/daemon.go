@@ -13,17 +13,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/raftvip/raftvip/cluster"
-	"github.com/raftvip/raftvip/cluster/group"
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/advertise"
 	"github.com/raftvip/raftvip/internal/api"
-	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/internal/operate"
-	"github.com/raftvip/raftvip/internal/owner"
 	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/internal/vrrp"
@@ -50,14 +47,14 @@ type Daemon struct {
 	hearing *vip.Hearing  // listens where addresses are placed
 	links   *place.Links  // nil on a witness
 	places  *place.Places // nil on a witness
-	kept    *vrrp.Holdings
-	advice  *advice
-	owner   *owner.Owner
-	hybrid  *vrrp.Hybrid    // nil on a witness
-	plain   *vrrp.Plain     // nil on a witness
-	claims  *operate.Claims // nil on a witness
-	reached []string        // HOST:PORT that others are given, and that is listened on
-	socket  http.Handler
+	seats   seats
+	told    told // what this node says of itself
+	// routing is what runs until the addresses are gone, histories until the cluster is left.
+	routing, histories errgroup.Group
+	plain              *vrrp.Plain     // nil on a witness
+	claims             *operate.Claims // nil on a witness
+	reached            []string        // HOST:PORT that others are given, and that is listened on
+	socket             http.Handler
 
 	leave context.CancelFunc
 
@@ -76,8 +73,7 @@ type Daemon struct {
 	// baseContent is what this node's file and the cluster last agreed on.
 	baseContent place.Content
 
-	moves chan state.Move
-	watch watchdog
+	watch *watchdog
 }
 
 // New builds a daemon: it reads the configuration, opens the data directory, the
@@ -87,7 +83,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	d := &Daemon{settings: s, log: logger, started: time.Now(), moves: make(chan state.Move, 64), watch: newWatchdog()}
+	d := &Daemon{settings: s, log: logger, started: time.Now(), watch: newWatchdog(), seats: seats{all: make(map[string]*seat)}}
 	d.quorum = operate.NewQuorumWatch(logger)
 	if d.config, d.path, err = s.LoadConfig(); err != nil {
 		return nil, err
@@ -117,12 +113,6 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 			return nil, err
 		}
 	}
-	main, err := d.newGate()
-	if err != nil {
-		return nil, err
-	}
-	gate := vrrp.NewGates(main)
-	sink := owner.NewSink(gate, d.lateness())
 	cache, err := d.data.Cache()
 	if err != nil {
 		return nil, err
@@ -143,7 +133,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 		Peers: d.config.Raft.Peers, Heartbeat: d.config.Raft.HeartbeatTimeout, MinHeartbeat: minHeartbeat(d.lateness()), Lateness: d.lateness(),
 		Content: func() []state.Instance { return place.InstancesOf(d.configuration()) },
 		Order:   d.order,
-		Sink:    func(string) group.LeaseSink { return sink },
+		Sink:    d.sinkOf, Released: d.released,
 		Bind:    place.Source(reached, d.isVirtual).Control,
 		Handler: nodeMux, Log: logger.With("node", id.Name), RaftLog: logger.With("node", id.Name),
 	})
@@ -151,7 +141,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 		return nil, nodeHint(err)
 	}
 	d.checks = check.New(check.Config{Config: d.config, Logger: logger})
-	d.openOwner(main, gate, sink)
+	d.openSeats()
 	control := http.NewServeMux()
 	d.openServer()
 	d.server.Routes(nodeMux, control)
@@ -159,58 +149,45 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	return d, nil
 }
 
-// order ranks the nodes that may own, by their latest hints, for the election
+// order ranks the nodes that may own in a group, by their latest hints, for the election
 // after a leader was lost.
-func (d *Daemon) order(lost string) []string {
-	hints := d.seen()
+func (d *Daemon) order(group, lost string) []string {
+	hints := hint.In(group, d.seen())
 	connected := func(id string) bool { return id != lost }
-	return policy.Rank(hint.Candidates(d.node.State(), "", hints, votes(d.node.Suffrages()), connected, false), "")
+	return policy.Rank(hint.Candidates(d.node.State(), group, "", hints, votes(d.node.SuffragesIn(group)), connected, false), "")
 }
 
-// openOwner makes what owns: what has the addresses, VRRP's part, what listens for claims, and the
-// loop that decides.
-func (d *Daemon) openOwner(main *vip.Gate, gate *vrrp.Gates, sink *owner.Sink) {
-	g := d.node.Group(state.DefaultGroup)
+// openSeats makes what the seats share: the keeper, the routers of instances with "vrrp
+// only", and what listens for claims. The default group's seat is there from the start.
+func (d *Daemon) openSeats() {
 	d.openKeeper()
-	d.kept = vrrp.NewHoldings(gate, vrrp.NoHolding{}, g.RefreshLease)
-	var holding *vip.Holding // nil on a witness
-	if d.keeper != nil {
-		holding = d.keeper.Hold(main)
-		d.kept = vrrp.NewHoldings(gate, holding, g.RefreshLease)
-	}
-	d.advice = &advice{node: d.node, hints: &d.hints, checks: d.checks, report: d.groupReport, describe: d.describe}
-	c := owner.Config{
-		Name: state.DefaultGroup, Seat: g, Members: d.node, Gate: gate, Sink: sink, Keeper: d.kept, Advice: d.advice,
-		Log: d.log.With("group", state.DefaultGroup), Now: boottime.Now,
-		Addresses: d.places.Addresses, Record: d.record, Loss: func() owner.QuorumLoss { return d.quorum.Loss(boottime.Now()) }, Beat: d.watch.beat,
-	}
 	if d.host != nil {
-		kind := d.guard.Kind()
-		c.Silent = kind != guard.Lifetime && kind != guard.Off
-		c.Links = d.links.Current
-		if !c.Silent {
-			sink.Release = d.kept.Release
-		}
 		d.hearing.Tell(func(int) { d.look() })
-		d.openHybrid(holding, sink.Notify, !c.Silent)
 		d.openPlain()
-		c.Turned = d.plain.Wake
 		d.claims = operate.NewClaims(operate.ClaimsConfig{
 			Reached: d.reached, IsVirtual: d.isVirtual,
-			Log: d.log, Keeper: d.keeper, Links: d.links, Member: d.memberOf,
-			Took: func() time.Duration { return d.owner.View().Since },
+			Log: d.log, Keeper: d.keeper, Links: d.links, Member: d.memberOf, Took: d.took,
 		})
 	}
-	c.Consent, c.Claims = d.hybrid, d.claims // nil ones, on a witness, do nothing
-	d.owner = owner.New(c)
+	d.openSeat(d.seats.get(state.DefaultGroup))
+}
+
+// took is when this node last began to own in a group.
+func (d *Daemon) took() (at time.Duration) {
+	for _, t := range d.seats.with() {
+		if v := t.owner.View(); v.Owning {
+			at = max(at, v.Since)
+		}
+	}
+	return at
 }
 
 // openServer makes what answers operators and members.
 func (d *Daemon) openServer() {
 	c := operate.Config{
-		Node: d.node, Group: d.node.Group(state.DefaultGroup), Data: d.data,
-		Owner: d.owner, Kept: d.kept, Hints: d.advice, Describe: d.describe, Quorum: d.quorum,
-		Places: d.places, Links: d.links, Claims: d.claims, Routers: []operate.Routers{d.hybrid, d.plain}, Checks: d.checks, GroupReport: d.groupReport,
+		Node: d.node, Data: d.data,
+		Seats: d.operated, Hints: d.seats.get(state.DefaultGroup).advice, Describe: d.describe, Quorum: d.quorum,
+		Places: d.places, Links: d.links, Claims: d.claims, Routers: d.virtualRouters, Checks: d.checks,
 		File: d.configuration, FileStatus: d.configStatus, Reload: d.Reload, Leave: func() { d.leave() },
 		Program: d.settings.Program, Started: d.started, Log: d.log,
 	}
@@ -281,12 +258,10 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	var owners, keepers, nodes errgroup.Group
 	nodes.Go(part("cluster", func() error { return d.node.Run(nodeCtx) }))
 	nodes.Go(part("control socket", func() error { return api.Serve(nodeCtx, ln, d.socket) }))
-	nodes.Go(part("history", func() error { d.writeHistory(nodeCtx); return nil }))
 	nodes.Go(part("base", func() error { d.followBase(nodeCtx); return nil }))
 	nodes.Go(part("quorum", func() error { d.server.WatchQuorum(nodeCtx); return nil }))
 	if d.keeper != nil {
 		keepers.Go(part("addresses", func() error { return d.keeper.Run(keeperCtx) }))
-		keepers.Go(part("vrrp", func() error { return d.hybrid.Run(keeperCtx) }))
 		keepers.Go(part("claims", func() error { return d.claims.Run(keeperCtx) }))
 		keepers.Go(part("hearing", func() error { return d.hearing.Run(keeperCtx, d.host) }))
 		keepers.Go(part("interfaces", func() error { d.links.Run(keeperCtx); return nil }))
@@ -296,7 +271,7 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 		owners.Go(part("vrrp only", func() error { return d.plain.Run(ownerCtx) }))
 	}
 	owners.Go(part("checks", func() error { return d.checks.Run(ownerCtx) }))
-	owners.Go(part("owner", func() error { return d.owner.Run(ownerCtx) }))
+	owners.Go(part("owner", func() error { return d.keepSeats(ownerCtx, keeperCtx, nodeCtx) }))
 	owners.Go(part("ready", func() error {
 		d.announceReady(ownerCtx, ready)
 		<-ownerCtx.Done()
@@ -307,14 +282,16 @@ func (d *Daemon) Run(ctx context.Context, ready func()) error {
 	sdNotify(sd.SdNotifyStopping)
 	stopKeeper()
 	keepers.Wait()
+	_ = d.routing.Wait() // nil: failures were told
 	stopNode()
 	nodes.Wait()
+	_ = d.histories.Wait() // nil
 	return failures.join()
 }
 
 // announceReady tells systemd and the caller when the loop has turned once.
 func (d *Daemon) announceReady(ctx context.Context, ready func()) {
-	for d.owner.View().LastTurn == 0 {
+	for d.seats.get(state.DefaultGroup).owner.View().LastTurn == 0 {
 		select {
 		case <-time.After(5 * time.Millisecond):
 		case <-ctx.Done():
@@ -352,24 +329,28 @@ func (d *Daemon) configuration() *config.Config {
 	return d.config
 }
 
-// record queues an entry of the history; it never blocks the owner.
-func (d *Daemon) record(m state.Move) {
+// record queues an entry of a group's history; it never blocks the owner.
+func (d *Daemon) record(t *seat, m state.Move) {
 	select {
-	case d.moves <- m:
+	case t.moves <- m:
 	default:
 		d.log.Error("history entry lost: the queue is full", "to", m.To, "reason", m.Reason)
 	}
 }
 
-// writeHistory commits queued entries while this node leads.
-func (d *Daemon) writeHistory(ctx context.Context) {
+// writeHistory commits a group's queued entries while this node leads it.
+func (d *Daemon) writeHistory(ctx context.Context, t *seat) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case m := <-d.moves:
+		case m := <-t.moves:
+			g := d.node.Group(t.id)
+			if g == nil {
+				return // it has ended
+			}
 			bounded, cancel := context.WithTimeout(ctx, 5*time.Second)
-			err := d.node.Apply(bounded, state.Command{Move: &m})
+			err := g.Apply(bounded, state.Command{At: time.Now(), Move: &m})
 			cancel()
 			if err != nil {
 				d.log.Warn("cannot record a move", "to", m.To, "reason", m.Reason, "error", err)

@@ -10,6 +10,7 @@ import (
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/hint"
+	"github.com/raftvip/raftvip/internal/owner"
 	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/vrrp"
 	"github.com/raftvip/raftvip/vip"
@@ -22,7 +23,7 @@ func TestDescribeHoldsNothing(t *testing.T) {
 	described := make(chan struct{})
 	asked := make(chan *config.Config, 1)
 	gates := vrrp.NewGates(vip.NewGate(vip.NoGuard{}, 0, nil))
-	d.hybrid = vrrp.NewHybrid(vrrp.HybridConfig{
+	hybrid := vrrp.NewHybrid(vrrp.HybridConfig{
 		Log: slog.New(slog.DiscardHandler), Holdings: vrrp.NewHoldings(gates, nil, func() {}),
 		Report:    func() check.Report { return check.Report{} },
 		Members:   func() map[string][]vrrp.Member { return nil },
@@ -40,6 +41,7 @@ func TestDescribeHoldsNothing(t *testing.T) {
 			}
 		},
 	})
-	d.hybrid.Follow(&state.State{}, false)
+	d.seats.all = map[string]*seat{state.DefaultGroup: {id: state.DefaultGroup, hybrid: hybrid, owner: owner.New(owner.Config{})}}
+	hybrid.Follow(&state.State{}, false)
 	<-described
 }

@@ -36,7 +36,7 @@ func (d *Daemon) openKernel(guardKind string) error {
 	d.links = place.NewLinks(d.host, d.log)
 	d.places = place.New(place.Config{
 		Log: d.log, File: d.configuration, Links: d.links, Hearing: d.hearing,
-		VMACs: func() map[string]string { return d.hybrid.VMACs() }, Unguarded: d.unguarded,
+		VMACs: d.vmacs, Unguarded: d.unguarded,
 	})
 	kind, err := guard.ParseKind(guardKind)
 	if err != nil {

@@ -43,7 +43,7 @@ func (d *Daemon) openStandalone() error {
 	d.checks = check.New(check.Config{Config: d.config, Logger: d.log})
 	d.openPlain()
 	d.server = operate.New(operate.Config{
-		Places: d.places, Links: d.links, Routers: []operate.Routers{d.plain}, Checks: d.checks,
+		Places: d.places, Links: d.links, Routers: func() []operate.Routers { return []operate.Routers{d.plain} }, Checks: d.checks,
 		File: d.configuration, FileStatus: d.configStatus, Program: d.settings.Program, Started: d.started, Log: d.log,
 	})
 	mux := http.NewServeMux()
@@ -60,8 +60,8 @@ func (d *Daemon) openStandalone() error {
 
 // look has what was decided looked at again.
 func (d *Daemon) look() {
-	if d.owner != nil {
-		d.owner.Wake()
+	for _, t := range d.seats.with() {
+		t.owner.Wake()
 	}
 	if d.plain != nil {
 		d.plain.Wake()
@@ -122,7 +122,7 @@ func (d *Daemon) minds(ctx context.Context, ready func()) {
 	beat := time.NewTicker(time.Second)
 	defer beat.Stop()
 	for {
-		d.watch.beat()
+		d.watch.beat("")
 		select {
 		case <-d.checks.Changed():
 			d.plain.Wake()

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"sync"
 	"time"
 
 	sd "github.com/coreos/go-systemd/v22/daemon"
@@ -9,29 +10,57 @@ import (
 // sdNotify tells systemd, if it listens. An error means only that it does not.
 func sdNotify(state string) { _, _ = sd.SdNotify(false, state) }
 
-// A watchdog feeds systemd's (WatchdogSec in the unit). The ownership loop itself
-// feeds it at its turns, so that a daemon whose loop hangs is restarted even if
-// the rest of it is well.
+// A watchdog feeds systemd's (WatchdogSec in the unit) when each of the ownership loops
+// has turned since it was fed last, so that a daemon one of whose loops hangs is
+// restarted even if the rest of it is well.
 type watchdog struct {
 	every time.Duration // 0: nobody watches
-	last  *time.Time
+	feed  func()
+
+	mu     sync.Mutex
+	last   time.Time
+	turned map[string]bool // by group: since last
 }
 
-func newWatchdog() watchdog {
-	interval, err := sd.SdWatchdogEnabled(false)
-	if err != nil || interval <= 0 {
-		return watchdog{last: new(time.Time)}
+func newWatchdog() *watchdog {
+	w := &watchdog{feed: func() { sdNotify(sd.SdNotifyWatchdog) }, turned: make(map[string]bool)}
+	if interval, err := sd.SdWatchdogEnabled(false); err == nil && interval > 0 {
+		w.every = interval / 3
 	}
-	return watchdog{every: interval / 3, last: new(time.Time)}
+	return w
 }
 
-// beat is called by the loop only.
-func (w watchdog) beat() {
+// beat is called by a group's loop at each turn.
+func (w *watchdog) beat(group string) {
 	if w.every == 0 {
 		return
 	}
-	if now := time.Now(); now.Sub(*w.last) >= w.every {
-		*w.last = now
-		sdNotify(sd.SdNotifyWatchdog)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.turned[group] = true
+	w.lookLocked()
+}
+
+// forget is called when a group has ended.
+func (w *watchdog) forget(group string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.turned, group)
+}
+
+func (w *watchdog) lookLocked() {
+	now := time.Now()
+	if now.Sub(w.last) < w.every {
+		return
 	}
+	for _, turned := range w.turned {
+		if !turned {
+			return
+		}
+	}
+	w.last = now
+	for group := range w.turned {
+		w.turned[group] = false
+	}
+	w.feed()
 }

@@ -18,12 +18,12 @@ func TestSplitReport(t *testing.T) {
 	all := check.Combine([]check.InstanceReport{
 		{Name: "A", Effective: 100, Ready: true}, {Name: "P", Effective: 50, Ready: false, Faults: []string{"bad"}},
 	})
-	group, plain := splitReport(all, c)
+	group := splitReport(all, c, func(string) bool { return true })
 	if group.Priority != 100 || !group.Ready || len(group.Faults) != 0 || len(group.Instances) != 1 {
 		t.Errorf("group: %+v", group)
 	}
-	if len(plain) != 1 || plain["P"].Effective != 50 {
-		t.Errorf("plain: %+v", plain)
+	if none := splitReport(all, c, func(string) bool { return false }); len(none.Instances) != 0 || !none.Ready {
+		t.Errorf("a group without instances in this file: %+v", none)
 	}
 	if got := place.InstancesOf(c); len(got) != 1 || got[0].Name != "A" {
 		t.Errorf("the cluster's: %+v", got)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -66,6 +67,14 @@ func TicketFrom(out string) (Ticket, error) {
 // the others, and waits until all vote and one owns. Further arguments are those
 // of init.
 func (c *Cluster) Found(ctx context.Context, initArgs ...string) error {
+	if err := c.Begin(ctx, initArgs...); err != nil {
+		return err
+	}
+	return c.WaitFormed(ctx)
+}
+
+// Begin is Found without the wait.
+func (c *Cluster) Begin(ctx context.Context, initArgs ...string) error {
 	first := c.Nodes[0]
 	r, err := first.Must(ctx, append([]string{"init", "--name", first.Name}, initArgs...)...)
 	if err != nil {
@@ -89,7 +98,51 @@ func (c *Cluster) Found(ctx context.Context, initArgs ...string) error {
 			return err
 		}
 	}
-	return c.WaitFormed(ctx)
+	return nil
+}
+
+// WaitOwners waits until every running node names the same owner for each of these
+// groups, the one wanted if it is not "", knows of no other group, and sees so many vote.
+// It returns the owners.
+func (c *Cluster) WaitOwners(ctx context.Context, voters int, want map[string]string) (map[string]*Node, error) {
+	owners := make(map[string]*Node)
+	err := waitFor(ctx, fmt.Sprintf("all nodes to agree on the owners %v", want), func() error {
+		names := maps.Clone(want)
+		for _, n := range c.Nodes {
+			if !n.Running() {
+				continue
+			}
+			st, err := n.Status(ctx)
+			if err != nil {
+				return err
+			}
+			if st.Cluster.Voters != voters {
+				return fmt.Errorf("%s: %d of %d vote", n.Name, st.Cluster.Voters, voters)
+			}
+			if len(st.Groups) != len(want) {
+				return fmt.Errorf("%s: %d groups, not %d", n.Name, len(st.Groups), len(want))
+			}
+			for _, g := range st.Groups {
+				name, known := names[g.Name]
+				switch {
+				case g.Voters != voters:
+					return fmt.Errorf("%s: %d of %d vote in group %s", n.Name, g.Voters, voters, g.Name)
+				case !known:
+					return fmt.Errorf("%s: group %s", n.Name, g.Name)
+				case g.Owner == "":
+					return fmt.Errorf("%s: group %s has no owner: %s", n.Name, g.Name, g.Why)
+				case name != "" && g.Owner != name:
+					return fmt.Errorf("%s: owner of %s is %s, not %s", n.Name, g.Name, g.Owner, name)
+				}
+				names[g.Name] = g.Owner
+			}
+		}
+		for name, owner := range names {
+			owners[name] = c.Node(owner)
+		}
+		return nil
+	})
+	return owners, err
 }
 
 // Join runs join with the ticket.

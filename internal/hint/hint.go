@@ -97,6 +97,15 @@ func (s Seen) In(group string) Seen {
 	return s
 }
 
+// All are the hints of all groups, the default one's first.
+func (h Hint) All() []GroupHint {
+	all := []GroupHint{h.GroupHint}
+	for _, id := range slices.Sorted(maps.Keys(h.Groups)) {
+		all = append(all, h.Groups[id])
+	}
+	return all
+}
+
 // In are hints as far as an ownership group goes.
 func In(group string, hints map[string]Seen) map[string]Seen {
 	if group == state.DefaultGroup {

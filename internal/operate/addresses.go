@@ -216,14 +216,20 @@ func (srv *Server) vipDel(ctx context.Context, in api.VIPRequest) (api.Done, err
 
 func (srv *Server) vips(ctx context.Context) []api.VIP {
 	s := srv.Node.State()
-	owner := ""
-	if countAddresses(s.Instances) > 0 {
-		owner = srv.sight(ctx).owner
+	owners := make(map[string]string) // by group
+	shown := srv.shown()
+	for i, seen := range eachSeat(shown, func(t Seat) sight {
+		if countAddresses(t.State().Instances) == 0 {
+			return sight{}
+		}
+		return srv.sight(ctx, t)
+	}) {
+		owners[shown[i].Name] = seen.owner
 	}
 	var out []api.VIP
 	for _, in := range s.Instances {
 		for _, a := range in.Addresses {
-			out = append(out, api.VIP{Prefix: a.Prefix, Instance: in.Name, Excluded: a.Excluded, Dev: a.Dev, Owner: owner})
+			out = append(out, api.VIP{Prefix: a.Prefix, Instance: in.Name, Excluded: a.Excluded, Dev: a.Dev, Owner: owners[in.Group]})
 		}
 	}
 	return out

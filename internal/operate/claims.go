@@ -138,7 +138,8 @@ type Claims struct {
 	took func() time.Duration
 	port func(link int, mac []byte) string
 
-	addrs []vip.Address // as last followed, of the owner's loop
+	owned sync.Mutex
+	addrs map[string][]vip.Address // as last followed, by group
 
 	// reached and isVirtual are as in ClaimsConfig.
 	reached   []string
@@ -198,17 +199,38 @@ func (c *Claims) Run(ctx context.Context) error {
 	return c.listener.Run(ctx)
 }
 
+// Of is for the owner of one group: it sets the addresses of that group to listen for.
+func (c *Claims) Of(group string) ClaimsOf { return ClaimsOf{c, group} }
+
+// ClaimsOf are the claims of the addresses of one group.
+type ClaimsOf struct {
+	claims *Claims
+	group  string
+}
+
 // Follow sets the addresses to listen for; none while nothing is owned. It is called
 // by the owner's loop at each turn.
-func (c *Claims) Follow(addrs []vip.Address) {
-	if c == nil || place.Same(c.addrs, addrs) {
+func (o ClaimsOf) Follow(addrs []vip.Address) {
+	c := o.claims
+	if c == nil {
 		return
 	}
-	c.addrs = addrs
-	list := make([]netip.Addr, len(addrs))
-	for i, a := range addrs {
-		list[i] = a.Prefix.Addr()
+	c.owned.Lock()
+	defer c.owned.Unlock()
+	if place.Same(c.addrs[o.group], addrs) {
+		return
 	}
+	if c.addrs == nil {
+		c.addrs = make(map[string][]vip.Address)
+	}
+	c.addrs[o.group] = addrs
+	var list []netip.Addr
+	for _, all := range c.addrs {
+		for _, a := range all {
+			list = append(list, a.Prefix.Addr())
+		}
+	}
+	slices.SortFunc(list, netip.Addr.Compare)
 	c.setVirtual(list)
 }
 

@@ -104,21 +104,32 @@ func (srv *Server) doctor(ctx context.Context) (doctor.Report, error) {
 		return doctor.Report{}, err
 	}
 	r := doctor.Examine(srv.Node.Self().NodeID, members)
-	r.Add(ownerFinding(srv.Node.Self().Name, countAddresses(s.Instances), srv.sight(ctx)))
+	shown := srv.shown()
+	for i, seen := range eachSeat(shown, func(t Seat) sight { return srv.sight(ctx, t) }) {
+		name := ""
+		if len(shown) > 1 {
+			name = shown[i].Name
+		}
+		r.Add(ownerFinding(srv.Node.Self().Name, name, countAddresses(shown[i].State().Instances), seen))
+	}
 	r.API = api.Version
 	return r, nil
 }
 
 // ownerFinding is about who owns.
-func ownerFinding(self string, addresses int, seen sight) doctor.Finding {
-	f := doctor.Finding{Check: doctor.CheckOwner, Node: self, Result: doctor.OK, Seen: seen.owner + " owns the addresses"}
+func ownerFinding(self, group string, addresses int, seen sight) doctor.Finding {
+	what := "the addresses"
+	if group != "" {
+		what += " of group " + group
+	}
+	f := doctor.Finding{Check: doctor.CheckOwner, Node: self, Result: doctor.OK, Seen: seen.owner + " owns " + what}
 	switch {
 	case seen.owner == "" && addresses == 0:
 		f.Seen = "there is no virtual address"
 	case seen.owner == "" && seen.known:
-		f.Result, f.Seen, f.Do = doctor.Fail, "nobody owns the addresses: "+doctor.Clean(seen.why), "see raftvip status"
+		f.Result, f.Seen, f.Do = doctor.Fail, "nobody owns "+what+": "+doctor.Clean(seen.why), "see raftvip status"
 	case seen.owner == "":
-		f.Result, f.Seen, f.Do = doctor.Fail, "who owns the addresses is not known here: "+doctor.Clean(seen.why), "ask another node: raftvip status there"
+		f.Result, f.Seen, f.Do = doctor.Fail, "who owns "+what+" is not known here: "+doctor.Clean(seen.why), "ask another node: raftvip status there"
 	}
 	return f
 }
@@ -183,7 +194,11 @@ func (srv *Server) doctorFacts(ctx context.Context) (doctor.Facts, error) {
 	f, err := doctor.Gather(srv.doctorSubject(ctx))
 	if err == nil && srv.Places != nil {
 		heard, _ := srv.Claims.now()
-		f.Troubles = append(claimTroubles(heard), addressTroubles(srv.Kept.Status(), srv.Owner.View().Owning)...)
+		f.Troubles = claimTroubles(heard)
+		for _, t := range srv.Seats() {
+			f.Troubles = append(f.Troubles, addressTroubles(t.Kept.Status(), t.Owner.View().Owning)...)
+		}
+		f.Troubles = f.Troubles[:min(len(f.Troubles), maxTroubles)]
 		f.Troubles = append(f.Troubles, srv.frontTroubles(ctx)...)
 		f.Troubles = append(f.Troubles, twinTroubles(srv.Node.Self().Name, srv.Claims.twinsNow())...)
 	}

@@ -32,11 +32,11 @@ const (
 	drillSettle = 5 * time.Second
 )
 
-// drill moves the group to the best other node and back, while a third node asks
+// drill moves a group to the best other node and back, while a third node asks
 // the network who answers.
-func (srv *Server) drill(ctx context.Context) (api.DrillResult, error) {
-	s := srv.Node.State()
-	home := srv.ownerName(s)
+func (srv *Server) drill(ctx context.Context, t Seat) (api.DrillResult, error) {
+	s := t.State()
+	home := srv.ownerName(t)
 	if home == "" {
 		return api.DrillResult{}, state.Refuse(state.CodeNotReady, `see "raftvip status"`, "nobody owns the addresses now")
 	}
@@ -44,13 +44,13 @@ func (srv *Server) drill(ctx context.Context) (api.DrillResult, error) {
 	if !ok {
 		return api.DrillResult{}, state.Refuse(state.CodeNotReady, "add one with: raftvip vip add", "there is no virtual address")
 	}
-	target, observer, err := srv.drillNodes(s, home)
+	target, observer, err := srv.drillNodes(t, home)
 	if err != nil {
 		return api.DrillResult{}, err
 	}
 	result := api.DrillResult{Address: address.Prefix.Addr(), Observer: observer.Name}
 	for _, leg := range []struct{ from, to string }{{home, target.Name}, {target.Name, home}} {
-		done, err := srv.drillLeg(ctx, observer, address, leg.from, leg.to, leg.to == home)
+		done, err := srv.drillLeg(ctx, t, observer, address, leg.from, leg.to, leg.to == home)
 		if err != nil && len(result.Moves) > 0 {
 			err = fmt.Errorf("the addresses moved to %s, and not back: %w", target.Name, err)
 		}
@@ -73,10 +73,11 @@ func firstAddress(s *state.State) (state.Address, bool) {
 
 // drillNodes chooses where to go and who watches: the best eligible node, and one
 // that takes no part in the move and is on the network of the address.
-func (srv *Server) drillNodes(s *state.State, home string) (target, observer state.NodeRecord, err error) {
+func (srv *Server) drillNodes(t Seat, home string) (target, observer state.NodeRecord, err error) {
+	s := t.State()
 	hints := srv.Hints.Seen()
 	connected := func(id string) bool { return hints[id].Known && hints[id].Age < aliveAge }
-	nodes := srv.candidates(s, hints, connected)
+	nodes := srv.candidates(t, hints, connected)
 	for _, id := range policy.Rank(nodes, "") {
 		if n := s.Nodes[id]; n.Name != home {
 			target = n
@@ -97,7 +98,7 @@ func (srv *Server) drillNodes(s *state.State, home string) (target, observer sta
 
 // drillLeg is one of the two moves. The way home ends the drill: from then on a
 // better node may preempt again.
-func (srv *Server) drillLeg(ctx context.Context, observer state.NodeRecord, address state.Address, from, to string, home bool) (api.DrillLeg, error) {
+func (srv *Server) drillLeg(ctx context.Context, t Seat, observer state.NodeRecord, address state.Address, from, to string, home bool) (api.DrillLeg, error) {
 	leg := api.DrillLeg{From: from, To: to}
 	watching, stop := context.WithTimeout(ctx, observeMax)
 	type seen struct {
@@ -127,7 +128,7 @@ func (srv *Server) drillLeg(ctx context.Context, observer state.NodeRecord, addr
 	case <-ctx.Done():
 		return leg, ctx.Err()
 	}
-	_, err := askLeader(ctx, srv, api.PathTransfer, api.TransferRequest{Node: to, Reason: "drill", Preemptible: home}, srv.transfer)
+	_, err := inGroup(ctx, srv, t, api.PathTransfer, api.TransferRequest{Group: t.named(), Node: to, Reason: "drill", Preemptible: home}, srv.transfer)
 	s := <-answers
 	if err != nil {
 		return leg, fmt.Errorf("move to %s: %w", to, err)
@@ -146,8 +147,8 @@ func (srv *Server) drillLeg(ctx context.Context, observer state.NodeRecord, addr
 		leg.Gap = s.o.Gaps[0]
 	}
 	leg.Holders = len(s.o.Holders)
-	srv.noteDrill(ctx, to, leg, observer.Name)
-	return leg, srv.waitOwner(ctx, to)
+	srv.noteDrill(ctx, t, to, leg, observer.Name)
+	return leg, srv.waitOwner(ctx, t, to)
 }
 
 // answersInFront refuses a move that only looks good: the new owner answers on any of
@@ -177,9 +178,9 @@ func (srv *Server) answersInFront(owner, observer string, ip netip.Addr, holders
 }
 
 // noteDrill adds the measured gap to the history.
-func (srv *Server) noteDrill(ctx context.Context, to string, leg api.DrillLeg, observer string) {
-	_, err := askLeader(ctx, srv, api.PathNote, api.NoteRequest{
-		To: to, Note: fmt.Sprintf("%s saw a gap of %s", observer, time.Duration(leg.Gap*float64(time.Second)).Round(100*time.Microsecond)),
+func (srv *Server) noteDrill(ctx context.Context, t Seat, to string, leg api.DrillLeg, observer string) {
+	_, err := inGroup(ctx, srv, t, api.PathNote, api.NoteRequest{
+		Group: t.named(), To: to, Note: fmt.Sprintf("%s saw a gap of %s", observer, time.Duration(leg.Gap*float64(time.Second)).Round(100*time.Microsecond)),
 	}, srv.noteMove)
 	if err != nil {
 		srv.Log.Warn("cannot record the drill", "error", err)
@@ -190,16 +191,20 @@ func (srv *Server) noteMove(ctx context.Context, in api.NoteRequest) (api.Done, 
 	if len(in.Note) > maxHistoryText {
 		return api.Done{}, state.Refuse(state.CodeBadRequest, "", "note: must be at most %d bytes", maxHistoryText)
 	}
-	return api.Done{}, srv.Node.Apply(ctx, state.Command{Note: &state.NoteCommand{Group: state.DefaultGroup, To: in.To, Note: in.Note}})
+	t, err := srv.seat(in.Group)
+	if err != nil {
+		return api.Done{}, err
+	}
+	return api.Done{}, t.Apply(ctx, state.Command{At: time.Now(), Note: &state.NoteCommand{Group: t.Name, To: in.To, Note: in.Note}})
 }
 
 // waitOwner waits until this node has heard that a node owns.
-func (srv *Server) waitOwner(ctx context.Context, name string) error {
+func (srv *Server) waitOwner(ctx context.Context, t Seat, name string) error {
 	ctx, cancel := context.WithTimeout(ctx, drillSettle)
 	defer cancel()
 	for {
 		changed := srv.Node.Changed()
-		if srv.ownerName(srv.Node.State()) == name {
+		if srv.ownerName(t) == name {
 			return nil
 		}
 		select {

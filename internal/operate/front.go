@@ -48,15 +48,21 @@ func (srv *Server) frontTroubles(ctx context.Context) (out []doctor.Trouble) {
 			out = append(out, t)
 		}
 	}
-	owner, macs := srv.ownerInFront(s)
-	if owner == "" {
-		return out
-	}
 	ctx, cancel := context.WithTimeout(ctx, askWithin)
 	defer cancel()
 	var all sync.WaitGroup
 	var mu sync.Mutex
 	for link, ip := range ask {
+		in, _, _ := s.AddressOf(ip)
+		owner, macs := "", []string(nil)
+		for _, t := range srv.Seats() {
+			if in.Group == t.Name {
+				owner, macs = srv.ownerInFront(t, s)
+			}
+		}
+		if owner == "" {
+			continue
+		}
 		all.Go(func() {
 			mac, found, err := vip.ProbeConflict(ctx, link, ip)
 			if err != nil {
@@ -73,11 +79,11 @@ func (srv *Server) frontTroubles(ctx context.Context) (out []doctor.Trouble) {
 	return out
 }
 
-// ownerInFront is another member that owns, and the hardware addresses at which it
+// ownerInFront is another member that owns in a group, and the hardware addresses at which it
 // announces; "" if there is none or it does not say.
-func (srv *Server) ownerInFront(s *state.State) (name string, macs []string) {
-	leader := srv.Group.Standing().LeaderID
-	h := srv.Hints.Seen()[leader]
+func (srv *Server) ownerInFront(t Seat, s *state.State) (name string, macs []string) {
+	leader := t.Group.Standing().LeaderID
+	h := srv.Hints.Seen()[leader].In(t.ID)
 	if leader == srv.Node.Self().NodeID || !h.Owning || h.Age > aliveAge || len(h.Fronts) == 0 || len(h.Fronts) >= place.MaxMACs {
 		return "", nil
 	}

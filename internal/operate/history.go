@@ -1,6 +1,8 @@
 package operate
 
 import (
+	"slices"
+
 	"github.com/raftvip/raftvip/internal/api"
 )
 
@@ -9,11 +11,17 @@ const maxHistoryText = 200
 
 func (srv *Server) history() []api.Move {
 	var out []api.Move
-	for _, m := range srv.Node.State().Moves {
-		out = append(out, api.Move{
-			Seq: m.Seq, At: m.At, Group: m.Group, Term: m.Term, From: m.From, To: m.To, Reason: m.Reason,
-			Gap: m.Gap.Seconds(), GapLeast: m.GapLeast.Seconds(), Loss: m.Loss,
-		})
+	for _, t := range srv.Seats() {
+		for _, m := range t.State().Moves {
+			out = append(out, api.Move{
+				Seq: m.Seq, At: m.At, Group: m.Group, Term: m.Term, From: m.From, To: m.To, Reason: m.Reason,
+				Gap: m.Gap.Seconds(), GapLeast: m.GapLeast.Seconds(), Loss: m.Loss,
+			})
+		}
+	}
+	// Each group's are in its order; those of several go by the clocks of their leaders.
+	if len(srv.Seats()) > 1 {
+		slices.SortStableFunc(out, func(a, b api.Move) int { return a.At.Compare(b.At) })
 	}
 	inOrder(out)
 	return out

@@ -12,7 +12,7 @@ import (
 	"github.com/raftvip/raftvip/internal/owner"
 )
 
-// transfer hands the group to a node.
+// transfer hands a group to a node.
 func (srv *Server) transfer(ctx context.Context, in api.TransferRequest) (api.TransferResult, error) {
 	started := time.Now()
 	r := &owner.Request{Reason: "requested with raftvip transfer", Manual: !in.Preemptible}
@@ -30,7 +30,11 @@ func (srv *Server) transfer(ctx context.Context, in api.TransferRequest) (api.Tr
 		}
 		r.To = n.ID
 	}
-	if err := srv.Owner.Move(ctx, r); err != nil {
+	t, err := srv.seat(in.Group)
+	if err != nil {
+		return api.TransferResult{}, err
+	}
+	if err := t.Owner.Move(ctx, r); err != nil {
 		return api.TransferResult{}, err
 	}
 	return api.TransferResult{From: srv.Node.Self().Name, To: s.Nodes[r.Moved].Name, Took: time.Since(started).Seconds()}, nil
@@ -53,7 +57,7 @@ func (srv *Server) drain(ctx context.Context, in api.DrainRequest) (api.Done, er
 		return api.Done{}, noNode(s, in.Node)
 	}
 	if in.Drained && !n.Drained {
-		if err := refuseSilence(s, srv.electable(s), srv.ownerID(), n.ID, "to drain "+n.Name, in.Force); err != nil {
+		if err := srv.refuseSilences(n.ID, "to drain "+n.Name, in.Force); err != nil {
 			return api.Done{}, err
 		}
 	}
@@ -81,7 +85,7 @@ func (srv *Server) nodeRemove(ctx context.Context, in api.NodeRequest) (api.Done
 	if silent, ok := srv.awaitQuorumWithout(ctx, s, n.Name); !ok {
 		return api.Done{}, noMajorityWithout(n.Name, silent)
 	}
-	if err := refuseSilence(s, srv.electable(s), srv.ownerID(), n.ID, "to remove "+n.Name, in.Force); err != nil {
+	if err := srv.refuseSilences(n.ID, "to remove "+n.Name, in.Force); err != nil {
 		return api.Done{}, err
 	}
 	left := len(srv.voters(s))
@@ -134,7 +138,7 @@ func (srv *Server) voters(s *state.State) map[string]bool {
 		if name == "" {
 			name = id // Raft has not removed it yet
 		}
-		ago, ok := srv.Group.Contact(id)
+		ago, ok := srv.leadership().Contact(id)
 		out[name] = id == srv.Node.Self().NodeID || ok && ago < max(s.Heartbeat.Current, time.Second)
 	}
 	return out
@@ -181,24 +185,39 @@ func (srv *Server) nodePromote(ctx context.Context, in api.NodeRequest) (api.Don
 	return api.Done{Message: n.Name + " is a voter now"}, nil
 }
 
+// stay takes back that this node leaves.
+func (srv *Server) stay() {
+	for _, t := range srv.Seats() {
+		t.Owner.Stay()
+	}
+}
+
 // leaveCluster removes this node and stops the daemon.
 func (srv *Server) leaveCluster(ctx context.Context, in api.LeaveRequest) (api.Done, error) {
 	self := srv.Node.Self()
-	if s := srv.Node.State(); srv.Group.Standing().Leading && len(s.Nodes) > 1 {
+	s := srv.Node.State()
+	if srv.leadership().Standing().Leading && len(s.Nodes) > 1 {
 		if silent, ok := srv.awaitQuorumWithout(ctx, s, self.Name); !ok {
 			return api.Done{}, noMajorityWithout(self.Name, silent)
 		}
-		if err := refuseSilence(s, srv.electable(s), srv.ownerID(), self.NodeID, "to leave", in.Force); err != nil {
+		if err := srv.refuseSilences(self.NodeID, "to leave", in.Force); err != nil {
 			return api.Done{}, err
 		}
+	}
+	// The default group last: its leader removes this node.
+	for _, t := range slices.Backward(srv.Seats()) {
+		if !t.Group.Standing().Leading || len(s.Nodes) < 2 {
+			continue
+		}
 		r := &owner.Request{Reason: self.Name + " leaves the cluster", Manual: true, Anyone: in.Force}
-		if err := srv.Owner.Move(ctx, r); err != nil {
+		if err := t.Owner.Move(ctx, r); err != nil {
+			srv.stay()
 			return api.Done{}, err
 		}
 	}
 	done, err := askLeader(ctx, srv, api.PathRemove, api.NodeRequest{Node: self.NodeID, Force: in.Force}, srv.nodeRemove)
 	if err != nil {
-		srv.Owner.Stay()
+		srv.stay()
 		return done, err
 	}
 	srv.Log.Info("left the cluster")

@@ -140,7 +140,7 @@ func (srv *Server) WatchQuorum(ctx context.Context) {
 	reported := boottime.Now()
 	for {
 		changed := srv.Node.Changed()
-		s, standing := srv.Node.State(), srv.Group.Standing()
+		s, standing := srv.Node.State(), srv.leadership().Standing()
 		_, member := s.Nodes[srv.Node.Self().NodeID]
 		switch now := boottime.Now(); {
 		case !s.Founded() || !member || standing.Leading || standing.LeaderID != "":
@@ -160,7 +160,7 @@ func (srv *Server) WatchQuorum(ctx context.Context) {
 			case <-changed:
 				changed = srv.Node.Changed()
 				// A leader that comes or goes is not to be missed.
-				waiting = srv.Group.Standing().LeaderID == standing.LeaderID
+				waiting = srv.leadership().Standing().LeaderID == standing.LeaderID
 			case <-ctx.Done():
 				return
 			}
@@ -170,7 +170,7 @@ func (srv *Server) WatchQuorum(ctx context.Context) {
 
 func (srv *Server) askWhoIsThere(ctx context.Context, s *state.State) {
 	answers, led := srv.Node.Answering(ctx)
-	if srv.Group.Standing().LeaderID != "" || ctx.Err() != nil {
+	if srv.leadership().Standing().LeaderID != "" || ctx.Err() != nil {
 		return
 	}
 	sight := quorumSight{led: led}

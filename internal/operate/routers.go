@@ -25,7 +25,7 @@ func (srv *Server) virtualRouters() []api.VirtualRouter {
 		names = speakerNames(srv.Node.State(), srv.Hints.Seen())
 	}
 	var out []api.VirtualRouter
-	for _, r := range srv.Routers {
+	for _, r := range srv.Routers() {
 		out = append(out, r.Status(names)...)
 	}
 	slices.SortFunc(out, func(a, b api.VirtualRouter) int { return cmp.Compare(a.Instance, b.Instance) })

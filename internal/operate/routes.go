@@ -23,13 +23,28 @@ func (srv *Server) Routes(node, control *http.ServeMux) {
 	})
 	api.Handle(control, api.PathLeave, srv.leaveCluster)
 
-	api.Handle(control, api.PathDrill, func(ctx context.Context, _ struct{}) (api.DrillResult, error) { return srv.drill(ctx) })
+	api.Handle(control, api.PathDrill, func(ctx context.Context, in api.DrillRequest) (api.DrillResult, error) {
+		t, err := srv.choose(in.Group)
+		if err != nil {
+			return api.DrillResult{}, err
+		}
+		return srv.drill(ctx, t)
+	})
 	api.HandlePeer(node, api.PathObserve, srv.observe)
 	srv.doctorRoutes(node, control)
 
-	leaderDoes(srv, node, control, api.PathNote, srv.noteMove)
 	leaderDoes(srv, node, control, api.PathLoss, srv.noteLoss)
-	leaderDoes(srv, node, control, api.PathTransfer, srv.transfer)
+	// These are for the leader of the group that they name.
+	api.HandlePeer(node, api.PathNote, srv.noteMove)
+	api.HandlePeer(node, api.PathTransfer, srv.transfer)
+	api.Handle(control, api.PathTransfer, func(ctx context.Context, in api.TransferRequest) (api.TransferResult, error) {
+		t, err := srv.choose(in.Group)
+		if err != nil {
+			return api.TransferResult{}, err
+		}
+		in.Group = t.named()
+		return inGroup(ctx, srv, t, api.PathTransfer, in, srv.transfer)
+	})
 	leaderDoes(srv, node, control, api.PathDrain, srv.drain)
 	leaderDoes(srv, node, control, api.PathVIPAdd, srv.vipAdd)
 	leaderDoes(srv, node, control, api.PathVIPDel, srv.vipDel)
@@ -45,7 +60,7 @@ func (srv *Server) Routes(node, control *http.ServeMux) {
 func leaderDoes[In, Out any](srv *Server, node, control *http.ServeMux, path string, f func(context.Context, In) (Out, error)) {
 	here := func(ctx context.Context, in In) (Out, error) {
 		var none Out
-		if !srv.Group.Standing().Leading {
+		if !srv.leadership().Standing().Leading {
 			return none, state.Refuse(state.CodeNotLeader, "try again", "node %s does not lead", srv.Node.Self().Name)
 		}
 		return f(ctx, in)
@@ -59,17 +74,22 @@ func leaderDoes[In, Out any](srv *Server, node, control *http.ServeMux, path str
 // leaderWait bounds how long a request waits for a leader to appear.
 const leaderWait = 3 * time.Second
 
-// askLeader carries a request out here or at the leader, and waits a moment for a
-// leader if there is none: elections take less.
+// askLeader carries a request out here or at the leader of the default group.
 func askLeader[In, Out any](ctx context.Context, srv *Server, path string, in In, here func(context.Context, In) (Out, error)) (Out, error) {
+	return inGroup(ctx, srv, srv.base(), path, in, here)
+}
+
+// askWho carries a request out here or at the leader that who names, and waits a moment
+// for one if there is none: elections take less. The error of who is for that.
+func askWho[In, Out any](ctx context.Context, srv *Server, who func() (leading bool, address string, none error), path string, in In, here func(context.Context, In) (Out, error)) (Out, error) {
 	deadline := time.Now().Add(leaderWait)
 	for {
 		var out Out
 		changed := srv.Node.Changed()
-		err := error(srv.noLeader())
-		if srv.Group.Standing().Leading {
+		leading, address, err := who()
+		if leading {
 			out, err = here(ctx, in)
-		} else if address := srv.Node.LeaderAddress(); address != "" && address != srv.Node.Advertise() {
+		} else if address != "" && address != srv.Node.Advertise() {
 			err = srv.Node.Call(ctx, address, path, in, &out)
 		}
 		var r *state.Refusal

@@ -8,32 +8,14 @@ import (
 	"time"
 
 	"github.com/raftvip/raftvip/cluster"
-	"github.com/raftvip/raftvip/cluster/group"
 	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/hint"
-	"github.com/raftvip/raftvip/internal/owner"
 	"github.com/raftvip/raftvip/internal/place"
-	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
 )
-
-// An Owner is what owns the group's addresses: an owner.Owner.
-type Owner interface {
-	View() owner.View
-	// Move hands the group over, and returns when that is done or cannot be.
-	Move(context.Context, *owner.Request) error
-	// Stay takes back that this node leaves.
-	Stay()
-}
-
-// A Group is looked at, and not acted for: a group.Group.
-type Group interface {
-	Standing() group.Standing
-	Contact(nodeID string) (time.Duration, bool)
-}
 
 // Routers are virtual routers that tell what they are. names are the nodes by the
 // addresses from which they speak.
@@ -45,14 +27,12 @@ type Routers interface {
 // and none of what comes with it; a witness has no guard, places, links, claims and
 // virtual routers.
 type Config struct {
-	Node  *cluster.Node
-	Group Group
-	Data  *store.DataDir
+	Node *cluster.Node
+	Data *store.DataDir
 	// Guard is nil on a witness.
 	Guard interface{ Status() guard.Status }
-	Owner Owner
-	// Kept has the addresses of the group.
-	Kept interface{ Status() vip.Status }
+	// Seats are this node's in the ownership groups, the default group's first.
+	Seats func() []Seat
 	// Hints are what the members say of themselves, and what is wrong on this node.
 	Hints interface {
 		Seen() map[string]hint.Seen // by node ID
@@ -65,10 +45,8 @@ type Config struct {
 	Links    *place.Links
 	Claims   *Claims
 	// Routers are the virtual routers of this node.
-	Routers []Routers
+	Routers func() []Routers
 	Checks  interface{ Report() check.Report }
-	// GroupReport is what the checks say about the group's instances.
-	GroupReport func() check.Report
 	// File is the node's file as last read, FileStatus what is to be said of it.
 	File       func() *config.Config
 	FileStatus func() api.Config
@@ -84,7 +62,7 @@ type Config struct {
 type Server struct {
 	Config
 
-	changes  changeWatch
+	changes  changeWatches
 	changing sync.Mutex // one request at a time that may silence the addresses
 	probing  sync.Mutex // one probe at a time: what one member can ask for stays bounded
 	// observing are the observations under way.

@@ -98,15 +98,33 @@ func (c *changeWatch) quiet(now time.Duration, s group.Standing) bool {
 	return now-c.at > settleAfter
 }
 
-// sight looks who owns. While something has just changed it waits a moment for that to
+// changeWatches are those of the groups, by ID.
+type changeWatches struct {
+	mu  sync.Mutex
+	all map[string]*changeWatch
+}
+
+func (c *changeWatches) of(group string) *changeWatch {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.all == nil {
+		c.all = make(map[string]*changeWatch)
+	}
+	if c.all[group] == nil {
+		c.all[group] = &changeWatch{}
+	}
+	return c.all[group]
+}
+
+// sight looks who owns in a group. While something has just changed it waits a moment for that to
 // end: a planned move has no instant at which an operator would want to hear "nobody".
-func (srv *Server) sight(ctx context.Context) sight {
+func (srv *Server) sight(ctx context.Context, t Seat) sight {
 	end := boottime.Now() + settleWithin
 	for {
 		changed := srv.Node.Changed()
-		standing := srv.Group.Standing()
-		quiet := srv.changes.quiet(boottime.Now(), standing)
-		seen := srv.seeNow(ctx, srv.Node.State(), standing)
+		standing := t.Group.Standing()
+		quiet := srv.changes.of(t.ID).quiet(boottime.Now(), standing)
+		seen := srv.seeNow(ctx, t, standing)
 		switch {
 		case seen.owner != "", boottime.Now() >= end:
 			return seen
@@ -123,10 +141,10 @@ func (srv *Server) sight(ctx context.Context) sight {
 }
 
 // seeNow is one look.
-func (srv *Server) seeNow(ctx context.Context, s *state.State, standing group.Standing) sight {
-	self := srv.Node.Self()
+func (srv *Server) seeNow(ctx context.Context, t Seat, standing group.Standing) sight {
+	self, s := srv.Node.Self(), t.State()
 	if standing.Leading {
-		own, err := srv.ownership(ctx, struct{}{})
+		own, err := srv.ownership(ctx, api.OwnerRequest{Group: t.named()})
 		if err == nil {
 			return sight{owner: own.Owner, known: true, moving: own.Moving, why: own.Why, reachable: own.Reachable, troubles: own.Troubles}
 		}
@@ -143,9 +161,9 @@ func (srv *Server) seeNow(ctx context.Context, s *state.State, standing group.St
 		return seen
 	}
 	in.leader = owner.NameOf(s, standing.LeaderID)
-	in.owned = owner.OwnedIn(s, state.DefaultGroup, standing.LeaderID, standing.Term, hint.Owns(hints))
+	in.owned = owner.OwnedIn(s, t.Name, standing.LeaderID, standing.Term, hint.Owns(hint.In(t.ID, hints)))
 	var answer api.Ownership
-	if in.asked = srv.askOwner(ctx, &answer); in.asked == nil {
+	if in.asked = srv.askOwner(ctx, t, standing.LeaderID, &answer); in.asked == nil {
 		return sight{owner: answer.Owner, known: true, moving: answer.Moving, why: answer.Why, reachable: answer.Reachable, troubles: mergeTroubles(answer.Troubles, srv.ownTroubles(), self.Name)}
 	}
 	seen := seenFromHere(in)
@@ -161,14 +179,14 @@ func (srv *Server) seeNow(ctx context.Context, s *state.State, standing group.St
 	return seen
 }
 
-func (srv *Server) askOwner(ctx context.Context, answer *api.Ownership) error {
-	address := srv.Node.LeaderAddress()
+func (srv *Server) askOwner(ctx context.Context, t Seat, leader string, answer *api.Ownership) error {
+	address := srv.Node.State().Nodes[leader].Address
 	if address == "" {
 		return srv.noLeader()
 	}
 	ctx, cancel := context.WithTimeout(ctx, askOwnerWithin)
 	defer cancel()
-	err := srv.Node.Call(ctx, address, api.PathOwner, struct{}{}, answer)
+	err := srv.Node.Call(ctx, address, api.PathOwner, api.OwnerRequest{Group: t.named()}, answer)
 	if ctx.Err() != nil {
 		return fmt.Errorf("no answer within %s", askOwnerWithin)
 	}
@@ -176,10 +194,14 @@ func (srv *Server) askOwner(ctx context.Context, answer *api.Ownership) error {
 }
 
 // ownership is the leader's word.
-func (srv *Server) ownership(context.Context, struct{}) (api.Ownership, error) {
-	standing := srv.Group.Standing()
-	view := srv.Owner.View()
-	self, s := srv.Node.Self(), srv.Node.State()
+func (srv *Server) ownership(_ context.Context, in api.OwnerRequest) (api.Ownership, error) {
+	t, err := srv.seat(in.Group)
+	if err != nil {
+		return api.Ownership{}, err
+	}
+	standing := t.Group.Standing()
+	view := t.Owner.View()
+	self, s := srv.Node.Self(), t.State()
 	if !standing.Leading {
 		return api.Ownership{}, state.Refuse(state.CodeNotLeader, "try again", "node %s does not lead", self.Name)
 	}

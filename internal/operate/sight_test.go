@@ -83,7 +83,7 @@ func TestOwnerFinding(t *testing.T) {
 		{"no leader", 1, sight{why: "no quorum: 1 of 3 voters answer; missing: lb2 and lb3"}, doctor.Fail, "not known here: no quorum: 1 of 3"},
 		{"nothing to own", 0, sight{known: true}, doctor.OK, "no virtual address"},
 	} {
-		f := ownerFinding("lb3", tt.addresses, tt.seen)
+		f := ownerFinding("lb3", "", tt.addresses, tt.seen)
 		if f.Result != tt.want || !strings.Contains(f.Seen, tt.says) {
 			t.Errorf("%s: %+v", tt.name, f)
 		}

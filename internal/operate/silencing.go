@@ -4,12 +4,9 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/raftvip/raftvip/cluster"
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/config"
-	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/policy"
 )
@@ -50,13 +47,13 @@ func lastEligible(nodes []policy.Node, id, owner string) (others string, last bo
 
 // refuseSilence refuses what would take the last node that may own, unless there is
 // no address or the operator insists.
-func refuseSilence(s *state.State, nodes []policy.Node, owner, id, what string, force bool) error {
+func refuseSilence(s *state.State, nodes []policy.Node, owner, id, what, where string, force bool) error {
 	if force || countAddresses(s.Instances) == 0 {
 		return nil
 	}
 	if others, last := lastEligible(nodes, id, owner); last {
 		return state.Refuse(state.CodeSilences, silenceHint,
-			"%s would silence all addresses: no other node may own (%s)", what, others)
+			"%s would silence all addresses%s: no other node may own (%s)", what, where, others)
 	}
 	return nil
 }
@@ -99,25 +96,6 @@ func addressTexts(instances []state.Instance) []string {
 	return out
 }
 
-// electable are the members as the leader's policy sees them, for requests of
-// operators.
-func (srv *Server) electable(s *state.State) []policy.Node {
-	group := srv.Group
-	connected := func(id string) bool {
-		ago, ok := group.Contact(id)
-		return ok && ago < max(s.Heartbeat.Current, time.Second)
-	}
-	return srv.candidates(s, srv.Hints.Seen(), connected)
-}
-
-// ownerID is the node that owns, as this leader knows it, or "".
-func (srv *Server) ownerID() string {
-	if srv.Owner.View().Owning {
-		return srv.Node.Self().NodeID
-	}
-	return ""
-}
-
 // unfit says why this node could not own with a file, as far as its addresses have no
 // interface.
 func (srv *Server) unfit(s *state.State, c *config.Config) map[netip.Addr]string {
@@ -149,14 +127,11 @@ func (srv *Server) RefuseUnfit(c *config.Config, force bool) error {
 	self := srv.Node.Self()
 	hints := srv.Hints.Seen()
 	connected := func(id string) bool { return hints[id].Known && hints[id].Age < aliveAge }
-	nodes := srv.candidates(s, hints, connected)
-	return refuseSilence(s, nodes, srv.ownerID(), self.NodeID, "to take this file ("+why+")", false)
-}
-
-// candidates are the members as the policy sees them. connected tells whether a node
-// answers.
-func (srv *Server) candidates(s *state.State, hints map[string]hint.Seen, connected func(nodeID string) bool) []policy.Node {
-	suffrages := srv.Node.Suffrages()
-	votes := func(id string) bool { return suffrages[id] == cluster.SuffrageVoter }
-	return hint.Candidates(s, srv.Node.Self().NodeID, hints, votes, connected, false)
+	for _, t := range srv.Seats() {
+		nodes := srv.candidates(t, hints, connected)
+		if err := refuseSilence(t.State(), nodes, srv.ownerID(t), self.NodeID, "to take this file ("+why+")", "", false); err != nil {
+			return err
+		}
+	}
+	return nil
 }

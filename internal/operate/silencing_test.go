@@ -47,7 +47,7 @@ func TestRefuseSilence(t *testing.T) {
 		{"the owner whose checks begin anew, the other one", one, []policy.Node{unready, fit("lb2")}, "lb2", "lb1", false, ""},
 		{"the owner whose checks begin anew", one, []policy.Node{unready, drained}, "lb1", "lb1", false, "no other node may own"},
 	} {
-		err := refuseSilence(tt.s, tt.nodes, tt.owner, tt.id, "to drain it", tt.force)
+		err := refuseSilence(tt.s, tt.nodes, tt.owner, tt.id, "to drain it", "", tt.force)
 		checkRefusal(t, tt.name, err, state.CodeSilences, tt.refuse)
 	}
 }

@@ -1,9 +1,11 @@
 package operate
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/raftvip/raftvip/cluster"
@@ -30,9 +32,15 @@ const (
 
 // Status gathers everything this node knows, and asks the leader who owns.
 func (srv *Server) Status(ctx context.Context) api.Status {
-	seen := srv.sight(ctx)
+	shown := srv.shown()
+	sights := eachSeat(shown, func(t Seat) sight { return srv.sight(ctx, t) })
+	base := srv.base()
 	s := srv.Node.State()
-	standing := srv.Group.Standing()
+	standing := base.Group.Standing()
+	seen := sights[0]
+	if shown[0].ID != base.ID {
+		seen = srv.sight(ctx, base)
+	}
 	self := srv.Node.Self()
 	st := api.Status{
 		API: api.Version, Program: srv.Program, Phase: srv.Node.Phase(),
@@ -41,8 +49,13 @@ func (srv *Server) Status(ctx context.Context) api.Status {
 		Guard:   srv.guardStatus(),
 		Config:  srv.FileStatus(),
 	}
-	st.Nodes = srv.nodeStatus(s, standing, seen.owner)
-	st.Groups = []api.Group{srv.groupStatus(s, standing, seen)}
+	for i, t := range shown {
+		st.Groups = append(st.Groups, srv.groupStatus(t, sights[i]))
+	}
+	// The troubles of all nodes are those of all groups.
+	st.Groups[0].Troubles = seen.troubles
+	st.Nodes = srv.nodeStatus(s, standing, st.Groups)
+	problemsFirst(st.Groups)
 	st.VRRP = srv.virtualRouters()
 	st.Findings = srv.Node.Findings()
 	st.Warnings = append(identityWarnings(s, st.Findings), srv.warnings(st)...)
@@ -86,33 +99,38 @@ func (srv *Server) clusterStatus(s *state.State, standing group.Standing, seen s
 // tolerates is the number of voters of those that answer that may fail yet.
 func tolerates(voters, answering int) int { return max(answering-(voters/2+1), 0) }
 
-// ownerName returns who owns, as far as this node can tell without asking; "" also if
+// ownerName returns who owns in a group, as far as this node can tell without asking; "" also if
 // it cannot.
-func (srv *Server) ownerName(s *state.State) string {
-	if srv.Owner.View().Owning {
+func (srv *Server) ownerName(t Seat) string {
+	if t.Owner.View().Owning {
 		return srv.Node.Self().Name
 	}
-	standing := srv.Group.Standing()
-	if owner.OwnedIn(s, state.DefaultGroup, standing.LeaderID, standing.Term, hint.Owns(srv.Hints.Seen())) {
+	s, standing := t.State(), t.Group.Standing()
+	if owner.OwnedIn(s, t.Name, standing.LeaderID, standing.Term, hint.Owns(hint.In(t.ID, srv.Hints.Seen()))) {
 		return owner.NameOf(s, standing.LeaderID)
 	}
 	return ""
 }
 
-func (srv *Server) groupStatus(s *state.State, standing group.Standing, seen sight) api.Group {
-	view := srv.Owner.View()
+func (srv *Server) groupStatus(t Seat, seen sight) api.Group {
+	view, s, standing := t.Owner.View(), t.State(), t.Group.Standing()
 	g := api.Group{
-		Name: state.DefaultGroup, Owner: seen.owner, Unknown: seen.owner == "" && !seen.known, Why: seen.why,
-		State: "standby", Troubles: seen.troubles,
+		Name: t.Name, Owner: seen.owner, Unknown: seen.owner == "" && !seen.known, Why: seen.why,
+		State: "standby", Nodes: srv.groupNodes(t, seen.owner),
 	}
 	switch {
 	case view.Owning:
 		g.State = "owner"
-	case len(srv.GroupReport().Faults)+len(view.Faults) > 0:
+	case len(t.Report().Faults)+len(view.Faults) > 0:
 		g.State = "fault"
 	}
 	if left := standing.LeaseUntil - boottime.Now(); left > 0 {
 		g.LeaseRemaining = left.Seconds()
+	}
+	for _, suffrage := range srv.Node.SuffragesIn(t.ID) {
+		if suffrage == cluster.SuffrageVoter {
+			g.Voters++
+		}
 	}
 	placed := make(map[string]place.Placement)
 	if srv.Places != nil {
@@ -120,7 +138,7 @@ func (srv *Server) groupStatus(s *state.State, standing group.Standing, seen sig
 			placed[p.Address.Prefix.Addr().String()] = p
 		}
 	}
-	kernel := srv.Kept.Status()
+	kernel := t.Kept.Status()
 	g.NotRemoved = kernel.NotRemoved
 	_, g.ForeignClaims = srv.Claims.now()
 	for _, in := range s.Instances {
@@ -147,21 +165,44 @@ func (srv *Server) groupStatus(s *state.State, standing group.Standing, seen sig
 	return g
 }
 
-func (srv *Server) nodeStatus(s *state.State, standing group.Standing, owner string) []api.Node {
+// groupNodes are the members as the group's policy sees them, by name.
+func (srv *Server) groupNodes(t Seat, owner string) []api.GroupNode {
+	hints := srv.Hints.Seen()
+	connected := func(id string) bool { return hints[id].Known && hints[id].Age < aliveAge }
+	var out []api.GroupNode
+	for _, n := range srv.candidates(t, hints, connected) {
+		v := api.GroupNode{Name: n.Name, Priority: n.Priority, Owner: owner != "" && n.Name == owner}
+		if n.Self {
+			v.Priority = t.Report().Priority
+		}
+		v.Eligible, v.Why = policy.Eligible(n)
+		out = append(out, v)
+	}
+	slices.SortFunc(out, func(a, b api.GroupNode) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+func (srv *Server) nodeStatus(s *state.State, standing group.Standing, groups []api.Group) []api.Node {
 	hints := srv.Hints.Seen()
 	suffrages := srv.Node.Suffrages()
 	self := srv.Node.Self().NodeID
 	connected := func(id string) bool { return hints[id].Known && hints[id].Age < aliveAge }
 	views := make(map[string]policy.Node)
-	for _, n := range srv.candidates(s, hints, connected) {
+	for _, n := range srv.candidates(srv.shown()[0], hints, connected) {
 		views[n.ID] = n
+	}
+	owns := make(map[string][]string) // groups, by the owner's name
+	for _, g := range groups {
+		if g.Owner != "" {
+			owns[g.Owner] = append(owns[g.Owner], g.Name)
+		}
 	}
 	var out []api.Node
 	for _, n := range s.SortedNodes() {
 		h := hints[n.ID]
 		v := api.Node{
 			Name: n.Name, ID: n.ID, Address: n.Address, Role: string(cluster.SuffrageNone),
-			Leader: n.ID == standing.LeaderID, Owner: owner != "" && n.Name == owner, Drained: n.Drained,
+			Leader: n.ID == standing.LeaderID, Owner: len(owns[n.Name]) > 0, Owns: owns[n.Name], Drained: n.Drained,
 			ReportAge: -1, Priority: h.Check.Priority, Checks: h.Check.Instances,
 			ClockOffset: h.Offset.Seconds(), Drift: h.Drift, ConfigError: h.ConfigError, Program: h.Program,
 		}
@@ -176,11 +217,20 @@ func (srv *Server) nodeStatus(s *state.State, standing group.Standing, owner str
 			v.Alive = h.Age < aliveAge || n.ID == self
 			v.Arithmetic = h.Check.Arithmetic()
 		}
-		if h.Take != nil {
-			v.Missing, v.MissingWhy = h.Take.Missing, doctor.Clean(h.Take.String())
+		for _, in := range h.All() {
+			if in.Take != nil {
+				v.Missing += in.Take.Missing
+				v.MissingWhy = cmp.Or(v.MissingWhy, doctor.Clean(in.Take.String()))
+			}
+			for _, f := range in.Foreign {
+				v.Foreign = append(v.Foreign, api.ForeignCopy{Prefix: f.Prefix, Link: f.Link, Silent: f.Silent, Serves: f.Serves, Why: doctor.Clean(f.Why)})
+			}
 		}
-		for _, f := range h.Foreign {
-			v.Foreign = append(v.Foreign, api.ForeignCopy{Prefix: f.Prefix, Link: f.Link, Silent: f.Silent, Serves: f.Serves, Why: doctor.Clean(f.Why)})
+		if len(groups) > 1 || h.Check.Instances == nil {
+			v.Checks = nil
+			for _, in := range h.All() {
+				v.Checks = append(v.Checks, in.Check.Instances...)
+			}
 		}
 		v.Claims = apiClaims(h.Claims)
 		v.AddressClaims = apiTwins(n.Name, n.Name+" itself", h.Twins)
@@ -256,18 +306,20 @@ func (srv *Server) warnings(st api.Status) []string {
 		}
 	}
 	w = append(w, claimWarnings(st.Nodes, false)...)
-	if len(st.Groups) > 0 {
-		for _, t := range st.Groups[0].Troubles {
-			if t.Kind == api.TroubleStray && !t.Address.IsValid() && t.Node != st.Node.Name {
-				add("%s: %s; see raftvip status there", t.Node, t.Why)
+	{
+		for _, g := range st.Groups {
+			for _, t := range g.Troubles {
+				if t.Kind == api.TroubleStray && !t.Address.IsValid() && t.Node != st.Node.Name {
+					add("%s: %s; see raftvip status there", t.Node, t.Why)
+				}
 			}
-		}
-		if n := st.Groups[0].NotRemoved; n > 0 {
-			add("%d addresses CANNOT BE REMOVED from this node; only the guard keeps them silent: see the log, or take the interface down", n)
-		}
-		for _, a := range st.Groups[0].Addresses {
-			if a.Problem != "" && !answering[a.Problem] {
-				add("%s: %s", a.Prefix.Addr(), a.Problem)
+			if n := g.NotRemoved; n > 0 {
+				add("%d addresses CANNOT BE REMOVED from this node; only the guard keeps them silent: see the log, or take the interface down", n)
+			}
+			for _, a := range g.Addresses {
+				if a.Problem != "" && !answering[a.Problem] {
+					add("%s: %s", a.Prefix.Addr(), a.Problem)
+				}
 			}
 		}
 	}
@@ -297,15 +349,22 @@ func (srv *Server) levelWarnings() (w []string) {
 func ownershipWarnings(st api.Status, founded bool) (w []string) {
 	add := func(format string, args ...any) { w = append(w, fmt.Sprintf(format, args...)) }
 	for _, g := range st.Groups {
+		what := "the addresses"
+		if len(st.Groups) > 1 {
+			what += " of group " + g.Name
+		}
 		switch {
 		case st.Phase != "" || !founded || len(g.Addresses) == 0 && st.Cluster.Leader != "":
 			// There is nothing to own, or the line "waiting" says why.
 		case st.Cluster.Leader == "":
 			add("%s", g.Why)
 		case g.Unknown:
-			add("who owns the addresses is not known here: %s", g.Why)
+			add("who owns %s is not known here: %s", what, g.Why)
 		case g.Owner == "":
-			add("nobody owns the addresses: %s", g.Why)
+			add("nobody owns %s: %s", what, g.Why)
+		}
+		if founded && g.Voters > 0 && g.Voters < st.Cluster.Voters {
+			add("%d of %d voters vote in group %s yet: until then it survives less", g.Voters, st.Cluster.Voters, g.Name)
 		}
 	}
 	c := st.Cluster
