@@ -80,7 +80,7 @@ func TestRefusedSnapshotsAreSeen(t *testing.T) {
 		data, want string
 		newer      bool
 	}{
-		"format":  {`{"format":3,"cluster_id":"c"}`, "it has format 3, this version knows up to 2", true},
+		"format":  {`{"format":4,"cluster_id":"c"}`, "it has format 4, this version knows up to 3", true},
 		"level":   {`{"format":2,"level":9,"cluster_id":"c"}`, "it needs feature level 9", true},
 		"field":   {`{"format":2,"cluster_id":"c","moods":[]}`, `unknown field "moods"`, true},
 		"damaged": {`{"format":1,"cluster_id":`, "unexpected EOF", false},

@@ -155,12 +155,12 @@ type Node struct {
 	ID      string `json:"id"`
 	Address string `json:"address"`
 	// Role is "voter", "nonvoter", "witness" or "joining".
-	Role    string `json:"role"`
-	Leader  bool   `json:"leader"`
-	Owner   bool   `json:"owner"`
+	Role   string `json:"role"`
+	Leader bool   `json:"leader"`
+	Owner  bool   `json:"owner"`
 	// Owns are the groups that it owns.
-	Owns []string `json:"owns,omitempty"`
-	Drained bool   `json:"drained"`
+	Owns    []string `json:"owns,omitempty"`
+	Drained bool     `json:"drained"`
 	// Alive: it has reported within the last seconds.
 	Alive bool `json:"alive"`
 	// ReportAge is the age of its newest report, -1 if there is none.
@@ -288,7 +288,7 @@ type VIP struct {
 type TransferRequest struct {
 	// Group is the ID or name of the group, "" for the only one.
 	Group string `json:"group,omitempty"`
-	Node string `json:"node,omitempty"`
+	Node  string `json:"node,omitempty"`
 	// Reason is for the history; empty means that an operator asked.
 	Reason string `json:"reason,omitempty"`
 	// Preemptible: a better node may take over from the new owner as usual.
@@ -304,8 +304,8 @@ type DrillRequest struct {
 // NoteRequest adds a remark to the newest move to a node.
 type NoteRequest struct {
 	Group string `json:"group,omitempty"` // ID, "" for the default one
-	To   string `json:"to"`
-	Note string `json:"note"`
+	To    string `json:"to"`
+	Note  string `json:"note"`
 }
 
 // LossRequest has the leader write down that there was no quorum.

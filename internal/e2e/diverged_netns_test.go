@@ -19,7 +19,7 @@ import (
 // forge replaces bytes of the commands in the log of a node whose daemon has ended.
 func forge(t *testing.T, n *Node, from, to string) {
 	t.Helper()
-	found, err := filepath.Glob(filepath.Join(n.DataDir, "raft", "*", "raft.db"))
+	found, err := filepath.Glob(filepath.Join(n.DataDir, "raft", "default", "raft.db"))
 	if err != nil || len(found) != 1 {
 		t.Fatalf("logs of %s: %v, %v", n.Name, found, err)
 	}
