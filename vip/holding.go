@@ -248,6 +248,9 @@ func (h *Holding) notify() {
 // err joins what is wrong with the Keeper as a whole and with the Holding. It is called
 // with mu held.
 func (h *Holding) err() error {
+	if len(h.k.errs) == 0 && len(h.errs) == 0 {
+		return nil
+	}
 	var errs []error
 	for _, parts := range []map[string]error{h.k.errs, h.errs} {
 		for _, part := range slices.Sorted(maps.Keys(parts)) {

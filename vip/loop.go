@@ -152,20 +152,28 @@ func holdingsOf(jobs []*job) []*Holding {
 
 // permitted returns the jobs whose gates are valid at now.
 func permitted(jobs []*job, now time.Duration) []*job {
-	var (
-		last  *Holding
-		valid bool
-	)
-	refused := func(j *job) bool {
+	var last *Holding
+	valid, refused := false, false
+	for _, j := range jobs {
+		if j.e.h != last {
+			last, valid = j.e.h, j.e.h.gate.Valid(now)
+			refused = refused || !valid
+		}
+	}
+	if !refused {
+		return jobs
+	}
+	out := make([]*job, 0, len(jobs))
+	last = nil
+	for _, j := range jobs {
 		if j.e.h != last {
 			last, valid = j.e.h, j.e.h.gate.Valid(now)
 		}
-		return !valid
+		if valid {
+			out = append(out, j)
+		}
 	}
-	if !slices.ContainsFunc(jobs, refused) {
-		return jobs
-	}
-	return slices.DeleteFunc(slices.Clone(jobs), refused)
+	return out
 }
 
 // ensureMirror reads the kernel's state if it is not known, or known to be behind,
