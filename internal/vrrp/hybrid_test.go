@@ -271,7 +271,7 @@ func TestHybridSlots(t *testing.T) {
 	r.holdings.Set(vip.Wanted{Own: true, Term: 1})
 	r.turn(true, false, true)
 	if len(r.routers) != 0 || len(r.holdings.gates.all()) != 0 {
-		t.Error("the slot stays")
+		t.Fatal("the slot stays")
 	}
 	if got := <-r.freed; got != s || !s.holding.(*fakeHolding).closed {
 		t.Error("the number of a slot is free before its addresses are gone")
