@@ -21,10 +21,12 @@ type cost struct {
 	Product string `json:"product"`
 	Ours    bool   `json:"ours"`
 	// Voters is how many nodes there are.
-	Voters    int    `json:"voters"`
-	Addresses int    `json:"addresses"`
-	Node      string `json:"node"`
-	Owner     bool   `json:"owner"`
+	Voters    int `json:"voters"`
+	Addresses int `json:"addresses"`
+	// Groups is how many owners there are, spread over the nodes.
+	Groups int    `json:"groups"`
+	Node   string `json:"node"`
+	Owner  bool   `json:"owner"`
 	// CPU is in percent of one processor.
 	CPU float64 `json:"cpu_percent"`
 	RSS int64   `json:"rss_bytes"`
@@ -45,10 +47,14 @@ func (c cost) role() string {
 
 // costStep is a step: what a settled product takes.
 func (b *bench) costStep(p trial.Product, addresses int) step {
+	return b.costStepOf("idle", p, trial.Setup{V4: addresses}, 1)
+}
+
+func (b *bench) costStepOf(section string, p trial.Product, s trial.Setup, groups int) step {
 	return step{
-		section: "idle", theirs: !ours(p), name: fmt.Sprintf("%s, %d addresses", p.Name(), addresses), takes: opening + calm + b.idleFor,
+		section: section, theirs: !ours(p), name: fmt.Sprintf("%s idle, addresses: %d, groups: %d", p.Name(), s.V4, groups), takes: opening + calm + b.idleFor,
 		run: func(ctx context.Context) error {
-			cs, err := b.cost(ctx, p, addresses)
+			cs, err := b.cost(ctx, p, s, groups)
 			b.rep.Costs = append(b.rep.Costs, cs...)
 			return err
 		},
@@ -58,8 +64,8 @@ func (b *bench) costStep(p trial.Product, addresses int) step {
 // calm is how long a product is left alone before it counts as idle.
 const calm = 6 * time.Second // the second burst of announcements comes after 5 s
 
-func (b *bench) cost(ctx context.Context, p trial.Product, addresses int) (cs []cost, err error) {
-	r, err := trial.Open(ctx, p, trial.Setup{V4: addresses})
+func (b *bench) cost(ctx context.Context, p trial.Product, s trial.Setup, groups int) (cs []cost, err error) {
+	r, err := trial.Open(ctx, p, s)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +115,7 @@ func (b *bench) cost(ctx context.Context, p trial.Product, addresses int) (cs []
 		end := boottime.Now()
 		per := func(n uint64) float64 { return float64(n) / (end - start).Seconds() }
 		cs = append(cs, cost{
-			Product: name, Ours: ours(p), Voters: p.Nodes(), Addresses: addresses, Node: h.Name(), Owner: h == owner,
+			Product: name, Ours: ours(p), Voters: p.Nodes(), Addresses: s.V4, Groups: groups, Node: h.Name(), Owner: h == owner || s.Spread,
 			CPU: 100 * float64(now.cpu-before[h].cpu) / float64(end-start), RSS: rss,
 			Sent: per(now.sent - before[h].sent), Received: per(now.received - before[h].received),
 			For: end - start, Stall: r.Control.Within(start, end),

@@ -86,6 +86,7 @@ no processor stood still for longer than %s ms; "all" has every trial. README.md
 	r.writeAddresses(w)
 	r.writeLoad(w)
 	r.writeTuning(w)
+	r.writeOwners(w)
 	r.writeCosts(w)
 	if len(r.Errors) > 0 {
 		fmt.Fprint(w, "## Not measured\n\n")
@@ -235,12 +236,28 @@ func (r *report) writeTuning(w io.Writer) {
 	t.write(w)
 }
 
+func (r *report) writeOwners(w io.Writer) {
+	if len(r.Owners) == 0 {
+		return
+	}
+	fmt.Fprint(w, "## Power loss of a node with many owners\n\n")
+	t := table("groups", "product", "detection", "n", "stalled", "first elsewhere", "last elsewhere", "last, clean")
+	for _, o := range r.Owners {
+		n := fmt.Sprint(o.Last.All.N)
+		if len(o.Problems) > 0 {
+			n += fmt.Sprintf(" (%d failed)", len(o.Problems))
+		}
+		t.add(fmt.Sprint(o.Groups), o.Product, trial.Millis(o.Detection), n, fmt.Sprint(o.Last.Stalled), pair(o.First.All), pair(o.Last.All), pair(o.Last.Clean))
+	}
+	t.write(w)
+}
+
 func (r *report) writeCosts(w io.Writer) {
 	if len(r.Costs) > 0 {
 		fmt.Fprint(w, "## Idle\n\n")
-		t := table("product", "voters", "addresses", "node", "CPU % of one", "RSS MiB", "packets/s sent", "received", "longest stall")
+		t := table("product", "voters", "addresses", "groups", "node", "CPU % of one", "RSS MiB", "packets/s sent", "received", "longest stall")
 		for _, c := range r.Costs {
-			t.add(c.Product, fmt.Sprint(c.Voters), fmt.Sprint(c.Addresses), c.Node+" ("+c.role()+")", fmt.Sprintf("%.2f", c.CPU), fmt.Sprintf("%.1f", mib(c.RSS)),
+			t.add(c.Product, fmt.Sprint(c.Voters), fmt.Sprint(c.Addresses), fmt.Sprint(max(c.Groups, 1)), c.Node+" ("+c.role()+")", fmt.Sprintf("%.2f", c.CPU), fmt.Sprintf("%.1f", mib(c.RSS)),
 				fmt.Sprintf("%.1f", c.Sent), fmt.Sprintf("%.1f", c.Received), trial.Millis(c.Stall))
 		}
 		t.write(w)

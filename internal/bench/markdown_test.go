@@ -82,7 +82,7 @@ func TestMarkdown(t *testing.T) {
 		"| 1000 IPv6 | raftvip | again | 1 | 0 | 1.0 / 1.0 | 5.0 / 5.0 | 9.0 / 9.0 | 9.0 / 9.0 | 8.0 / 8.0 | 10.00 | <= 50.0 ms | met |",
 		"| w | raftvip H=50ms | 50.0 | 60 | 2 | 1 | 4 | 3 | 70.0 |", "| | keepalived v3 10ms | 36.0 | 60 | 0 |",
 		"| raftvip nice -10 | kill -9 | 1 | 33.0 / 33.0 |",
-		"| raftvip | 3 | 1 | n1 (owner) | 0.31 | 20.0 | 44.5 |",
+		"| raftvip | 3 | 1 | 1 | n1 (owner) | 0.31 | 20.0 | 44.5 |",
 		"| program raftvip | 1 | 19.0 MiB |", "250 / 250 ms in 1 clean", "- idle: went wrong",
 		"| raftvip H=50ms: false failovers under load beside keepalived v3 10ms | <= 0 | 2 (1 during stalls) | 1 | missed |",
 	} {

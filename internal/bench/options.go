@@ -13,7 +13,7 @@ import (
 )
 
 // sectionNames are what a run consists of, in this order.
-var sectionNames = []string{"gaps", "moves", "elections", "addresses", "load", "tuning", "idle", "size"}
+var sectionNames = []string{"gaps", "moves", "elections", "addresses", "load", "tuning", "idle", "groups", "size"}
 
 // defaultHeartbeat is that of a cluster whose configuration does not say.
 const defaultHeartbeat = 300 * time.Millisecond

@@ -29,6 +29,7 @@ type report struct {
 	Addresses []addresses      `json:"addresses,omitempty"`
 	Load      []load           `json:"load,omitempty"`
 	Costs     []cost           `json:"idle,omitempty"`
+	Owners    []owners         `json:"groups,omitempty"`
 	Tuning    []gap            `json:"tuning_under_load,omitempty"`
 	Startup   timing           `json:"startup_single_node"`
 	Sizes     map[string]int64 `json:"binary_bytes,omitempty"`

@@ -90,6 +90,9 @@ func (b *bench) steps() ([]step, error) {
 			}
 		}
 	}
+	if b.has("groups") {
+		add(b.groupSteps()...)
+	}
 	if b.has("size") {
 		add(b.sizeStep(b.n))
 	}

@@ -74,6 +74,9 @@ func (p Raftvip) config(r *Rig, h *testnet.Host, priority int) string {
 	if p.Heartbeat > 0 {
 		fmt.Fprintf(&b, "    heartbeat_timeout %v\n", p.Heartbeat)
 	}
+	if r.Setup.Separate {
+		b.WriteString("    ownership separate\n")
+	}
 	if r.Setup.PeerNetwork {
 		fmt.Fprintf(&b, "    listen %v:7355\n    advertise %[1]v:7355\n", h.Addr4(testnet.Peer))
 	}
@@ -111,7 +114,11 @@ func (p Raftvip) deploy(ctx context.Context, r *Rig) (System, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	if err := s.cluster.Found(ctx, args...); err != nil {
+	found := s.cluster.Found
+	if r.Setup.Separate {
+		found = s.cluster.Begin // and Settled looks at all groups
+	}
+	if err := found(ctx, args...); err != nil {
 		return nil, fmt.Errorf("found the cluster: %w\n%s", err, r.Logs(2000))
 	}
 	// A slow guard lengthens the heartbeat timeout, which takes a few commits.
@@ -174,6 +181,10 @@ func (s *raftvip) Settled(ctx context.Context) (*testnet.Host, error) {
 		switch {
 		case st.Cluster.Voters != len(s.cluster.Nodes):
 			return nil, fmt.Errorf("%s: %d of %d nodes vote", n.Name, st.Cluster.Voters, len(s.cluster.Nodes))
+		case s.rig.Setup.Separate:
+			if err := s.separate(st); err != nil {
+				return nil, fmt.Errorf("%s: %w", n.Name, err)
+			}
 		case len(st.Groups) != 1 || st.Groups[0].Owner == "":
 			return nil, fmt.Errorf("%s: no owner", n.Name)
 		case owner != "" && st.Groups[0].Owner != owner:
@@ -181,7 +192,9 @@ func (s *raftvip) Settled(ctx context.Context) (*testnet.Host, error) {
 		case st.Cluster.Leader != st.Groups[0].Owner:
 			return nil, fmt.Errorf("%s: leader is %s, owner is %s", n.Name, st.Cluster.Leader, st.Groups[0].Owner)
 		}
-		owner = st.Groups[0].Owner
+		if !s.rig.Setup.Separate {
+			owner = st.Groups[0].Owner
+		}
 		if seconds(st.Cluster.HeartbeatTimeout) < s.detection {
 			return nil, fmt.Errorf("%s: heartbeat timeout %v, it was %v", n.Name, seconds(st.Cluster.HeartbeatTimeout), s.detection)
 		}
@@ -192,6 +205,27 @@ func (s *raftvip) Settled(ctx context.Context) (*testnet.Host, error) {
 		}
 	}
 	return s.cluster.Node(owner).Host, nil
+}
+
+// separate tells whether each group has all voters and the owner that is to have it.
+func (s *raftvip) separate(st api.Status) error {
+	if len(st.Groups) != len(s.rig.Addresses) {
+		return fmt.Errorf("%d groups, not %d", len(st.Groups), len(s.rig.Addresses))
+	}
+	for _, g := range st.Groups {
+		best := s.cluster.Nodes[0].Name
+		if s.rig.Setup.Spread {
+			i, err := strconv.Atoi(strings.TrimPrefix(g.Name, "V"))
+			if err != nil {
+				return fmt.Errorf("group %q", g.Name)
+			}
+			best = s.node(s.rig.bestFor(i - 1)).Name
+		}
+		if g.Owner != best || g.Voters != st.Cluster.Voters {
+			return fmt.Errorf("group %s: owner %q, not %s, %d voters: %s", g.Name, g.Owner, best, g.Voters, g.Why)
+		}
+	}
+	return nil
 }
 
 func (s *raftvip) Kill(h *testnet.Host) error   { return s.node(h).Kill() }

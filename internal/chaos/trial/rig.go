@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/raftvip/raftvip/internal/boottime"
@@ -183,9 +184,24 @@ func (r *Rig) Others(h *testnet.Host) []*testnet.Host {
 	return out
 }
 
+// holders looks whether each instance is answered for by the node that is best for it, and
+// returns the first node.
+func (r *Rig) holders() (*testnet.Host, error) {
+	for _, v := range r.VIPs {
+		i := slices.Index(r.Addresses, v)
+		if h := r.Prober.Holder(v); h != r.bestFor(i).Name() {
+			return nil, fmt.Errorf("%q answers for %v, not %v", h, v, r.bestFor(i))
+		}
+	}
+	return r.Lab.Node(0), nil
+}
+
 // holder returns the host that answers for every address now, or an error.
 func (r *Rig) holder() (*testnet.Host, error) {
 	name := ""
+	if r.Setup.Spread {
+		return r.holders()
+	}
 	for _, v := range r.VIPs {
 		h := r.Prober.Holder(v)
 		if h == "" {

@@ -24,6 +24,10 @@ type Setup struct {
 	V4, V6 int
 	// Instances gives each address a vrrp_instance of its own, up to 250.
 	Instances bool
+	// Separate gives each instance an owner of its own, where the product can: raftvip with
+	// ownership separate, keepalived without a vrrp_sync_group. Spread has the nodes take
+	// turns at being the best one for an instance; else the first is for all.
+	Separate, Spread bool
 	// Check gives each node a check script that fails when [System.Break] says so.
 	Check bool
 	// Spare gives the lab a machine that can become a node.
@@ -123,13 +127,22 @@ func (r *Rig) instances(b *strings.Builder, h *testnet.Host, priority int, first
 		for _, a := range r.Addresses {
 			groups = append(groups, []netip.Addr{a})
 		}
-		b.WriteString("vrrp_sync_group G {\n    group {\n")
-		for i := range groups {
-			fmt.Fprintf(b, "        V%d\n", i+1)
+		if !r.Setup.Separate {
+			b.WriteString("vrrp_sync_group G {\n    group {\n")
+			for i := range groups {
+				fmt.Fprintf(b, "        V%d\n", i+1)
+			}
+			b.WriteString("    }\n}\n")
 		}
-		b.WriteString("    }\n}\n")
 	}
+	base := priority
 	for i, as := range groups {
+		if r.Setup.Spread {
+			state, priority = "BACKUP", base
+			if r.bestFor(i) == h {
+				state, priority = "MASTER", vrrpBase+vrrpStep
+			}
+		}
 		fmt.Fprintf(b, "vrrp_instance V%d {\n    state %s\n    interface %v\n    virtual_router_id %d\n    priority %d\n%s", i+1, state, r.Peers(), i+1, priority, about)
 		if r.Setup.Check {
 			b.WriteString("    track_script {\n        well\n    }\n")
@@ -144,6 +157,13 @@ func (r *Rig) instances(b *strings.Builder, h *testnet.Host, priority int, first
 		}
 		b.WriteString("    }\n}\n")
 	}
+}
+
+// bestFor is the node that is to have an instance, by its number from 0, where they are
+// spread.
+func (r *Rig) bestFor(instance int) *testnet.Host {
+	nodes := r.Lab.Nodes()
+	return nodes[instance%len(nodes)]
 }
 
 // checkFile is what the check script of a node looks for.
