@@ -67,7 +67,8 @@ func Found(p Options, address string) error {
 }
 
 // Begin writes the first entry of an ownership group's log, the same on every node, before
-// it is opened. A log that has begun is left as it is.
+// it is opened. A log that has begun is left as it is; the caller has seen to it that there
+// is no snapshot in place of one.
 func Begin(p Options, first []state.GroupVoter) error {
 	config := raftConfig(p.Self, p.Heartbeat.Promise())
 	config.Logger = raftlog.New(p.RaftLog)
@@ -76,7 +77,15 @@ func Begin(p Options, first []state.GroupVoter) error {
 		c.Servers = append(c.Servers, raft.Server{Suffrage: raft.Voter, ID: raft.ServerID(v.ID), Address: raft.ServerAddress(v.Address)})
 	}
 	err := raft.BootstrapCluster(config, p.Logs, p.Stable, p.Snapshots, p.Inner, c)
-	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
+	if errors.Is(err, raft.ErrCantBootstrap) {
+		// Raft writes the term first: a beginning that was cut short in between left a term
+		// without a log, with which this node would never stand.
+		var last uint64
+		if last, err = p.Logs.LastIndex(); err == nil && last == 0 {
+			err = p.Logs.StoreLog(&raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(c)})
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("begin group %s: %w", p.Name, err)
 	}
 	return nil

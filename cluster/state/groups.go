@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"regexp"
 	"slices"
 )
 
@@ -12,6 +13,9 @@ import (
 // its own, with its own elections: what is tested, and far more than the nodes that they
 // are spread over.
 const MaxGroups = 64
+
+// GroupID matches the IDs of the groups that makeGroups makes.
+var GroupID = regexp.MustCompile(`^g[0-9]{1,20}\.[0-9]{1,4}$`)
 
 // A GroupRecord is one ownership group beside the default one. Its first configuration is
 // part of the log entry that made it, so that no two nodes can begin it differently, and

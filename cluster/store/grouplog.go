@@ -77,7 +77,7 @@ func (l *groupLogs) groups() (map[string]groupEntry, error) {
 	err := l.db.View(func(tx *bbolt.Tx) error {
 		return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
 			e := groupEntry{ended: b.Get(endedKey) != nil}
-			if err := json.Unmarshal(b.Get(recordKey), &e.record); err != nil || e.record.ID != string(name) {
+			if err := json.Unmarshal(b.Get(recordKey), &e.record); err != nil || e.record.ID != string(name) || checkGroupID(e.record.ID) != nil {
 				return fmt.Errorf("%w: the record of group %q is damaged", ErrLogLost, name)
 			}
 			out[string(name)] = e

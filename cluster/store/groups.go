@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
@@ -18,12 +19,14 @@ import (
 // Files in the directory of the ownership groups.
 const (
 	groupsDir      = "groups"
+	hadGroupsFile  = "groups.json" // in the data dir
 	groupLogsFile  = "raft.db"
 	groupVotesFile = "votes"
 )
 
 // Groups are what Raft keeps on the disk of the ownership groups beside the default one.
 type Groups struct {
+	data     *DataDir
 	dir      string
 	raftLog  *slog.Logger
 	logs     *groupLogs
@@ -42,13 +45,19 @@ type GroupStore struct {
 }
 
 // OpenGroups opens the files, or makes them. A group whose vote is there and whose log is
-// not, or the other way round, is an error that is ErrLogLost.
+// not, or the other way round, is an error that is ErrLogLost. So is a directory that has
+// had groups and has lost a file.
 func (d *DataDir) OpenGroups(raftLog *slog.Logger) (_ *Groups, err error) {
 	dir := d.GroupDir(groupsDir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open logs of groups: %w", err)
 	}
-	g := &Groups{dir: dir, raftLog: raftLog, sameBoot: sameBoot(dir), records: make(map[string]state.GroupRecord)}
+	g := &Groups{data: d, dir: dir, raftLog: raftLog, sameBoot: sameBoot(dir), records: make(map[string]state.GroupRecord)}
+	for _, name := range []string{groupLogsFile, groupVotesFile} {
+		if err := missingLog(filepath.Join(dir, name), d.hadGroups()); err != nil {
+			return nil, err
+		}
+	}
 	if g.logs, err = openGroupLogs(filepath.Join(dir, groupLogsFile)); err != nil {
 		return nil, err
 	}
@@ -73,11 +82,14 @@ func (d *DataDir) OpenGroups(raftLog *slog.Logger) (_ *Groups, err error) {
 		}
 		g.records[id] = e.record
 	}
+	// All of them before this boot is noted: what was written ahead of a vote before another
+	// boot counts as given, also if this process ends before it opens the group.
 	for _, id := range g.votes.ids() {
-		if _, ok := g.records[id]; ok {
-			continue
-		}
+		_, known := g.records[id]
 		votes, err := g.votes.open(id, false, g.sameBoot)
+		if known && (err == nil || errors.Is(err, ErrLogLost)) {
+			continue // Open tells
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -105,8 +117,14 @@ func (g *Groups) Records() []state.GroupRecord {
 
 // Open opens what there is of a group, or makes it.
 func (g *Groups) Open(r state.GroupRecord) (s GroupStore, err error) {
+	if err := checkGroupID(r.ID); err != nil {
+		return s, err
+	}
 	_, known := g.records[r.ID]
 	if !known {
+		if err := g.data.noteGroups(); err != nil {
+			return s, err
+		}
 		// The vote first: alone, without a term, it is nothing.
 		if s.Votes, err = g.votes.open(r.ID, true, g.sameBoot); err != nil {
 			return s, err
@@ -144,11 +162,45 @@ func (g *Groups) Open(r state.GroupRecord) (s GroupStore, err error) {
 	return s, s.Votes.atLeast(have.lastTerm)
 }
 
+// checkGroupID keeps from the disk what no state machine has made: an ID is the name of a
+// directory.
+func checkGroupID(id string) error {
+	if !state.GroupID.MatchString(id) {
+		return fmt.Errorf("%.80q is not the ID of a group", id)
+	}
+	return nil
+}
+
+// hadGroups tells whether this node ever took part in an ownership group: then the file of
+// their logs, or of their votes, is lost if it is not there.
+func (d *DataDir) hadGroups() bool {
+	_, err := os.Lstat(d.file(hadGroupsFile))
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// noteGroups notes it, before the first one is made.
+func (d *DataDir) noteGroups() error {
+	if d.hadGroups() {
+		return nil
+	}
+	for _, dir := range []string{d.GroupDir(groupsDir), filepath.Join(d.path, RaftDir)} {
+		if err := syncDir(dir); err != nil {
+			return fmt.Errorf("write data dir: %w", err)
+		}
+	}
+	return d.write(hadGroupsFile, struct {
+		Groups bool `json:"groups"`
+	}{true})
+}
+
 func (g *Groups) snapshots(id string) string { return filepath.Join(g.dir, id) }
 
 // Drop removes what there is of a group that has ended. Cut short, it is done again at the
 // next start.
 func (g *Groups) Drop(id string) error {
+	if err := checkGroupID(id); err != nil {
+		return err
+	}
 	delete(g.records, id)
 	err := g.logs.end(id)
 	if err == nil {

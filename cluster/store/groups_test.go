@@ -154,6 +154,19 @@ func TestGroupsLostLogIsNoticed(t *testing.T) {
 			t.Errorf("without %s: %v", file, err)
 		}
 	}
+	for _, lost := range []string{RaftDir, filepath.Join(RaftDir, groupsDir)} { // with the log and the vote alike
+		dir := t.TempDir()
+		voted(t, dir)
+		if err := os.RemoveAll(filepath.Join(dir, lost)); err != nil {
+			t.Fatal(err)
+		}
+		if g, err := openGroups(t, dir); !errors.Is(err, ErrLogLost) {
+			if err == nil {
+				g.Close()
+			}
+			t.Errorf("without %s: %v", lost, err)
+		}
+	}
 	dir := t.TempDir()
 	voted(t, dir)
 	path := filepath.Join(dir, RaftDir, groupsDir, groupVotesFile)
@@ -167,6 +180,52 @@ func TestGroupsLostLogIsNoticed(t *testing.T) {
 	g := mustOpenGroups(t, dir)
 	if _, err := g.Open(record("g1.1")); !errors.Is(err, ErrLogLost) {
 		t.Errorf("with a damaged vote: %v", err)
+	}
+}
+
+// A vote that was written ahead before the machine crashed counts as given, also if a
+// process has found it that ended before it opened the group.
+func TestGroupVoteWrittenAheadOutlivesTwoStarts(t *testing.T) {
+	dir := t.TempDir()
+	g := mustOpenGroups(t, dir)
+	s, err := g.Open(record("g1.1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Log.StoreLogs(entries(1, 2, 5)), s.Votes.SetUint64([]byte(keyCurrentTerm), 5),
+		s.Votes.Reserve(6, []byte("n2")), g.Close(), os.WriteFile(filepath.Join(g.dir, bootFile), []byte("another boot"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := mustOpenGroups(t, dir).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = mustOpenGroups(t, dir).Open(record("g1.1")); err != nil {
+		t.Fatal(err)
+	}
+	term, _ := s.Votes.GetUint64([]byte(keyLastVoteTerm))
+	if cand, _ := s.Votes.Get([]byte(keyLastVoteCand)); term != 6 || string(cand) != "n2" {
+		t.Errorf("it has voted for %q in term %d, want for n2 in term 6", cand, term)
+	}
+}
+
+// An ID is the name of a directory that is removed with its group.
+func TestGroupIDIsNoPath(t *testing.T) {
+	dir := t.TempDir()
+	g := mustOpenGroups(t, dir)
+	beside := filepath.Join(dir, RaftDir, "default", "raft.db")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(beside), 0o700), os.WriteFile(beside, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"", ".", "..", "../default", "g1.1/../../default", "default", "g1", "G1.1", "g1.1\n"} {
+		if _, err := g.Open(record(id)); err == nil {
+			t.Errorf("opened %q", id)
+		}
+		if err := g.Drop(id); err == nil {
+			t.Errorf("dropped %q", id)
+		}
+	}
+	if _, err := os.Stat(beside); err != nil {
+		t.Errorf("the log of the default group: %v", err)
 	}
 }
 
