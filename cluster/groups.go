@@ -103,6 +103,9 @@ func (n *Node) openGroups() (err error) {
 	}
 	for _, r := range n.groupStores.Records() {
 		if err := n.openOwnership(r); err != nil {
+			for _, o := range n.ownerships() {
+				err = errors.Join(err, o.group.Close())
+			}
 			return errors.Join(err, n.groupStores.Close())
 		}
 	}
@@ -125,7 +128,7 @@ func (n *Node) openOwnership(r state.GroupRecord) error {
 	}
 	parts := group.Options{
 		Name: r.ID, Self: n.opts.Identity.NodeID, Log: n.log.With("ownership", r.Name), Now: boottime.Now, Heartbeat: heartbeat, Version: version,
-		First: state.NewGroup(r), Members: n.State,
+		First: state.NewGroup(r), Members: n.listed,
 		Sink: n.opts.Sink(r.ID), Lateness: n.opts.Lateness, Inner: network, Logs: logs, Stable: disk.Votes, Snapshots: disk.Snapshots,
 		Peers: memberCalls{n.client}, Changed: n.changed, RaftLog: n.opts.RaftLog,
 		Order: n.order(r.ID), DiskFault: n.disk.Broken, TermSaved: disk.Votes.Saved, Reserve: disk.Votes.Reserve, Retimed: network.Retime, Beats: n.beats,
@@ -142,29 +145,54 @@ func (n *Node) openOwnership(r state.GroupRecord) error {
 		network.Close()
 		return err
 	}
-	if why := n.group.Barred(); why != "" {
-		g.Bar(why)
-	}
 	n.groupsMu.Lock()
 	n.groups[r.ID] = &ownership{record: r, group: g}
 	n.groupsMu.Unlock()
+	// What came to be known while it was being opened was told to all others.
+	g.SetTiming(n.timing())
+	if n.holders != nil {
+		if f := n.Barred(); f != nil {
+			g.Bar(f.Text)
+		}
+	}
 	return nil
 }
 
 // timing is the newest heartbeat setting that this node knows, and the version of the
 // state that it is from.
 func (n *Node) timing() (uint64, state.HeartbeatSetting) {
-	if s := n.State(); s.Founded() {
-		return s.Version, s.Heartbeat
-	}
 	n.persistMu.Lock()
-	defer n.persistMu.Unlock()
-	if c := n.persisted.cache; c.Heartbeat.Current != 0 {
+	cache := n.persisted.cache
+	n.persistMu.Unlock()
+	return newestTiming(n.State(), cache, n.opts.Heartbeat)
+}
+
+// newestTiming chooses between the state, which after a start is that of a snapshot for a
+// while, and what was written down of it: a voter has promised by the newer one.
+func newestTiming(s *state.State, c store.Cache, configured time.Duration) (uint64, state.HeartbeatSetting) {
+	known := c.Heartbeat.Current != 0
+	switch {
+	case s.Founded() && (!known || s.Version >= c.Version):
+		return s.Version, s.Heartbeat
+	case known:
 		return c.Version, c.Heartbeat
 	}
-	h := n.opts.Heartbeat
-	return 0, state.HeartbeatSetting{Configured: h, Current: h, Previous: h}
+	return 0, state.HeartbeatSetting{Configured: configured, Current: configured, Previous: configured}
 }
+
+// listed is the state that says whom leases of groups may rest on: nobody, after a start,
+// until the log is applied as far as this node has written down that it was. It may have
+// removed a member that promises, and counts, by a timing of long ago.
+func (n *Node) listed() *state.State { return listedBy(n.State(), n.wasAt) }
+
+func listedBy(s *state.State, wasAt uint64) *state.State {
+	if s.Version < wasAt {
+		return nobody
+	}
+	return s
+}
+
+var nobody = state.New()
 
 // keepGroups runs the groups that the state names, until ctx ends.
 func (n *Node) keepGroups(ctx context.Context) error {
@@ -309,14 +337,25 @@ func listDue(has *state.State, list []state.Instance, version, leaves uint64) bo
 	return len(list) != len(has.Instances) || len(list) > 0 && !reflect.DeepEqual(list, has.Instances)
 }
 
+// doneUpTo is the version of the state up to which a group is done with what it gives
+// away, once that is off this node, or 0. list is the version of the list in its log. What
+// a list takes away that is newer than this node's state is not looked for here.
+func doneUpTo(s *state.State, id string, list uint64) uint64 {
+	version, leaves := min(list, s.Version), s.Leaves(id)
+	if leaves == 0 || version < leaves {
+		return 0
+	}
+	return version
+}
+
 // letGo tells the leader of the default group that a group which this node leads is done
 // with what it is to give away: its log has a list without that, of a version, and nothing
 // of it is on this node any more. Other nodes may still have it, but none with a lease: a
 // leader of an older term had its lease before this one was elected, and a later leader
 // has this list in its log (Raft thesis, 3.6.3).
-func (n *Node) letGo(ctx context.Context, g *group.Group, s *state.State, version uint64) error {
-	leaves := s.Leaves(g.Name())
-	if leaves == 0 || version < leaves {
+func (n *Node) letGo(ctx context.Context, g *group.Group, s *state.State, list uint64) error {
+	version := doneUpTo(s, g.Name(), list)
+	if version == 0 {
 		return nil
 	}
 	if n.opts.Released != nil && !n.opts.Released(g.Name(), s.LeavingAddresses(g.Name())) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -71,9 +72,18 @@ func (n *Node) keepMembership(ctx context.Context) {
 // before a changed heartbeat timeout is the only one.
 type settling struct {
 	heartbeat state.HeartbeatSetting
+	members   []string // by ID
 	version   uint64
 	// since is when every voter was found to have it, 0 before.
 	since time.Duration
+}
+
+// begin begins anew with another setting, or other members: one that is removed is not
+// asked, so that all others have to know that it is.
+func (t *settling) begin(s *state.State) {
+	if members := slices.Sorted(maps.Keys(s.Nodes)); t.heartbeat != s.Heartbeat || !slices.Equal(t.members, members) {
+		*t = settling{heartbeat: s.Heartbeat, members: members, version: s.Version}
+	}
 }
 
 func (n *Node) reconcile(ctx context.Context, settle *settling) error {
@@ -255,9 +265,7 @@ func (n *Node) settle(ctx context.Context, s *state.State, reports map[string]Se
 		n.log.Info("changing heartbeat_timeout", "from", s.Heartbeat.Current, "to", want, "configured", s.Heartbeat.Configured)
 		return n.Apply(ctx, state.Command{Heartbeat: &want})
 	}
-	if settle.heartbeat != s.Heartbeat {
-		*settle = settling{heartbeat: s.Heartbeat, version: s.Version}
-	}
+	settle.begin(s)
 	// Raft's voters are asked as well as the nodes: one that was removed from the
 	// list votes until Raft has removed it too, by the promise it knows.
 	ids := n.group.Voters()

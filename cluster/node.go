@@ -86,9 +86,11 @@ type Node struct {
 	groups      map[string]*ownership
 	groupStores *store.Groups
 	groupFault  atomic.Pointer[string]
-	store       *raftboltdb.BoltStore
-	votes       *store.VoteStore
-	disk        *store.DiskWatch
+	// wasAt is the version of the state that was written down in the last run, or 0.
+	wasAt uint64
+	store *raftboltdb.BoltStore
+	votes *store.VoteStore
+	disk  *store.DiskWatch
 	// holders knows who holds the members' identities, diverged whose state is another.
 	holders *identity.Holders
 	// backSince is when this node was found behind what it had acknowledged, 0 if it
@@ -178,7 +180,7 @@ func OpenNode(o Options) (*Node, error) {
 	n.client = port.NewClient(n.port.Dial)
 	n.beats = beat.NewSender(beat.Options{Dial: n.dialBeat, Now: boottime.Now, Log: o.Log})
 	n.persisted.marked = o.Identity.HasLog
-	n.persisted.cache, n.remembered = cache, cache.Addresses
+	n.persisted.cache, n.remembered, n.wasAt = cache, cache.Addresses, cache.Version
 	n.disk = store.WatchDisk(o.DataDir.Path(), o.Log, n.changed.Notify, n.testDisk)
 	if err := n.openGroup(heartbeat, cache.Version); err != nil {
 		ln.Close()

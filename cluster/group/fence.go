@@ -401,7 +401,7 @@ func (f *fence) freeing() <-chan struct{} {
 func (f *fence) rebind(term, seq uint64, leader string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.barred == "" && f.promise.Rebind(f.now(), term, seq, f.newest, leader)
+	return f.barred == "" && f.counts(nodeOf(leader)) && f.promise.Rebind(f.now(), term, seq, f.newest, leader)
 }
 
 // contact returns the time since the latest request, in the term that this node

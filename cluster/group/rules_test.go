@@ -47,6 +47,11 @@ package group
 //	group that hangs on a node that lives      beat.TestRaftThatHangsIsNotListed (no overlap, an owner for ever)
 //	release by who does not lead               TestHostileMemberIsContained, lease.TestWhoMayFreeAVoter
 //	vote counted without a promise             TestVoteIsEvidenceOnlyIfItSaysSo, TestVoterInAHandOverIsBound
+//	group's lease rests on a removed voter     TestLeaseOfAGroupRestsOnMembers
+//	removed leader of a group is followed      TestVoterOfAGroupFollowsMembers
+//	members of before the last run             cluster.TestNobodyIsListedBeforeTheLogIsApplied
+//	timing of before the last run              cluster.TestGroupBeginsWithTheNewestTiming
+//	changed timeout, unknown to a removed one  cluster.TestRemovalBeginsTheChangeAnew
 
 import (
 	"bytes"
@@ -55,6 +60,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/raftvip/raftvip/cluster/beat"
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/cluster/store"
 )
@@ -703,5 +709,80 @@ func TestBarredNodeTakesNoPart(t *testing.T) {
 		if yes {
 			t.Errorf("barred, and %s", what)
 		}
+	}
+}
+
+// How long the voters of a group promise is in another log than its configuration. A node
+// that was removed there knows of no change since.
+func TestLeaseOfAGroupRestsOnMembers(t *testing.T) {
+	members := map[string]bool{"a": true, "c": true}
+	of := func(id string) bool { return members[id] }
+	r := newRig(t, 1).awake()
+	r.fence.member = of
+	r.fence.lead(2)
+	if err := r.send(2); err != nil { // to b, which agrees
+		t.Fatal(err)
+	}
+	if r.sink.until != 0 {
+		t.Error("a removed voter's consent is a lease")
+	}
+	seq := r.fence.release(2, []string{"b"})
+	r.fence.bind(2, seq, "b", r.now())
+	if _, until := r.fence.until(); until != 0 {
+		t.Error("a removed voter that is bound again is a lease")
+	}
+	members["b"] = true
+	r = newRig(t, 1).awake()
+	r.fence.member = of
+	r.leads(2)
+	members["a"] = false
+	if _, until := r.fence.until(); until != 0 {
+		t.Error("a removed leader has a lease")
+	}
+}
+
+func TestVoterOfAGroupFollowsMembers(t *testing.T) {
+	r := newRig(t, 1).awake()
+	removed := false
+	r.fence.member = func(id string) bool { return !removed || id != "b" }
+	fast := 0
+	r.trans.SetHeartbeatHandler(func(rpc raft.RPC) {
+		fast++
+		rpc.Respond(&raft.AppendEntriesResponse{Term: 2, Success: true}, nil)
+	})
+	r.ask(entries(2, "b"))
+	if r.beaten(2, "b"); fast != 1 {
+		t.Fatal("a member is not followed")
+	}
+	r.fence.freed(2, 1)
+	removed = true
+	asked := r.raftAsked()
+	for what, request := range map[string]any{
+		"entries": entries(2, "b"), "a snapshot": snapshotOf(2, "b"), "a vote": vote(3, "b"),
+		"a question": &raft.RequestPreVoteRequest{RPCHeader: from("b"), Term: 3}, "a call": &raft.TimeoutNowRequest{RPCHeader: from("b")},
+	} {
+		if a := r.ask(request); !errors.Is(a.Error, errNotMember) {
+			t.Errorf("%s of a removed node: %+v", what, a)
+		}
+	}
+	answers := make(chan raft.RPCResponse, 1)
+	r.net.heartbeat(raft.RPC{Command: entries(2, "b"), RespChan: answers})
+	if a := <-answers; !errors.Is(a.Error, errNotMember) {
+		t.Errorf("its heartbeat: %+v", a)
+	}
+	if got := r.beaten(2, "b"); got.Verdict != beat.Failed {
+		t.Errorf("its beat: %+v", got)
+	}
+	if fast != 1 || r.raftAsked() != asked {
+		t.Error("Raft has heard of it")
+	}
+	if r.fence.rebind(2, 1, "b") {
+		t.Error("bound again to it")
+	}
+	if r.fence.bound("c") > 0 {
+		t.Error("the voter is bound to it")
+	}
+	if !granted(r.ask(vote(3, "c"))) {
+		t.Error("no vote for a member")
 	}
 }
