@@ -101,6 +101,9 @@ func (n *Node) openGroups() (err error) {
 	if n.groupStores, err = n.opts.DataDir.OpenGroups(n.opts.RaftLog); err != nil {
 		return err
 	}
+	if err := n.groupStores.Forget(n.State().Version); err != nil {
+		return errors.Join(err, n.groupStores.Close())
+	}
 	for _, r := range n.groupStores.Records() {
 		if err := n.openOwnership(r); err != nil {
 			for _, o := range n.ownerships() {
@@ -215,7 +218,10 @@ func (n *Node) keepGroups(ctx context.Context) error {
 			if n.Group(id) != nil {
 				continue
 			}
-			if err := n.openOwnership(s.Groups[id]); err != nil {
+			switch err := n.openOwnership(s.Groups[id]); {
+			case errors.Is(err, store.ErrGroupEnded): // this state is one of before
+				continue
+			case err != nil:
 				fault = fmt.Sprintf("cannot take part in group %s: %s", s.Groups[id].Name, err)
 				continue
 			}
@@ -239,7 +245,7 @@ func (n *Node) keepGroups(ctx context.Context) error {
 				n.groupsMu.Lock()
 				delete(n.groups, id)
 				n.groupsMu.Unlock()
-				if err := n.groupStores.Drop(id); err != nil {
+				if err := n.groupStores.Drop(id, s.Version); err != nil {
 					n.log.Error("cannot remove what is left of a group", "ownership", o.record.Name, "error", err)
 				}
 				n.log.Info("ownership group has ended", "ownership", o.record.Name, "id", id)

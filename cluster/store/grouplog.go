@@ -18,7 +18,8 @@ import (
 // groups elect at once. In the file each group has a bucket with its record and its log.
 var (
 	recordKey = []byte("record")
-	endedKey  = []byte("ended")
+	endedKey  = []byte("ended") // the version of the state that has the group no more
+	goneKey   = []byte("gone")  // everything else of it is removed
 	logBucket = []byte("log")
 )
 
@@ -68,7 +69,10 @@ func (l *groupLogs) update(change func(*bbolt.Tx) error) error { return l.writes
 // A groupEntry is what the file says of a group.
 type groupEntry struct {
 	record state.GroupRecord
-	ended  bool // what is left of it is to be removed
+	// ended is the version of the default group's state that has the group no more, or 0;
+	// gone: nothing but this is left of it.
+	ended uint64
+	gone  bool
 }
 
 // groups lists them, by ID.
@@ -76,7 +80,10 @@ func (l *groupLogs) groups() (map[string]groupEntry, error) {
 	out := make(map[string]groupEntry)
 	err := l.db.View(func(tx *bbolt.Tx) error {
 		return tx.ForEach(func(name []byte, b *bbolt.Bucket) error {
-			e := groupEntry{ended: b.Get(endedKey) != nil}
+			e := groupEntry{gone: b.Get(goneKey) != nil}
+			if v := b.Get(endedKey); len(v) == 8 {
+				e.ended = binary.BigEndian.Uint64(v)
+			}
 			if err := json.Unmarshal(b.Get(recordKey), &e.record); err != nil || e.record.ID != string(name) || checkGroupID(e.record.ID) != nil {
 				return fmt.Errorf("%w: the record of group %q is damaged", ErrLogLost, name)
 			}
@@ -107,18 +114,32 @@ func (l *groupLogs) create(r state.GroupRecord) error {
 	return nil
 }
 
-// end notes that a group is to be removed; remove removes it.
-func (l *groupLogs) end(id string) error {
+// end notes that a group is to be removed. A group is gone when its log is; forget removes
+// what says so.
+func (l *groupLogs) end(id string, version uint64) error {
+	return l.change(id, func(b *bbolt.Bucket) error { return b.Put(endedKey, indexKey(version)) })
+}
+
+func (l *groupLogs) remove(id string) error {
+	return l.change(id, func(b *bbolt.Bucket) error {
+		if b.Bucket(logBucket) == nil {
+			return nil
+		}
+		return errors.Join(b.DeleteBucket(logBucket), b.Put(goneKey, []byte{1}))
+	})
+}
+
+func (l *groupLogs) change(id string, change func(*bbolt.Bucket) error) error {
 	return l.update(func(tx *bbolt.Tx) error {
 		b := tx.Bucket([]byte(id))
 		if b == nil {
 			return nil
 		}
-		return b.Put(endedKey, []byte{1})
+		return change(b)
 	})
 }
 
-func (l *groupLogs) remove(id string) error {
+func (l *groupLogs) forget(id string) error {
 	return l.update(func(tx *bbolt.Tx) error {
 		if tx.Bucket([]byte(id)) == nil {
 			return nil

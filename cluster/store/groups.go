@@ -24,6 +24,9 @@ const (
 	groupVotesFile = "votes"
 )
 
+// ErrGroupEnded: the group has ended, and this node has removed what it had of it.
+var ErrGroupEnded = errors.New("the group has ended")
+
 // Groups are what Raft keeps on the disk of the ownership groups beside the default one.
 type Groups struct {
 	data     *DataDir
@@ -33,6 +36,11 @@ type Groups struct {
 	votes    *groupVotes
 	sameBoot bool
 	records  map[string]state.GroupRecord
+	// ended are the groups that were removed, with the version of the default group's
+	// state that had them no more. A node that starts again sees the states of before once
+	// more, one after the other. It must not begin such a group anew: it has forgotten its
+	// votes there, and its log, which others may not have got.
+	ended map[string]uint64
 }
 
 // A GroupStore is what Raft keeps of one of them.
@@ -52,7 +60,7 @@ func (d *DataDir) OpenGroups(raftLog *slog.Logger) (_ *Groups, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open logs of groups: %w", err)
 	}
-	g := &Groups{data: d, dir: dir, raftLog: raftLog, sameBoot: sameBoot(dir), records: make(map[string]state.GroupRecord)}
+	g := &Groups{data: d, dir: dir, raftLog: raftLog, sameBoot: sameBoot(dir), records: make(map[string]state.GroupRecord), ended: make(map[string]uint64)}
 	for _, name := range []string{groupLogsFile, groupVotesFile} {
 		if err := missingLog(filepath.Join(dir, name), d.hadGroups()); err != nil {
 			return nil, err
@@ -74,13 +82,16 @@ func (d *DataDir) OpenGroups(raftLog *slog.Logger) (_ *Groups, err error) {
 		return nil, err
 	}
 	for id, e := range found {
-		if e.ended { // its removal was cut short
-			if err := g.Drop(id); err != nil {
+		switch {
+		case e.gone:
+			g.ended[id] = e.ended
+		case e.ended > 0: // its removal was cut short
+			if err := g.Drop(id, e.ended); err != nil {
 				return nil, err
 			}
-			continue
+		default:
+			g.records[id] = e.record
 		}
-		g.records[id] = e.record
 	}
 	// All of them before this boot is noted: what was written ahead of a vote before another
 	// boot counts as given, also if this process ends before it opens the group.
@@ -115,10 +126,14 @@ func (g *Groups) Records() []state.GroupRecord {
 	return out
 }
 
-// Open opens what there is of a group, or makes it.
+// Open opens what there is of a group, or makes it. Of one that was dropped the error is
+// ErrGroupEnded.
 func (g *Groups) Open(r state.GroupRecord) (s GroupStore, err error) {
 	if err := checkGroupID(r.ID); err != nil {
 		return s, err
+	}
+	if _, ended := g.ended[r.ID]; ended {
+		return s, ErrGroupEnded
 	}
 	_, known := g.records[r.ID]
 	if !known {
@@ -195,14 +210,16 @@ func (d *DataDir) noteGroups() error {
 
 func (g *Groups) snapshots(id string) string { return filepath.Join(g.dir, id) }
 
-// Drop removes what there is of a group that has ended. Cut short, it is done again at the
+// Drop removes what there is of a group that is not in the default group's state of this
+// version any more, but for the note that it has ended. Cut short, it is done again at the
 // next start.
-func (g *Groups) Drop(id string) error {
+func (g *Groups) Drop(id string, version uint64) error {
 	if err := checkGroupID(id); err != nil {
 		return err
 	}
 	delete(g.records, id)
-	err := g.logs.end(id)
+	g.ended[id] = version
+	err := g.logs.end(id, version)
 	if err == nil {
 		err = g.votes.drop(id)
 	}
@@ -214,6 +231,21 @@ func (g *Groups) Drop(id string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("remove group %s: %w", id, err)
+	}
+	return nil
+}
+
+// Forget removes the notes of groups that had ended at a version of the default group's
+// state: the one with which this node starts, so that it sees no older one again.
+func (g *Groups) Forget(version uint64) error {
+	for id, at := range g.ended {
+		if at > version {
+			continue
+		}
+		if err := g.logs.forget(id); err != nil {
+			return fmt.Errorf("forget group %s: %w", id, err)
+		}
+		delete(g.ended, id)
 	}
 	return nil
 }

@@ -100,11 +100,11 @@ func TestDroppedGroupLeavesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := g.Drop("g1.1"); err != nil {
+	if err := g.Drop("g1.1", 9); err != nil {
 		t.Fatal(err)
 	}
 	// A crash in the middle of the other one's removal.
-	if err := errors.Join(g.logs.end("g1.2"), g.votes.drop("g1.2"), g.Close()); err != nil {
+	if err := errors.Join(g.logs.end("g1.2", 9), g.votes.drop("g1.2"), g.Close()); err != nil {
 		t.Fatal(err)
 	}
 	g = mustOpenGroups(t, dir)
@@ -113,6 +113,11 @@ func TestDroppedGroupLeavesNothing(t *testing.T) {
 	}
 	if got, _ := os.ReadDir(filepath.Join(dir, RaftDir, groupsDir, "g1.1")); len(got) > 0 {
 		t.Errorf("left on the disk: %v", got)
+	}
+	for _, id := range []string{"g1.1", "g1.2"} { // also where a state of before still has it
+		if _, err := g.Open(record(id)); !errors.Is(err, ErrGroupEnded) {
+			t.Errorf("%s begins anew: %v", id, err)
+		}
 	}
 	s, err := g.Open(record("g9.1"))
 	if err != nil {
@@ -123,6 +128,33 @@ func TestDroppedGroupLeavesNothing(t *testing.T) {
 	}
 	if size := g.votes.size; size != 2*voteRegion {
 		t.Errorf("the votes take %d bytes, places are not used again", size)
+	}
+}
+
+// TestEndedGroupIsForgotten: who starts with a state that is not older sees none of before.
+func TestEndedGroupIsForgotten(t *testing.T) {
+	dir := t.TempDir()
+	g := mustOpenGroups(t, dir)
+	for id, at := range map[string]uint64{"g1.1": 9, "g1.2": 12} {
+		if _, err := g.Open(record(id)); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Drop(id, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, at := range []uint64{8, 9} {
+		if err := g.Close(); err != nil {
+			t.Fatal(err)
+		}
+		g = mustOpenGroups(t, dir)
+		if err := g.Forget(at); err != nil {
+			t.Fatal(err)
+		}
+		found, err := g.logs.groups()
+		if want := map[uint64]int{8: 2, 9: 1}[at]; err != nil || len(found) != want || len(g.ended) != want {
+			t.Errorf("at version %d: %+v, %v", at, found, err)
+		}
 	}
 }
 
@@ -220,7 +252,7 @@ func TestGroupIDIsNoPath(t *testing.T) {
 		if _, err := g.Open(record(id)); err == nil {
 			t.Errorf("opened %q", id)
 		}
-		if err := g.Drop(id); err == nil {
+		if err := g.Drop(id, 9); err == nil {
 			t.Errorf("dropped %q", id)
 		}
 	}

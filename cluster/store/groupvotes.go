@@ -77,14 +77,6 @@ func decodeRegion(b []byte) (id string, ok bool) {
 	return string(b[n+1 : end]), true
 }
 
-// has tells whether a group has a vote.
-func (v *groupVotes) has(id string) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	_, ok := v.regions[id]
-	return ok
-}
-
 // open returns a group's vote, and makes it if fresh says that there is no log either.
 func (v *groupVotes) open(id string, fresh, sameBoot bool) (*VoteStore, error) {
 	v.mu.Lock()
