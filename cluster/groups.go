@@ -364,7 +364,7 @@ func (n *Node) letGo(ctx context.Context, g *group.Group, s *state.State, list u
 	if version == 0 {
 		return nil
 	}
-	if n.opts.Released != nil && !n.opts.Released(g.Name(), s.LeavingAddresses(g.Name())) {
+	if n.opts.Released != nil && !n.opts.Released(g.Name(), version, s.LeavingAddresses(g.Name())) {
 		return nil // at a later round
 	}
 	free := state.FreeCommand{Group: g.Name(), Version: version}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -169,4 +170,39 @@ func TestGroupsBeginAndEnd(t *testing.T) {
 		return listed(again, map[string]string{"default": "192.0.2.1 192.0.2.2 192.0.2.3 "}) &&
 			!slices.ContainsFunc(again, func(m *member) bool { return len(m.Groups()) != 1 })
 	})
+}
+
+// TestAddressIsKeptUntilItIsReleased: no group has an address before the owner in the group
+// that had it says that it is not on the kernel.
+func TestAddressIsKeptUntilItIsReleased(t *testing.T) {
+	nodes, _ := threeNodes(t)
+	all := nodes[:]
+	for _, to := range []string{"b", "a", "default", "b"} {
+		for _, m := range all {
+			m.keeps.Store(true)
+		}
+		list := instancesIn("a", "b", "default", to)
+		var from string
+		for id, h := range all[0].State().Holders {
+			if id == list[3].Addresses[0].Prefix.Addr() {
+				from = all[0].State().GroupName(h.Group)
+			}
+		}
+		configure(t, all, list)
+		moved := map[string]string{"a": "192.0.2.1 ", "b": "192.0.2.2 ", "default": "192.0.2.3 "}
+		without := maps.Clone(moved)
+		moved[to] += "192.0.2.4 "
+		if from != "" {
+			eventually(t, from+" has given the address away", func() bool { return listed(all, without) })
+			for end := time.Now().Add(time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+				if listed(all, moved) {
+					t.Fatalf("%s has the address, and %s has not released it", to, from)
+				}
+			}
+		}
+		for _, m := range all {
+			m.keeps.Store(false)
+		}
+		eventually(t, to+" has the address", func() bool { return listed(all, moved) })
+	}
 }

@@ -59,8 +59,9 @@ type Options struct {
 	// opened, before the group can have a lease.
 	Sink func(group string) group.LeaseSink
 	// Released tells whether none of these addresses is on this node's kernel in that
-	// group; nil where there never is one.
-	Released func(group string, addresses []netip.Addr) bool
+	// group, or will be by a list that is older than the version; nil where there never is
+	// one.
+	Released func(group string, version uint64, addresses []netip.Addr) bool
 	// Bind prepares the socket of a connection to a member before it is connected, as
 	// net.Dialer.ControlContext, so that it leaves from an address that stays this
 	// node's; nil for what the kernel chooses.

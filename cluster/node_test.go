@@ -32,9 +32,11 @@ func (e *leaseEnd) Revoke(uint64)                       { e.until.Store(0) }
 // member is one node of a test cluster on the loopback interface.
 type member struct {
 	*Node
-	t      *testing.T
-	dir    string
-	sink   *leaseEnd
+	t    *testing.T
+	dir  string
+	sink *leaseEnd
+	// keeps: the node's kernel has what its groups are to give away.
+	keeps  atomic.Bool
 	cancel context.CancelFunc
 	done   chan error
 }
@@ -76,7 +78,8 @@ func openMember(t *testing.T, dir, address string, peers ...string) (*member, er
 			}
 			return &leaseEnd{}
 		},
-		Log: testlog.New(t, id.Name), RaftLog: testlog.New(t, id.Name),
+		Released: func(string, uint64, []netip.Addr) bool { return !m.keeps.Load() },
+		Log:      testlog.New(t, id.Name), RaftLog: testlog.New(t, id.Name),
 	})
 	if err != nil {
 		data.Close()

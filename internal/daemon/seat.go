@@ -303,18 +303,33 @@ func (m *members) State() *state.State {
 // Self implements owner.Members.
 func (m *members) Self() store.Identity { return m.Node.Self() }
 
-// Released tells whether none of the addresses is on this node beneath the seat's gates.
-func (d *Daemon) released(id string, addresses []netip.Addr) bool {
+// released tells whether none of the addresses is on this node beneath the seat's gates, and
+// none will be: the owner has had its list follow the version.
+func (d *Daemon) released(id string, version uint64, addresses []netip.Addr) bool {
 	t := d.seats.get(id)
-	if t == nil || d.kept(t) == nil {
-		return true
+	if t == nil {
+		return true // nothing is ever owned here in that group
 	}
-	for _, a := range d.kept(t).Status().Addresses {
-		if a.State != vip.StateAbsent && slices.Contains(addresses, a.Prefix.Addr()) {
-			return false
-		}
+	d.seats.mu.Lock()
+	kept, loop := t.kept, t.owner
+	d.seats.mu.Unlock()
+	if loop == nil {
+		return true // its loop will begin with a newer list
 	}
-	return true
+	view := loop.View()
+	follows := view.ListVersion
+	if id == state.DefaultGroup {
+		follows = view.Version
+	}
+	return follows >= version && letWent(kept.Status(), addresses)
+}
+
+// letWent tells whether a Holding has nothing to do with any of these addresses. One that
+// it is still to have on a list would be put up at a take, also where it is absent now.
+func letWent(st vip.Status, addresses []netip.Addr) bool {
+	return st.Applied && !slices.ContainsFunc(st.Addresses, func(a vip.AddressStatus) bool {
+		return (a.Wanted || a.State != vip.StateAbsent) && slices.Contains(addresses, a.Prefix.Addr())
+	})
 }
 
 // reportOf is what the checks say about the instances of a group. Those with "vrrp only"

@@ -188,6 +188,8 @@ type Owner struct {
 	doubts   doubts
 	ledFrom  time.Duration // when this term's leadership was first seen
 	silentAt []string      // members that did not answer at the last turn as leader
+	// version and listVersion are those of the state that the Keeper's list is from.
+	version, listVersion uint64
 
 	mu   sync.Mutex
 	view View
@@ -209,6 +211,8 @@ type View struct {
 	Since    time.Duration // when Owning last changed, as boottime.Now
 	LastTurn time.Duration // as boottime.Now; 0: the loop has not turned yet
 	Faults   []string      // why it cannot own, but for those that its checks find
+	// Version and ListVersion are those of the state whose addresses the Keeper was told last.
+	Version, ListVersion uint64
 }
 
 // Run is the loop. When ctx ends it releases and hands over, and returns.
@@ -309,6 +313,7 @@ func (o *Owner) turn(ctx context.Context) time.Duration {
 	} else if o.state != owning {
 		o.claims.Follow(nil)
 	}
+	o.version, o.listVersion = s.Version, s.ListVersion
 	o.setView(why, faults)
 	return max(next, time.Millisecond)
 }
@@ -484,7 +489,7 @@ func (o *Owner) setView(why string, faults []string) {
 	if o.view.Owning != (o.state == owning) {
 		since = now
 	}
-	o.view = View{Owning: o.state == owning, Why: why, Since: since, LastTurn: now, Faults: faults}
+	o.view = View{Owning: o.state == owning, Why: why, Since: since, LastTurn: now, Faults: faults, Version: o.version, ListVersion: o.listVersion}
 }
 
 // View returns what the loop last decided.
