@@ -14,6 +14,7 @@ import (
 	"github.com/raftvip/raftvip/cluster/port"
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/pki"
+	"github.com/raftvip/raftvip/internal/tick"
 )
 
 const (
@@ -44,8 +45,8 @@ func (n *Node) dialBeat(ctx context.Context, node, address string) (beat.Conn, e
 
 // keepBeats keeps a connection for beats to every member.
 func (n *Node) keepBeats(ctx context.Context) {
-	tick := time.NewTicker(membershipInterval)
-	defer tick.Stop()
+	ticks := tick.New(membershipInterval)
+	defer ticks.Stop()
 	for {
 		members := n.State().Nodes
 		for id, node := range members {
@@ -55,7 +56,7 @@ func (n *Node) keepBeats(ctx context.Context) {
 		}
 		n.beats.Forget(func(id string) bool { _, ok := members[id]; return ok })
 		select {
-		case <-tick.C:
+		case <-ticks.C:
 		case <-ctx.Done():
 			return
 		}

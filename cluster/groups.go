@@ -17,6 +17,7 @@ import (
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/boottime"
+	"github.com/raftvip/raftvip/internal/tick"
 )
 
 // An ownership group beside the default one, as it runs on this node.
@@ -133,7 +134,7 @@ func (n *Node) openOwnership(r state.GroupRecord) error {
 		Name: r.ID, Self: n.opts.Identity.NodeID, Log: n.log.With("ownership", r.Name), Now: boottime.Now, Heartbeat: heartbeat, Version: version,
 		First: state.NewGroup(r), Members: n.listed,
 		Sink: n.opts.Sink(r.ID), Lateness: n.opts.Lateness, Inner: network, Logs: logs, Stable: disk.Votes, Snapshots: disk.Snapshots,
-		Peers: memberCalls{n.client}, Changed: n.changed, RaftLog: n.opts.RaftLog,
+		Peers: memberCalls{n.client}, Changed: group.NewBroadcastTo(n.reconcileSoon), RaftLog: n.opts.RaftLog,
 		Order: n.order(r.ID), DiskFault: n.disk.Broken, TermSaved: disk.Votes.Saved, Reserve: disk.Votes.Reserve, Retimed: network.Retime, Beats: n.beats,
 	}
 	here := slices.ContainsFunc(r.Voters, func(v state.GroupVoter) bool { return v.ID == n.opts.Identity.NodeID })
@@ -208,8 +209,8 @@ func (n *Node) keepGroups(ctx context.Context) error {
 		}
 		running.Wait()
 	}()
-	tick := time.NewTicker(membershipInterval)
-	defer tick.Stop()
+	ticks := tick.New(membershipInterval)
+	defer ticks.Stop()
 	for {
 		changed := n.Changed()
 		s := n.State()
@@ -265,7 +266,7 @@ func (n *Node) keepGroups(ctx context.Context) error {
 		}
 		select {
 		case <-changed:
-		case <-tick.C:
+		case <-ticks.C:
 		case <-ctx.Done():
 			return nil
 		}

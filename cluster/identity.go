@@ -15,6 +15,7 @@ import (
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/pki"
+	"github.com/raftvip/raftvip/internal/tick"
 )
 
 const (
@@ -87,8 +88,8 @@ func (n *Node) cut(nodeID string, boots []string) {
 // keepIdentities acts on what is found out about who holds which identity, and tells
 // the other members.
 func (n *Node) keepIdentities(ctx context.Context) {
-	tick := time.NewTicker(holdersEvery)
-	defer tick.Stop()
+	ticks := tick.New(holdersEvery)
+	defer ticks.Stop()
 	said := make(map[identity.Finding]bool)
 	tries := 0
 	for {
@@ -106,7 +107,7 @@ func (n *Node) keepIdentities(ctx context.Context) {
 		case <-n.identities:
 			tries = probeTries
 		case <-again:
-		case <-tick.C:
+		case <-ticks.C:
 		case <-ctx.Done():
 			return
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/boottime"
+	"github.com/raftvip/raftvip/internal/tick"
 )
 
 const (
@@ -39,8 +40,8 @@ func (n *Node) reconcileSoon() {
 // keepMembership makes Raft's configuration follow the list of nodes while this
 // node leads: add, move, promote, remove, one change at a time.
 func (n *Node) keepMembership(ctx context.Context) {
-	tick := time.NewTicker(membershipInterval)
-	defer tick.Stop()
+	ticks := tick.New(membershipInterval)
+	defer ticks.Stop()
 	var settle settling
 	for {
 		changed := n.Changed()
@@ -53,7 +54,7 @@ func (n *Node) keepMembership(ctx context.Context) {
 			n.log.Warn("cannot bring a group up to date", "error", err)
 		}
 		select {
-		case <-tick.C:
+		case <-ticks.C:
 		case <-n.members:
 		case <-changed:
 			// Bursts of changes are one change: several follow one another closely.

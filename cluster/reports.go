@@ -18,6 +18,7 @@ import (
 	"github.com/raftvip/raftvip/cluster/port"
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/cluster/store"
+	"github.com/raftvip/raftvip/internal/tick"
 )
 
 const (
@@ -103,8 +104,8 @@ func (n *Node) wake() {
 
 // keepReporting sends this node's report to the leader.
 func (n *Node) keepReporting(ctx context.Context) {
-	tick := time.NewTicker(reportInterval)
-	defer tick.Stop()
+	ticks := tick.New(reportInterval)
+	defer ticks.Stop()
 	known := ""
 	for {
 		changed := n.Changed()
@@ -114,7 +115,7 @@ func (n *Node) keepReporting(ctx context.Context) {
 		}
 		for waiting := true; waiting; {
 			select {
-			case <-tick.C:
+			case <-ticks.C:
 				waiting = false
 			case <-n.kick:
 				waiting = false

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/raftvip/raftvip/cluster/state"
+	"github.com/raftvip/raftvip/internal/tick"
 )
 
 const (
@@ -20,8 +21,8 @@ const (
 // hand-over nor an election is to begin with a handshake, which takes several
 // milliseconds. A member that is new, or whose process is, is called at once.
 func (n *Node) keepWarm(ctx context.Context) {
-	tick := time.NewTicker(membershipInterval)
-	defer tick.Stop()
+	ticks := tick.New(membershipInterval)
+	defer ticks.Stop()
 	last := make(map[string]warmed)
 	for {
 		changed := n.Changed()
@@ -41,7 +42,7 @@ func (n *Node) keepWarm(ctx context.Context) {
 			last[node.ID] = w
 		}
 		select {
-		case <-tick.C:
+		case <-ticks.C:
 		case <-changed:
 		case <-ctx.Done():
 			return

@@ -182,9 +182,15 @@ func (snapshot) Release() {}
 type Broadcast struct {
 	mu sync.Mutex
 	ch chan struct{}
+	// then, if not nil, is called at each change, and does not block.
+	then func()
 }
 
 func NewBroadcast() *Broadcast { return &Broadcast{ch: make(chan struct{})} }
+
+// NewBroadcastTo is a broadcast that also calls then, which must not block, at each
+// change.
+func NewBroadcastTo(then func()) *Broadcast { return &Broadcast{ch: make(chan struct{}), then: then} }
 
 // Wait returns a channel that is closed at the next notify. Take it before
 // reading the value.
@@ -199,4 +205,7 @@ func (b *Broadcast) Notify() {
 	defer b.mu.Unlock()
 	close(b.ch)
 	b.ch = make(chan struct{})
+	if b.then != nil {
+		b.then()
+	}
 }

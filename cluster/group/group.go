@@ -19,6 +19,7 @@ import (
 	"github.com/raftvip/raftvip/cluster/raftlog"
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/cluster/store"
+	"github.com/raftvip/raftvip/internal/tick"
 )
 
 // A Standing is what one node knows of one group at one moment.
@@ -134,8 +135,9 @@ type Options struct {
 	between func(*leaseTransport) raft.Transport
 }
 
-// raftConfig derives every Raft timing from the heartbeat timeout.
-func raftConfig(self string, heartbeat time.Duration) *raft.Config {
+// raftConfig derives every Raft timing from the heartbeat timeout. A quiet group does less
+// while nothing happens.
+func raftConfig(self string, heartbeat time.Duration, quiet bool) *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(self)
 	c.HeartbeatTimeout = heartbeat
@@ -144,6 +146,9 @@ func raftConfig(self string, heartbeat time.Duration) *raft.Config {
 	// The log is nearly idle; this is how often followers learn the commit index
 	// when nothing is written, and each time costs a request to every one.
 	c.CommitTimeout = 500 * time.Millisecond
+	if quiet { // there may be many, each with its own
+		c.CommitTimeout = 5 * time.Second
+	}
 	c.SnapshotInterval = 2 * time.Minute
 	c.SnapshotThreshold = 1024
 	c.TrailingLogs = 1024
@@ -181,7 +186,7 @@ func Open(p Options) (*Group, error) {
 			return p.Beats.Exchange(p.Name, node, address, term)
 		}
 	}
-	config := raftConfig(p.Self, p.Heartbeat.Promise())
+	config := raftConfig(p.Self, p.Heartbeat.Promise(), p.Members != nil)
 	config.NotifyCh = g.leaders
 	config.Logger = raftlog.New(p.RaftLog)
 	var trans raft.Transport = g.trans
@@ -261,6 +266,15 @@ func (g *Group) Voters() []string {
 // looked at without one.
 const lookAgain = time.Second
 
+// due is when to look again after a time. What looks now and then looks at the ticks of
+// the whole process.
+func due(after time.Duration) time.Duration {
+	if after == lookAgain {
+		return tick.Until(lookAgain)
+	}
+	return after
+}
+
 // Run follows leadership until ctx ends, then shuts Raft down.
 func (g *Group) Run(ctx context.Context) error {
 	observed := make(chan raft.Observation, 64)
@@ -274,8 +288,8 @@ func (g *Group) Run(ctx context.Context) error {
 	g.raft.RegisterObserver(observer)
 	defer g.raft.DeregisterObserver(observer)
 
-	tick := time.NewTimer(0)
-	defer tick.Stop()
+	look := time.NewTimer(0)
+	defer look.Stop()
 	var tasks errgroup.Group
 	defer tasks.Wait()
 	binding, stopBinding := context.WithCancel(ctx)
@@ -327,14 +341,14 @@ func (g *Group) Run(ctx context.Context) error {
 			g.changed.Notify()
 			Signal(g.role)
 		case <-g.led:
-		case <-tick.C:
+		case <-look.C:
 		}
 		g.fence.tick()
 		next := lookAgain
 		if g.fence.alone() {
 			next = max(g.length()/5, time.Millisecond)
 		}
-		tick.Reset(next)
+		look.Reset(due(next))
 	}
 }
 
@@ -389,6 +403,10 @@ func (g *Group) Standing() Standing {
 	}
 	return s
 }
+
+// Changed returns a channel that is closed when the group's state or standing changes. Take
+// it before reading them.
+func (g *Group) Changed() <-chan struct{} { return g.changed.Wait() }
 
 // Name returns the group's name.
 func (g *Group) Name() string { return g.name }

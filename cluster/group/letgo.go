@@ -96,7 +96,7 @@ func (g *Group) keepHearing(ctx context.Context) {
 		case deaf && leads:
 			g.letGo(ctx, term, g.selfName()+" did not hear a majority of the voters any more")
 		}
-		timer.Reset(next)
+		timer.Reset(due(next))
 	}
 }
 

@@ -57,7 +57,7 @@ func (g *Group) Bootstrap(address string) error {
 // Found writes the first entry of a group's log, before it is opened: this node, at an
 // address, is its only voter.
 func Found(p Options, address string) error {
-	config := raftConfig(p.Self, p.Heartbeat.Current)
+	config := raftConfig(p.Self, p.Heartbeat.Current, false)
 	config.Logger = raftlog.New(p.RaftLog)
 	err := raft.BootstrapCluster(config, p.Logs, p.Stable, p.Snapshots, p.Inner, firstConfiguration(p.Self, address))
 	if err != nil {
@@ -70,7 +70,7 @@ func Found(p Options, address string) error {
 // it is opened. A log that has begun is left as it is; the caller has seen to it that there
 // is no snapshot in place of one.
 func Begin(p Options, first []state.GroupVoter) error {
-	config := raftConfig(p.Self, p.Heartbeat.Promise())
+	config := raftConfig(p.Self, p.Heartbeat.Promise(), true)
 	config.Logger = raftlog.New(p.RaftLog)
 	var c raft.Configuration
 	for _, v := range first {

@@ -287,7 +287,7 @@ func (h *simHost) boot() *simProc {
 // bootRaw starts Raft alone: the holder is its leader.
 func (p *simProc) bootRaw(ctx context.Context, mem *memStore) {
 	h := p.host
-	config := raftConfig(h.id, h.hb)
+	config := raftConfig(h.id, h.hb, false)
 	config.Logger = raftlog.New(testlog.New(h.t, h.name))
 	leading := make(chan bool, 16)
 	config.NotifyCh = leading

@@ -229,7 +229,7 @@ func newSim(t *testing.T, o simOptions) *sim {
 		s.want[h.id] = h.name + ":7355"
 	}
 	for _, h := range s.hosts {
-		config := raftConfig(h.id, hb)
+		config := raftConfig(h.id, hb, false)
 		config.Logger = raftlog.New(testlog.New(t, h.name))
 		trans := &simTransport{proc: &simProc{host: h, address: h.name + ":7355"}}
 		if err := raft.BootstrapCluster(config, h.store, h.store, h.snaps, trans, raft.Configuration{Servers: servers}); err != nil {

@@ -89,7 +89,7 @@ func (g *Group) keepDetecting(ctx context.Context) {
 		left := heartbeat - g.fence.lastHeard()
 		switch {
 		case g.raft.State() != raft.Follower:
-			timer.Reset(lookAgain)
+			timer.Reset(due(lookAgain))
 		case left > 0:
 			timer.Reset(left)
 		default:

@@ -127,6 +127,6 @@ func (g *Group) keepPace(ctx context.Context) {
 				g.confirm(term)
 			}
 		}
-		timer.Reset(next)
+		timer.Reset(due(next))
 	}
 }

@@ -3,6 +3,7 @@ package daemon
 import (
 	"encoding/json"
 	"maps"
+	"reflect"
 	"slices"
 	"sync"
 
@@ -59,6 +60,14 @@ func (t *told) put(group string, h hint.GroupHint, describe func(*hint.Hint)) hi
 	return whole
 }
 
+// has tells whether this is what was said of a group last.
+func (t *told) has(group string, h hint.GroupHint) bool {
+	t.mu.Lock()
+	old, ok := t.hint.Groups[group]
+	t.mu.Unlock()
+	return ok && reflect.DeepEqual(old, h)
+}
+
 // drop forgets a group that has ended. Others hear of it with what is said next.
 func (t *told) drop(group string) {
 	t.mu.Lock()
@@ -86,10 +95,15 @@ func (a *advice) Changed() <-chan struct{} { return a.checks.Changed() }
 func (a *advice) Publish(t owner.Told) {
 	a.told.publishing.Lock() // or an older hint could take the place of a newer one
 	defer a.told.publishing.Unlock()
-	h := a.told.put(a.id, hint.GroupHint{
+	of := hint.GroupHint{
 		Check: a.report(), Faults: t.Faults, Owning: t.Owning, OwningTerm: t.Term,
 		Take: t.Take, Foreign: foreignHints(t.Foreign), NotRemoved: t.NotRemoved,
-	}, a.describe)
+	}
+	// The rest is told at each turn of the default group's owner.
+	if a.id != state.DefaultGroup && a.told.has(a.id, of) {
+		return
+	}
+	h := a.told.put(a.id, of, a.describe)
 	b, err := json.Marshal(h)
 	if err != nil {
 		panic("daemon: hint cannot be encoded: " + err.Error()) // plain data

@@ -8,6 +8,7 @@ import (
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/place"
+	"github.com/raftvip/raftvip/internal/tick"
 )
 
 // base is this node's, nil if its file and the cluster never agreed.
@@ -33,8 +34,8 @@ func (d *Daemon) setBase(c place.Content) {
 
 // followBase notes when this node's file and the cluster agree.
 func (d *Daemon) followBase(ctx context.Context) {
-	tick := time.NewTicker(place.LinkPoll)
-	defer tick.Stop()
+	ticks := tick.New(place.LinkPoll)
+	defer ticks.Stop()
 	var seen struct {
 		instances []state.Instance
 		config    *config.Config
@@ -51,7 +52,7 @@ func (d *Daemon) followBase(ctx context.Context) {
 		}
 		select {
 		case <-changed:
-		case <-tick.C:
+		case <-ticks.C:
 		case <-ctx.Done():
 			return
 		}

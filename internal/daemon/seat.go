@@ -20,6 +20,7 @@ import (
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/operate"
 	"github.com/raftvip/raftvip/internal/owner"
+	"github.com/raftvip/raftvip/internal/tick"
 	"github.com/raftvip/raftvip/internal/vrrp"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
@@ -78,6 +79,9 @@ func (s *seats) with() []*seat {
 	})
 	return out
 }
+
+// ownPatience is the owners' patience beside the default group's.
+const ownPatience = 10 * time.Millisecond
 
 // sinkOf makes the seat of a group that is about to be opened, as far as its lease needs
 // it. Where the guard has no number left for another gate, nothing is ever owned by it.
@@ -144,8 +148,13 @@ func (d *Daemon) openSeat(t *seat) {
 		id: t.id, node: d.node, hints: &d.hints, checks: d.checks, told: &d.told,
 		report: func() check.Report { return d.reportOf(t.id) }, describe: d.describe,
 	}
+	patience := ownPatience
+	if t.id == state.DefaultGroup {
+		patience = 0
+	}
 	c := owner.Config{
-		Name: name, Seat: g, Members: t.members, Gate: t.gates, Sink: t.sink, Keeper: t.kept, Advice: t.advice,
+		Patience: patience,
+		Name:     name, Seat: g, Members: t.members, Gate: t.gates, Sink: t.sink, Keeper: t.kept, Advice: t.advice,
 		Log: log, Now: boottime.Now,
 		Addresses: func(s *state.State) ([]vip.Address, vip.Schedule, []string) { return d.places.Addresses(t.id, s) },
 		Record:    func(m state.Move) { d.record(t, m) },
@@ -156,7 +165,9 @@ func (d *Daemon) openSeat(t *seat) {
 		c.Silent = d.silent()
 		c.Links = d.links.Current
 		t.hybrid = d.newHybrid(t, name, !c.Silent)
-		c.Turned = d.plain.Wake
+		if t.id == state.DefaultGroup {
+			c.Turned = d.plain.Turned
+		}
 	}
 	c.Consent, c.Claims = t.hybrid, d.claims.Of(t.id) // nil ones, on a witness, do nothing
 	d.seats.mu.Lock()
@@ -175,8 +186,8 @@ func (d *Daemon) keepSeats(ctx, keeping, recording context.Context) error {
 		default: // one is enough
 		}
 	}
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
+	ticks := tick.New(time.Second)
+	defer ticks.Stop()
 	for {
 		changed := d.node.Changed()
 		here := d.node.Groups()
@@ -197,7 +208,7 @@ func (d *Daemon) keepSeats(ctx, keeping, recording context.Context) error {
 		}
 		select {
 		case <-changed:
-		case <-tick.C:
+		case <-ticks.C:
 		case err := <-failures:
 			return err
 		case <-ctx.Done():

@@ -14,6 +14,7 @@ import (
 	"github.com/raftvip/raftvip/internal/api"
 	"github.com/raftvip/raftvip/internal/boottime"
 	"github.com/raftvip/raftvip/internal/owner"
+	"github.com/raftvip/raftvip/internal/tick"
 )
 
 const (
@@ -135,8 +136,8 @@ func (q *QuorumWatch) state() (text string, noneCan bool) {
 // WatchQuorum asks who is there while there is no leader, and has a loss of the quorum
 // written down when it is over. It returns when ctx ends.
 func (srv *Server) WatchQuorum(ctx context.Context) {
-	tick := time.NewTicker(quorumLook)
-	defer tick.Stop()
+	ticks := tick.New(quorumLook)
+	defer ticks.Stop()
 	reported := boottime.Now()
 	for {
 		changed := srv.Node.Changed()
@@ -155,7 +156,7 @@ func (srv *Server) WatchQuorum(ctx context.Context) {
 		}
 		for waiting := true; waiting; {
 			select {
-			case <-tick.C:
+			case <-ticks.C:
 				waiting = false
 			case <-changed:
 				changed = srv.Node.Changed()

@@ -15,10 +15,13 @@ import (
 	"github.com/raftvip/raftvip/cluster/state"
 	"github.com/raftvip/raftvip/cluster/store"
 	"github.com/raftvip/raftvip/internal/policy"
+	"github.com/raftvip/raftvip/internal/tick"
 	"github.com/raftvip/raftvip/vip"
 )
 
 const (
+	// lookAgain is how often everything is looked at though nothing was told.
+	lookAgain = time.Second
 	// handoverPause is how long a failed hand-over is not tried again.
 	handoverPause = time.Second
 	// releaseWait bounds how long a hand-over waits for addresses to be deleted
@@ -39,6 +42,8 @@ type Seat interface {
 	Contact(nodeID string) (time.Duration, bool)
 	LastRelease() (group.Release, time.Duration)
 	HeardLeaders() [2]group.HeardLeader
+	// Changed is closed when the group's state or standing changes.
+	Changed() <-chan struct{}
 }
 
 // Members is what is known of the cluster: a cluster.Node.
@@ -141,7 +146,10 @@ type Config struct {
 	Loss func() QuorumLoss
 	// Turned, if not nil, is told of each turn: something may have changed.
 	Turned func()
-	Now    func() time.Duration // as boottime.Now
+	// Patience is how long what has changed elsewhere in the cluster may wait to be looked
+	// at with what follows: where there are many owners, each change of one wakes all.
+	Patience time.Duration
+	Now      func() time.Duration // as boottime.Now
 }
 
 // An Owner is the loop that decides, for one group, whether this node owns it,
@@ -165,6 +173,7 @@ type Owner struct {
 	beat      func()
 	loss      func() QuorumLoss
 	turned    func()
+	patience  time.Duration
 	now       func() time.Duration
 	requests  chan *Request
 	// leaving: this node is about to be removed and must not be given the group back.
@@ -200,7 +209,7 @@ func New(c Config) *Owner {
 	return &Owner{
 		name: c.Name, seat: c.Seat, members: c.Members, gate: c.Gate, sink: c.Sink, keeper: c.Keeper, consent: c.Consent,
 		claims: c.Claims, advice: c.Advice, log: c.Log, silent: c.Silent, addresses: c.Addresses, links: c.Links,
-		record: c.Record, beat: c.Beat, loss: c.Loss, turned: c.Turned, now: c.Now, requests: make(chan *Request),
+		record: c.Record, beat: c.Beat, loss: c.Loss, turned: c.Turned, patience: c.Patience, now: c.Now, requests: make(chan *Request),
 	}
 }
 
@@ -220,20 +229,31 @@ func (o *Owner) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
-		changed, kept := o.members.Changed(), o.keeper.Changed()
+		changed, here, kept := o.members.Changed(), o.seat.Changed(), o.keeper.Changed()
 		next := o.turn(ctx)
+		if next == lookAgain {
+			next = tick.Until(lookAgain)
+		}
 		timer.Reset(next)
-		select {
-		case <-ctx.Done():
-			o.shutdown()
-			return nil
-		case r := <-o.requests:
-			o.request(ctx, r)
-		case <-changed:
-		case <-kept:
-		case <-o.sink.wake:
-		case <-o.advice.Changed():
-		case <-timer.C:
+		for waiting := true; waiting; {
+			waiting = false
+			select {
+			case <-ctx.Done():
+				o.shutdown()
+				return nil
+			case r := <-o.requests:
+				o.request(ctx, r)
+			case <-changed:
+				if o.patience > 0 && next > o.patience {
+					changed, waiting = nil, true
+					timer.Reset(o.patience)
+				}
+			case <-here:
+			case <-kept:
+			case <-o.sink.wake:
+			case <-o.advice.Changed():
+			case <-timer.C:
+			}
 		}
 	}
 }
@@ -269,7 +289,7 @@ func (o *Owner) turn(ctx context.Context) time.Duration {
 	}
 	now := o.now()
 	in := ownInputs{standing: standing, now: now, founded: s.Founded(), was: o.state}
-	next := time.Second
+	next := lookAgain
 	if standing.Leading && s.Founded() {
 		o.logSilence(o.silentPeers(s))
 		nodes := o.candidates(s)

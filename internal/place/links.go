@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/raftvip/raftvip/internal/tick"
 	"github.com/raftvip/raftvip/vip"
 )
 
@@ -32,11 +33,11 @@ func NewLinks(host interface{ Links() ([]vip.Link, error) }, logger *slog.Logger
 // Run keeps the list of interfaces fresh, so that a take does not begin with asking the
 // kernel for it. It returns when ctx ends.
 func (l *Links) Run(ctx context.Context) {
-	tick := time.NewTicker(LinkPoll)
-	defer tick.Stop()
+	ticks := tick.New(LinkPoll)
+	defer ticks.Stop()
 	for {
 		select {
-		case <-tick.C:
+		case <-ticks.C:
 			l.Look()
 		case <-ctx.Done():
 			return

@@ -16,6 +16,7 @@ import (
 	"github.com/raftvip/raftvip/internal/check"
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/place"
+	"github.com/raftvip/raftvip/internal/tick"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vrrpcompat"
 	"github.com/raftvip/raftvip/vrrpcompat/vrrpnet"
@@ -129,6 +130,19 @@ func (p *Plain) Wake() {
 	}
 }
 
+// Turned is Wake for an owner that has looked at everything. Where no instance has "vrrp
+// only" that means nothing here.
+func (p *Plain) Turned() {
+	p.mu.Lock()
+	idle := p.turned && len(p.routers) == 0
+	p.mu.Unlock()
+	if !idle || slices.ContainsFunc(p.config().Instances, plain) {
+		p.Wake()
+	}
+}
+
+func plain(in *config.Instance) bool { return in.VRRP != nil && in.VRRP.Mode == config.VRRPOnly }
+
 // Run is the loop. At the end the routers have left the election and the addresses
 // are gone. It returns the errors of the keeper and the routers.
 func (p *Plain) Run(ctx context.Context) error {
@@ -168,7 +182,7 @@ func (p *Plain) turn() time.Duration {
 		vr.instance = nil
 	}
 	for _, in := range c.Instances {
-		if in.VRRP == nil || in.VRRP.Mode != config.VRRPOnly {
+		if !plain(in) {
 			continue
 		}
 		vr := p.routers[in.Name]
@@ -184,7 +198,10 @@ func (p *Plain) turn() time.Duration {
 		}
 	}
 	p.turned = true
-	return time.Second
+	if len(p.routers) == 0 {
+		return time.Minute // whoever reads a file with one wakes this loop
+	}
+	return tick.Until(time.Second)
 }
 
 func instanceReport(r check.Report, in *config.Instance) check.InstanceReport {

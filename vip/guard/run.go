@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/raftvip/raftvip/internal/shortage"
+	"github.com/raftvip/raftvip/internal/tick"
 )
 
 // Run follows interfaces that come and go, checks every attachment every
@@ -28,8 +28,8 @@ func (g *Guard) Run(ctx context.Context) error {
 // follow checks at once, after every change of a link, and periodically. A failed
 // subscription leaves the periodic check.
 func (g *Guard) follow(ctx context.Context) error {
-	tick := time.NewTicker(g.opts.Recheck)
-	defer tick.Stop()
+	ticks := tick.New(g.opts.Recheck)
+	defer ticks.Stop()
 	var events <-chan netlink.LinkUpdate
 	if g.attaches() {
 		events = g.subscribe(ctx)
@@ -50,7 +50,7 @@ func (g *Guard) follow(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-ticks.C:
 			if events == nil && g.attaches() {
 				events = g.subscribe(ctx)
 			}
