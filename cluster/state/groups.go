@@ -92,11 +92,8 @@ func (s *State) GroupName(id string) string {
 	return s.Groups[id].Name
 }
 
-// GroupByName finds an ownership group by its name, or by its ID.
+// GroupByName finds the ownership group that instances name so.
 func (s *State) GroupByName(name string) (id string, ok bool) {
-	if _, ok := s.Groups[name]; ok {
-		return name, true
-	}
 	id = s.groupOf(name)
 	return id, id != ""
 }

@@ -42,8 +42,8 @@ type seat struct {
 	moves   chan state.Move // entries of its history that are to be written
 	stop    context.CancelFunc
 	ended   errgroup.Group // what runs until stop
-	// stopRouting ends VRRP's part.
-	stopRouting context.CancelFunc
+	// stopRouting ends VRRP's part, stopRecording the writing of the history.
+	stopRouting, stopRecording context.CancelFunc
 }
 
 // seats are those of all groups.
@@ -86,6 +86,12 @@ const ownPatience = 10 * time.Millisecond
 // sinkOf makes the seat of a group that is about to be opened, as far as its lease needs
 // it. Where the guard has no number left for another gate, nothing is ever owned by it.
 func (d *Daemon) sinkOf(id string) group.LeaseSink {
+	d.seats.mu.Lock()
+	before := d.seats.all[id]
+	d.seats.mu.Unlock()
+	if before != nil && before.owner == nil {
+		return before.sink // it could not be opened, and that is tried again
+	}
 	t := &seat{id: id, moves: make(chan state.Move, 64)}
 	gate, err := d.newGate()
 	if err != nil {
@@ -133,6 +139,9 @@ func (barredSink) Revoke(uint64)               {}
 // openSeat makes the rest of a seat: the Holding, VRRP's part and the loop that decides.
 func (d *Daemon) openSeat(t *seat) {
 	g := d.node.Group(t.id)
+	if g == nil {
+		return // it has ended already
+	}
 	name := d.node.GroupName(t.id)
 	log := d.log.With("group", name)
 	kept := vrrp.NewHoldings(t.gates, vrrp.NoHolding{}, g.RefreshLease)
@@ -199,6 +208,9 @@ func (d *Daemon) keepSeats(ctx, keeping, recording context.Context) error {
 			if t.owner == nil {
 				d.openSeat(t)
 			}
+			if t.owner == nil {
+				continue
+			}
 			d.runSeat(ctx, keeping, recording, t, failed)
 		}
 		for _, t := range d.seats.with() {
@@ -210,6 +222,12 @@ func (d *Daemon) keepSeats(ctx, keeping, recording context.Context) error {
 		case <-changed:
 		case <-ticks.C:
 		case err := <-failures:
+			for _, t := range d.seats.with() {
+				if t.stop != nil {
+					t.stop()
+					_ = t.ended.Wait() // nil
+				}
+			}
 			return err
 		case <-ctx.Done():
 			for _, t := range d.seats.with() {
@@ -234,6 +252,7 @@ func (d *Daemon) runSeat(ctx, keeping, recording context.Context, t *seat, faile
 		}
 		return nil
 	})
+	recording, t.stopRecording = context.WithCancel(recording)
 	d.histories.Go(func() error { d.writeHistory(recording, t); return nil })
 	if t.hybrid == nil {
 		return
@@ -251,6 +270,7 @@ func (d *Daemon) runSeat(ctx, keeping, recording context.Context, t *seat, faile
 func (d *Daemon) closeSeat(ctx context.Context, t *seat) {
 	t.stop()
 	_ = t.ended.Wait() // nil
+	t.stopRecording()
 	d.watch.forget(t.id)
 	d.places.Drop(t.id)
 	d.told.drop(t.id)

@@ -24,6 +24,8 @@ type ownInputs struct {
 	// self is this node as the policy sees it, decision what the policy says.
 	self     policy.Node
 	decision policy.Decision
+	// stray is an address of no list that would answer with the others, or "".
+	stray string
 	// was is the ownership before.
 	was ownership
 	// handover: a hand-over to another node is to be tried now.
@@ -46,6 +48,8 @@ func decide(in ownInputs) (ownership, string) {
 		return standby, "no majority has confirmed this leader yet"
 	case in.standing.LeaseUntil <= in.now:
 		return standby, "the lease has ended: no majority of the voters answers"
+	case in.stray != "" && in.was != owning:
+		return standby, in.stray + ", which is not this group's any more, is still on this node"
 	case in.decision.Release:
 		return standby, in.decision.Reason
 	case in.handover:

@@ -34,6 +34,8 @@ func TestDecide(t *testing.T) {
 		}), standby, "elected and cannot own: its log cannot be applied"},
 		{"no leader", with(func(in *ownInputs) { in.standing.Leading = false }), standby, "knows no leader"},
 		{"policy: nobody may own", with(func(in *ownInputs) { in.decision = policy.Decision{Release: true, Reason: "fault"} }), standby, "fault"},
+		{"an address of another group is still here", with(func(in *ownInputs) { in.stray = "192.0.2.9" }), standby, "192.0.2.9, which is not"},
+		{"an address was given away while owning", with(func(in *ownInputs) { in.stray, in.was = "192.0.2.9", owning }), owning, "best"},
 		{"to be handed over", with(func(in *ownInputs) { in.handover = true }), standby, "best"},
 		{"in fault", with(func(in *ownInputs) { in.self.Faults = []string{"eth0 is down"} }), standby, "eth0 is down"},
 		{"drained", with(func(in *ownInputs) { in.self.Drained = true }), standby, "drained"},

@@ -289,6 +289,9 @@ func (o *Owner) turn(ctx context.Context) time.Duration {
 	}
 	now := o.now()
 	in := ownInputs{standing: standing, now: now, founded: s.Founded(), was: o.state}
+	if standing.Leading && o.state != owning && len(s.Groups) > 0 {
+		in.stray = strayOf(addrs, o.keeper.Status().Addresses)
+	}
 	next := lookAgain
 	if standing.Leading && s.Founded() {
 		o.logSilence(o.silentPeers(s))
@@ -336,6 +339,21 @@ func (o *Owner) turn(ctx context.Context) time.Duration {
 	o.version, o.listVersion = s.Version, s.ListVersion
 	o.setView(why, faults)
 	return max(next, time.Millisecond)
+}
+
+// strayOf names an address that is on the kernel beneath the group's gates and is not in its
+// list, or is "". Another group may own it by now.
+func strayOf(addrs []vip.Address, kept []vip.AddressStatus) string {
+	listed := make(map[netip.Addr]bool, len(addrs))
+	for _, a := range addrs {
+		listed[a.Prefix.Addr()] = true
+	}
+	for _, a := range kept {
+		if (a.Present || a.DeleteFailures > 0) && !listed[a.Prefix.Addr()] {
+			return a.Prefix.Addr().String()
+		}
+	}
+	return ""
 }
 
 // newReign tells whether this node has begun or ceased to lead since the last turn.

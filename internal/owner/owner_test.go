@@ -110,6 +110,55 @@ func TestShutdownHandsOver(t *testing.T) {
 	}
 }
 
+// Another group may own what is left here from a list of before: with the gate it would
+// answer.
+func TestStrayKeepsTheGateShut(t *testing.T) {
+	g := &fakeGroup{wake: make(chan struct{}), state: state.State{
+		ClusterID: "c", Version: 9, Nodes: map[string]state.NodeRecord{"id1": {ID: "id1", Name: "lb1"}, "id2": {ID: "id2", Name: "lb2"}},
+		Groups: map[string]state.GroupRecord{"g1.1": {ID: "g1.1", Name: "b"}},
+	}}
+	gate := oneGate{vip.NewGate(&viptest.Guard{}, 1, nil)}
+	keeper := &strayKeeper{}
+	listed := vip.Address{Prefix: netip.MustParsePrefix("192.0.2.1/24")}
+	g.o = New(Config{
+		Name: "default", Seat: g, Members: g, Gate: gate, Sink: NewSink(gate, 0), Keeper: keeper, Consent: g, Advice: g,
+		Log: slog.New(slog.DiscardHandler), Now: func() time.Duration { return time.Minute }, Silent: true, Beat: func() {},
+		Record: func(state.Move) {}, Claims: noClaims{},
+		Addresses: func(*state.State) ([]vip.Address, vip.Schedule, []string) {
+			return []vip.Address{listed}, vip.Schedule{}, nil
+		},
+	})
+	keeper.kept = []vip.AddressStatus{
+		{Address: listed, State: vip.StatePresent, Present: true},
+		{Address: vip.Address{Prefix: netip.MustParsePrefix("192.0.2.9/24")}, State: vip.StateRemoving, Present: true},
+	}
+	g.o.turn(context.Background())
+	if _, open := gate.Term(); open || keeper.wanted.Own {
+		t.Error("the gate is open, and an address is here that is not the group's")
+	}
+	if v := g.o.View(); v.Version != 9 || len(keeper.wanted.Addresses) != 1 {
+		t.Errorf("acts on version %d with %v", v.Version, keeper.wanted.Addresses)
+	}
+	keeper.kept = keeper.kept[:1]
+	g.o.turn(context.Background())
+	if _, open := gate.Term(); !open || !keeper.wanted.Own {
+		t.Error("the gate is shut without a reason")
+	}
+}
+
+type strayKeeper struct {
+	noAddresses
+	kept   []vip.AddressStatus
+	wanted vip.Wanted
+}
+
+func (k *strayKeeper) Set(w vip.Wanted)   { k.wanted = w }
+func (k *strayKeeper) Status() vip.Status { return vip.Status{Applied: true, Addresses: k.kept} }
+
+type noClaims struct{}
+
+func (noClaims) Follow([]vip.Address) {}
+
 // noAddresses is a keeper that has none.
 type noAddresses struct{}
 
