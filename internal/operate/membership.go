@@ -82,8 +82,8 @@ func (srv *Server) nodeRemove(ctx context.Context, in api.NodeRequest) (api.Done
 		}
 		return api.Done{}, state.Refuse(state.CodeLastVoter, `move the group first: raftvip transfer`, "%s leads the cluster now", n.Name)
 	}
-	if silent, ok := srv.awaitQuorumWithout(ctx, s, n.Name); !ok {
-		return api.Done{}, noMajorityWithout(n.Name, silent)
+	if err := srv.awaitQuorumWithout(ctx, s, n); err != nil {
+		return api.Done{}, err
 	}
 	if err := srv.refuseSilences(n.ID, "to remove "+n.Name, in.Force); err != nil {
 		return api.Done{}, err
@@ -106,40 +106,91 @@ func (srv *Server) nodeRemove(ctx context.Context, in api.NodeRequest) (api.Done
 // elected, or handed the group, has heard of nobody.
 const newLeader = time.Second
 
-// awaitQuorumWithout is quorumWithout, and bears with a new leader.
-func (srv *Server) awaitQuorumWithout(ctx context.Context, s *state.State, removed string) (silent []string, ok bool) {
+// awaitQuorumWithout refuses a removal after which, in some group, no majority of the voters
+// would answer, or which the leader of a group would have to carry out without itself. It
+// bears with a new leader, and with a group that follows the removal before.
+func (srv *Server) awaitQuorumWithout(ctx context.Context, s *state.State, removed state.NodeRecord) error {
 	bounded, cancel := context.WithTimeout(ctx, newLeader)
 	defer cancel()
 	for {
-		if silent, ok = quorumWithout(srv.voters(s), removed); ok {
-			return nil, true
+		err := srv.refuseWithout(s, removed)
+		if err == nil {
+			return nil
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-bounded.Done():
-			return silent, false
+			return err
 		}
 	}
 }
 
-func noMajorityWithout(name string, silent []string) error {
-	return state.Refuse(state.CodeLastVoter, "bring these back, or remove them first: raftvip node remove "+silent[0],
-		"without %s no majority of the voters would answer: %s silent", name, strings.Join(silent, ", "))
+func (srv *Server) refuseWithout(s *state.State, removed state.NodeRecord) error {
+	if err := srv.refuseLeader(s, removed); err != nil {
+		return err
+	}
+	for _, id := range srv.Node.Groups() {
+		voters := srv.votersIn(s, id)
+		if len(voters) == 0 {
+			continue // nothing of it is here yet
+		}
+		if silent, ok := quorumWithout(voters, removed.Name); !ok {
+			return noMajorityWithout(s, removed.Name, id, silent)
+		}
+	}
+	return nil
 }
 
-// voters tells of each voter, by name, whether it answers this leader.
-func (srv *Server) voters(s *state.State) map[string]bool {
+// refuseLeader keeps a group from losing its leader and, of two voters, the vote that the
+// next leader would need. One that does not answer leads nothing any more. The default
+// group's leader is who removes.
+func (srv *Server) refuseLeader(s *state.State, removed state.NodeRecord) error {
+	if ago, ok := srv.leadership().Contact(removed.ID); !ok || ago >= max(s.Heartbeat.Current, time.Second) {
+		return nil
+	}
+	for _, t := range srv.Seats() {
+		if t.ID != state.DefaultGroup && t.Group.Standing().LeaderID == removed.ID {
+			return state.Refuse(state.CodeLastVoter, "move it first: raftvip transfer -g "+t.Name, "%s leads group %s now", removed.Name, t.Name)
+		}
+	}
+	return nil
+}
+
+func noMajorityWithout(s *state.State, name, group string, silent []string) error {
+	where, hint := "", "bring these back, or remove them first: raftvip node remove "+silent[0]
+	if group != state.DefaultGroup {
+		where = " of group " + s.GroupName(group)
+	}
+	if _, member := s.NodeByName(silent[0]); !member {
+		hint = "try again: those that were removed are about to lose their votes"
+	}
+	return state.Refuse(state.CodeLastVoter, hint,
+		"without %s no majority of the voters%s would answer: %s silent", name, where, strings.Join(silent, ", "))
+}
+
+// voters tells of each voter of the default group, by name, whether it answers this leader.
+func (srv *Server) voters(s *state.State) map[string]bool { return srv.votersIn(s, state.DefaultGroup) }
+
+// votersIn tells it of those of any group.
+func (srv *Server) votersIn(s *state.State, group string) map[string]bool {
+	return answering(s, srv.Node.Self().NodeID, srv.Node.SuffragesIn(group), srv.leadership().Contact)
+}
+
+// answering tells of each voter, by name, whether it answers. One that was removed, and that
+// Raft has not removed yet, is cut off.
+func answering(s *state.State, self string, suffrages map[string]cluster.Suffrage, contact func(id string) (time.Duration, bool)) map[string]bool {
 	out := make(map[string]bool)
-	for id, suffrage := range srv.Node.Suffrages() {
+	for id, suffrage := range suffrages {
 		if suffrage != cluster.SuffrageVoter {
 			continue
 		}
-		name := s.Nodes[id].Name
-		if name == "" {
-			name = id // Raft has not removed it yet
+		node, member := s.Nodes[id]
+		if !member {
+			out[id] = false
+			continue
 		}
-		ago, ok := srv.leadership().Contact(id)
-		out[name] = id == srv.Node.Self().NodeID || ok && ago < max(s.Heartbeat.Current, time.Second)
+		ago, ok := contact(id)
+		out[node.Name] = id == self || ok && ago < max(s.Heartbeat.Current, time.Second)
 	}
 	return out
 }
@@ -197,8 +248,8 @@ func (srv *Server) leaveCluster(ctx context.Context, in api.LeaveRequest) (api.D
 	self := srv.Node.Self()
 	s := srv.Node.State()
 	if srv.leadership().Standing().Leading && len(s.Nodes) > 1 {
-		if silent, ok := srv.awaitQuorumWithout(ctx, s, self.Name); !ok {
-			return api.Done{}, noMajorityWithout(self.Name, silent)
+		if err := srv.awaitQuorumWithout(ctx, s, s.Nodes[self.NodeID]); err != nil {
+			return api.Done{}, err
 		}
 		if err := srv.refuseSilences(self.NodeID, "to leave", in.Force); err != nil {
 			return api.Done{}, err
