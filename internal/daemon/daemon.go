@@ -21,12 +21,16 @@ import (
 	"github.com/raftvip/raftvip/internal/config"
 	"github.com/raftvip/raftvip/internal/hint"
 	"github.com/raftvip/raftvip/internal/operate"
+	"github.com/raftvip/raftvip/internal/owner"
 	"github.com/raftvip/raftvip/internal/place"
 	"github.com/raftvip/raftvip/internal/policy"
 	"github.com/raftvip/raftvip/internal/vrrp"
 	"github.com/raftvip/raftvip/vip"
 	"github.com/raftvip/raftvip/vip/guard"
 )
+
+// handOvers is how many groups a node hands over at a time.
+const handOvers = 4
 
 // A Daemon is one running raftvip.
 type Daemon struct {
@@ -48,7 +52,8 @@ type Daemon struct {
 	links   *place.Links  // nil on a witness
 	places  *place.Places // nil on a witness
 	seats   seats
-	told    told // what this node says of itself
+	turns   owner.Turns // of hand-overs
+	told    told        // what this node says of itself
 	// routing is what runs until the addresses are gone, histories until the cluster is left.
 	routing, histories errgroup.Group
 	plain              *vrrp.Plain     // nil on a witness
@@ -83,7 +88,7 @@ func New(s Settings, logger *slog.Logger) (_ *Daemon, err error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
-	d := &Daemon{settings: s, log: logger, started: time.Now(), watch: newWatchdog(), seats: seats{all: make(map[string]*seat)}}
+	d := &Daemon{settings: s, log: logger, started: time.Now(), watch: newWatchdog(), seats: seats{all: make(map[string]*seat)}, turns: owner.NewTurns(handOvers)}
 	d.quorum = operate.NewQuorumWatch(logger)
 	if d.config, d.path, err = s.LoadConfig(); err != nil {
 		return nil, err

@@ -162,8 +162,8 @@ func (d *Daemon) openSeat(t *seat) {
 		patience = 0
 	}
 	c := owner.Config{
-		Patience: patience,
-		Name:     name, Seat: g, Members: t.members, Gate: t.gates, Sink: t.sink, Keeper: t.kept, Advice: t.advice,
+		Patience: patience, Turns: d.turns,
+		Name: name, Seat: g, Members: t.members, Gate: t.gates, Sink: t.sink, Keeper: t.kept, Advice: t.advice,
 		Log: log, Now: boottime.Now,
 		Addresses: func(s *state.State) ([]vip.Address, vip.Schedule, []string) { return d.places.Addresses(t.id, s) },
 		Record:    func(m state.Move) { d.record(t, m) },

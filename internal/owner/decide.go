@@ -28,6 +28,8 @@ type ownInputs struct {
 	stray string
 	// was is the ownership before.
 	was ownership
+	// waits: a hand-over is to be tried when those of other groups are over.
+	waits bool
 	// handover: a hand-over to another node is to be tried now.
 	handover bool
 }
@@ -54,6 +56,8 @@ func decide(in ownInputs) (ownership, string) {
 		return standby, in.decision.Reason
 	case in.handover:
 		return standby, in.decision.Reason
+	case in.waits && in.was == owning:
+		return owning, in.decision.Reason
 	}
 	if ok, why := policy.Eligible(in.self); !ok && (in.was != owning || in.self.Ready) {
 		return standby, in.self.Name + " " + why

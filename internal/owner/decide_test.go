@@ -40,6 +40,11 @@ func TestDecide(t *testing.T) {
 		{"in fault", with(func(in *ownInputs) { in.self.Faults = []string{"eth0 is down"} }), standby, "eth0 is down"},
 		{"drained", with(func(in *ownInputs) { in.self.Drained = true }), standby, "drained"},
 		{"drained, though owning", with(func(in *ownInputs) { in.self.Drained, in.was = true, owning }), standby, "drained"},
+		{"drained, and other groups are handed over first", with(func(in *ownInputs) { in.self.Drained, in.was, in.waits = true, owning, true }), owning, "best"},
+		{"the same, not owning", with(func(in *ownInputs) { in.self.Drained, in.waits = true, true }), standby, "drained"},
+		{"the same, and the lease has ended", with(func(in *ownInputs) {
+			in.was, in.waits, in.standing.LeaseUntil = owning, true, now
+		}), standby, "lease has ended"},
 		{"witness", with(func(in *ownInputs) { in.self.Witness = true }), standby, "witness"},
 		{"checks without a result, not owning", with(func(in *ownInputs) { in.self.Ready = false }), standby, "first result"},
 		{"checks without a result, owning (after a reload)", with(func(in *ownInputs) { in.self.Ready, in.was = false, owning }), owning, "best"},

@@ -196,6 +196,9 @@ func (o *Owner) shutdown() {
 		}
 	}
 	if err == nil {
+		if o.turns.await(ctx) {
+			defer o.turns.leave()
+		}
 		err = o.handOver(ctx, to, o.members.Self().Name+" is stopping", false)
 	}
 	if err != nil {

@@ -149,7 +149,9 @@ type Config struct {
 	// Patience is how long what has changed elsewhere in the cluster may wait to be looked
 	// at with what follows: where there are many owners, each change of one wakes all.
 	Patience time.Duration
-	Now      func() time.Duration // as boottime.Now
+	// Turns are shared by the owners of a node.
+	Turns Turns
+	Now   func() time.Duration // as boottime.Now
 }
 
 // An Owner is the loop that decides, for one group, whether this node owns it,
@@ -174,6 +176,7 @@ type Owner struct {
 	loss      func() QuorumLoss
 	turned    func()
 	patience  time.Duration
+	turns     Turns
 	now       func() time.Duration
 	requests  chan *Request
 	// leaving: this node is about to be removed and must not be given the group back.
@@ -186,17 +189,19 @@ type Owner struct {
 	held     bool   // moved here by an operator: nobody preempts
 	state    ownership
 	pauseEnd time.Duration // no hand-over before
-	tookAt   time.Duration // when ownership began
-	upAt     time.Duration // when the addresses were up, but for those that do not come up; 0: not yet
-	known    tenure        // the newest ownership that this node knows of
-	before   tenure        // the one before this node's own
-	stopped  string        // why this node stopped owning the last time
-	arrived  bool          // the take has been recorded
-	takes    takes
-	told     bool // that it owns, as last published
-	doubts   doubts
-	ledFrom  time.Duration // when this term's leadership was first seen
-	silentAt []string      // members that did not answer at the last turn as leader
+	// waitsFrom is since when others hand over first, 0 for not waiting.
+	waitsFrom time.Duration
+	tookAt    time.Duration // when ownership began
+	upAt      time.Duration // when the addresses were up, but for those that do not come up; 0: not yet
+	known     tenure        // the newest ownership that this node knows of
+	before    tenure        // the one before this node's own
+	stopped   string        // why this node stopped owning the last time
+	arrived   bool          // the take has been recorded
+	takes     takes
+	told      bool // that it owns, as last published
+	doubts    doubts
+	ledFrom   time.Duration // when this term's leadership was first seen
+	silentAt  []string      // members that did not answer at the last turn as leader
 	// version and listVersion are those of the state that the Keeper's list is from.
 	version, listVersion uint64
 
@@ -209,7 +214,7 @@ func New(c Config) *Owner {
 	return &Owner{
 		name: c.Name, seat: c.Seat, members: c.Members, gate: c.Gate, sink: c.Sink, keeper: c.Keeper, consent: c.Consent,
 		claims: c.Claims, advice: c.Advice, log: c.Log, silent: c.Silent, addresses: c.Addresses, links: c.Links,
-		record: c.Record, beat: c.Beat, loss: c.Loss, turned: c.Turned, patience: c.Patience, now: c.Now, requests: make(chan *Request),
+		record: c.Record, beat: c.Beat, loss: c.Loss, turned: c.Turned, patience: c.Patience, turns: c.Turns, now: c.Now, requests: make(chan *Request),
 	}
 }
 
@@ -306,6 +311,16 @@ func (o *Owner) turn(ctx context.Context) time.Duration {
 		o.policy, in.decision = policy.Step(o.policy, now, self, o.state == owning || o.held, nodes)
 		in.handover = in.decision.Transfer && now >= o.pauseEnd
 		next = min(next, in.decision.NextCheck)
+	}
+	if in.handover && standing.LeaseUntil > now && o.state == owning {
+		may, taken := o.mayHandOver(now)
+		if taken {
+			defer o.turns.leave()
+		}
+		if !may {
+			in.handover, in.waits = false, true
+			next = min(next, turnLook)
+		}
 	}
 	state, why := decide(in)
 	switch {
