@@ -50,7 +50,7 @@ func (n *Node) keepMembership(ctx context.Context) {
 				n.log.Warn("cannot bring the membership up to date", "error", err)
 			}
 		}
-		if err := n.reconcileGroups(ctx); err != nil && ctx.Err() == nil {
+		if err := n.reconcileGroups(ctx); err != nil && ctx.Err() == nil && n.waits.News(err.Error(), time.Now()) {
 			n.log.Warn("cannot bring a group up to date", "error", err)
 		}
 		select {

@@ -15,6 +15,8 @@ import (
 
 // A stateMachine applies the log to the replicated state (raft.FSM).
 type stateMachine struct {
+	// group is the ID of the ownership group whose state it is, "" for the default one.
+	group string
 	state atomic.Pointer[state.State]
 	// applied is the index of the newest command applied, or less.
 	applied atomic.Uint64
@@ -32,7 +34,7 @@ type stateMachine struct {
 
 // newStateMachine begins with a state; a group's first one says whose it is.
 func newStateMachine(first *state.State, changed *Broadcast, log *slog.Logger) *stateMachine {
-	m := &stateMachine{changed: changed, log: log, kept: &state.Divergence{}}
+	m := &stateMachine{group: first.Group, changed: changed, log: log, kept: &state.Divergence{}}
 	m.opening.Store(true)
 	m.state.Store(first)
 	return m
@@ -101,6 +103,9 @@ func (m *stateMachine) Restore(r io.ReadCloser) error {
 	}
 	index := indexOf(r)
 	s, err := readState(r)
+	if err == nil && s.Group != m.group {
+		err = fmt.Errorf("it is of group %.80q, and this is %q", s.Group, m.group)
+	}
 	if err != nil {
 		err = fmt.Errorf("read snapshot of the replicated state: %w", err)
 		m.halt(err)

@@ -152,3 +152,21 @@ func TestSnapshotWithNullMapsCanBeWrittenTo(t *testing.T) {
 		}
 	}
 }
+
+// The state of one group says of another one that it may own what it lists.
+func TestSnapshotOfAnotherGroupIsRefused(t *testing.T) {
+	own := state.NewGroup(state.GroupRecord{ID: "g1.1", Level: 3})
+	for name, s := range map[string]*state.State{
+		"another group": state.NewGroup(state.GroupRecord{ID: "g1.2", Level: 3}), "the default group": state.New(), "": own,
+	} {
+		m := newStateMachine(own, NewBroadcast(), slog.New(slog.DiscardHandler))
+		m.opening.Store(false)
+		b, err := json.Marshal(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Restore(io.NopCloser(bytes.NewReader(b))); (err != nil) != (name != "") || (m.stopped() != nil) != (name != "") {
+			t.Errorf("%q: %v, stopped %v", name, err, m.stopped())
+		}
+	}
+}

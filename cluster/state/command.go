@@ -97,6 +97,9 @@ func (s *State) Apply(c Command, index uint64) (*State, error) {
 	if s.Group != "" && !c.inGroup() || s.Group == "" && c.List != nil {
 		return nil, Refuse(CodeBadRequest, "", "the command is for the log of another group")
 	}
+	if s.Group != "" {
+		c = Command{Level: c.Level, At: c.At, Move: c.Move, Note: c.Note, Raise: c.Raise, List: c.List}
+	}
 	if !s.Founded() && c.Found == nil && c.List == nil {
 		return nil, Refuse(CodeNotReady, "", "the cluster has not been founded yet")
 	}

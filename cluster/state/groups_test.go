@@ -355,3 +355,16 @@ func TestAddressIsInOneLog(t *testing.T) {
 		t.Errorf("groups let go %d times: the test looks at nothing", moved)
 	}
 }
+
+// What comes along with a group's command is no way to change anything else in its state.
+func TestGroupsLogTakesNothingElse(t *testing.T) {
+	s := NewGroup(GroupRecord{ID: "g1.1", Level: groupsLevel})
+	id := "x"
+	next, err := s.Apply(Command{
+		List: &ListCommand{Version: 4}, Found: &Founding{ClusterID: "c", Node: NodeRecord{ID: "x-00000001", Name: "x", Address: "192.0.2.1:1"}, Heartbeat: MinHeartbeat},
+		PutNode: &NodeRecord{ID: id, Name: id}, Heartbeat: new(MaxHeartbeat),
+	}, 2)
+	if err != nil || next.ListVersion != 4 || next.ClusterID != "" || len(next.Nodes) > 0 || next.Heartbeat != (HeartbeatSetting{}) {
+		t.Errorf("%+v, %v", next, err)
+	}
+}

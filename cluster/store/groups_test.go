@@ -302,6 +302,41 @@ func TestBatchGathers(t *testing.T) {
 	}
 }
 
+// Who has what it asked for does not stay to serve others.
+func TestBatchLetsGo(t *testing.T) {
+	doing := make(chan chan struct{})
+	b := batch[int]{do: func(all []int) []error {
+		leave := make(chan struct{})
+		doing <- leave
+		<-leave
+		return make([]error, len(all))
+	}}
+	first, others := make(chan error, 1), make(chan error, 2)
+	go func() { first <- b.add(1) }()
+	round := <-doing
+	for range 2 {
+		go func() { others <- b.add(2) }()
+	}
+	for waiting := 0; waiting < 2; {
+		b.mu.Lock()
+		waiting = len(b.waiting)
+		b.mu.Unlock()
+	}
+	close(round)
+	round = <-doing // the others' round has begun, and does not end
+	select {
+	case <-first:
+	case <-time.After(10 * time.Second):
+		t.Error("the first one serves the others")
+	}
+	close(round)
+	for range 2 {
+		if err := <-others; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func FuzzGroupEntry(f *testing.F) {
 	f.Add(encodeEntry(entries(4, 4, 2)[0]))
 	f.Fuzz(func(t *testing.T, b []byte) {
