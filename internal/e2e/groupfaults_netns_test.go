@@ -21,16 +21,16 @@ type groupInstance struct {
 	vips []netip.Addr
 	// best are the indexes of the nodes that are to own it, in order.
 	best []int
-	// more are further lines.
-	more string
+	// checked: each node has a check of it.
+	checked bool
 }
 
 // check is the file that a node's check of an instance looks for: the check fails once it
 // is there.
 func (in groupInstance) check(n *Node) string { return filepath.Join(n.Dir, in.name+".bad") }
 
-// separate writes the files of all nodes: these instances, each with a check, and further
-// lines of the raft section.
+// separate writes the files of all nodes: these instances, and further lines of the raft
+// section.
 func (c *Cluster) separate(raft string, ins ...groupInstance) error {
 	for k, n := range c.Nodes {
 		var b strings.Builder
@@ -42,12 +42,16 @@ func (c *Cluster) separate(raft string, ins ...groupInstance) error {
 					priority = 200 - 20*rank
 				}
 			}
-			fmt.Fprintf(&b, "vrrp_script chk_%s {\n    script \"/usr/bin/test ! -e %s\"\n    interval 1\n    fall 1\n    rise 1\n}\n", in.name, in.check(n))
-			fmt.Fprintf(&b, "vrrp_instance %s {\n    interface eth0\n    virtual_router_id %d\n    priority %d\n    track_script {\n        chk_%s\n    }\n    virtual_ipaddress {\n", in.name, 51+i, priority, in.name)
+			track := ""
+			if in.checked {
+				fmt.Fprintf(&b, "vrrp_script chk_%s {\n    script \"/usr/bin/test ! -e %s\"\n    interval 1\n    fall 1\n    rise 1\n}\n", in.name, in.check(n))
+				track = "    track_script {\n        chk_" + in.name + "\n    }\n"
+			}
+			fmt.Fprintf(&b, "vrrp_instance %s {\n    interface eth0\n    virtual_router_id %d\n    priority %d\n%s    virtual_ipaddress {\n", in.name, 51+i, priority, track)
 			for _, a := range in.vips {
 				fmt.Fprintf(&b, "        %v/24\n", a)
 			}
-			fmt.Fprintf(&b, "    }\n%s}\n", in.more)
+			b.WriteString("    }\n}\n")
 		}
 		path, err := n.WriteFile("raftvip.conf", b.String())
 		if err != nil {
@@ -217,10 +221,10 @@ func movesOf(ctx context.Context, n *Node, group string) ([]api.Move, error) {
 // TestFaultsWithFourGroups: whatever happens to a node moves its own groups, and no other.
 func TestFaultsWithFourGroups(t *testing.T) {
 	ins := []groupInstance{
-		{name: "a", vips: groupVIPs[:1], best: []int{0, 1, 2}},
-		{name: "b", vips: groupVIPs[1:2], best: []int{1, 2, 0}},
-		{name: "c", vips: groupVIPs[2:3], best: []int{2, 0, 1}},
-		{name: "d", vips: groupVIPs[3:4], best: []int{0, 2, 1}},
+		{name: "a", checked: true, vips: groupVIPs[:1], best: []int{0, 1, 2}},
+		{name: "b", checked: true, vips: groupVIPs[1:2], best: []int{1, 2, 0}},
+		{name: "c", checked: true, vips: groupVIPs[2:3], best: []int{2, 0, 1}},
+		{name: "d", checked: true, vips: groupVIPs[3:4], best: []int{0, 2, 1}},
 	}
 	one := func(c *Cluster) ([]*testnet.Host, []*testnet.Host) {
 		return []*testnet.Host{c.Nodes[0].Host}, []*testnet.Host{c.Nodes[1].Host, c.Nodes[2].Host}
