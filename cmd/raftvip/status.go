@@ -76,6 +76,13 @@ func keepGroup(st *api.Status, name string) error {
 	for _, gr := range st.Groups {
 		if gr.Name == name {
 			st.Groups = []api.Group{gr}
+			for i := range st.Nodes { // as where there is only this one
+				for _, n := range gr.Nodes {
+					if n.Name == st.Nodes[i].Name {
+						st.Nodes[i].Arithmetic, st.Nodes[i].Priority = n.Arithmetic, n.Priority
+					}
+				}
+			}
 			return nil
 		}
 		names = append(names, gr.Name)
@@ -244,10 +251,8 @@ func printGroups(w io.Writer, groups []api.Group) {
 		rows = append(rows, []string{g.Name, owner, fmt.Sprint(len(g.Addresses)), here, strings.Join(nodes, ", ")})
 	}
 	table(w, "GROUP\tOWNER\tADDRESSES\tHERE\tPRIORITIES", rows)
-	for _, g := range groups {
-		if g.Owner == "" && g.Why != "" && len(g.Addresses) > 0 {
-			fmt.Fprintf(w, "%s: %s\n", g.Name, printable.Line(g.Why))
-		}
+	for _, text := range unownedWhy(groups) {
+		fmt.Fprintln(w, text)
 	}
 	fmt.Fprintln(w)
 	rows = nil
@@ -261,6 +266,24 @@ func printGroups(w io.Writer, groups []api.Group) {
 		}
 	}
 	table(w, "ADDRESS\tGROUP\tINSTANCE\tINTERFACE\tHERE", rows)
+}
+
+// unownedWhy says why groups have no owner, once for those that lack it for one reason.
+func unownedWhy(groups []api.Group) (lines []string) {
+	var whys []string
+	names := make(map[string][]string)
+	for _, g := range groups {
+		if g.Owner == "" && g.Why != "" && len(g.Addresses) > 0 {
+			if names[g.Why] == nil {
+				whys = append(whys, g.Why)
+			}
+			names[g.Why] = append(names[g.Why], g.Name)
+		}
+	}
+	for _, why := range whys {
+		lines = append(lines, strings.Join(names[why], ", ")+": "+printable.Line(why))
+	}
+	return lines
 }
 
 func ownerText(g api.Group) string {
@@ -277,11 +300,20 @@ func printNodes(w io.Writer, nodes []api.Node) {
 	if len(nodes) == 0 {
 		return
 	}
+	// With several groups a node has a priority in each, and they are in the table above.
+	header, priorities := "NODE\tADDRESS\tROLE\tSTATE", slices.ContainsFunc(nodes, func(n api.Node) bool { return n.Arithmetic != "" })
+	if priorities {
+		header += "\tPRIORITY"
+	}
 	var rows [][]string
 	for _, n := range nodes {
-		rows = append(rows, []string{n.Name, n.Address, n.Role, nodeState(n), dash(n.Arithmetic)})
+		row := []string{n.Name, n.Address, n.Role, nodeState(n)}
+		if priorities {
+			row = append(row, dash(n.Arithmetic))
+		}
+		rows = append(rows, row)
 	}
-	table(w, "NODE\tADDRESS\tROLE\tSTATE\tPRIORITY", rows)
+	table(w, header, rows)
 	for _, n := range nodes {
 		for _, in := range n.Checks {
 			for _, t := range in.Terms {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -79,6 +80,23 @@ func TestStatusText(t *testing.T) {
 	out.Reset()
 	if printNodes(&out, []api.Node{{Name: "lb1"}}); !strings.HasPrefix(out.String(), "NODE ") {
 		t.Errorf("node list begins with %q", out.String())
+	}
+	if strings.Contains(out.String(), "PRIORITY") {
+		t.Errorf("priorities of nodes that have none of their own:\n%s", out.String())
+	}
+	why := unownedWhy([]api.Group{
+		{Name: "a", Why: "no quorum", Addresses: make([]api.Address, 1)}, {Name: "b", Owner: "lb1", Why: "it is the best", Addresses: make([]api.Address, 1)},
+		{Name: "c", Why: "no quorum", Addresses: make([]api.Address, 1)}, {Name: "d", Why: "a check failed", Addresses: make([]api.Address, 1)}, {Name: "e", Why: "no quorum"},
+	})
+	if !slices.Equal(why, []string{"a, c: no quorum", "d: a check failed"}) {
+		t.Errorf("why nobody owns: %q", why)
+	}
+	st := api.Status{
+		Groups: []api.Group{{Name: "a"}, {Name: "b", Nodes: []api.GroupNode{{Name: "lb1", Priority: 120, Arithmetic: "120 = 120"}}}},
+		Nodes:  []api.Node{{Name: "lb1"}},
+	}
+	if err := keepGroup(&st, "b"); err != nil || st.Nodes[0].Arithmetic != "120 = 120" {
+		t.Errorf("priority in one group: %+v, %v", st.Nodes, err)
 	}
 	for _, tt := range []struct {
 		m    api.Move

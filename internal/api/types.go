@@ -95,9 +95,11 @@ type Group struct {
 type GroupNode struct {
 	Name     string `json:"name"`
 	Priority int    `json:"priority"` // effective
-	Owner    bool   `json:"owner,omitempty"`
-	Eligible bool   `json:"eligible"`
-	Why      string `json:"why,omitempty"` // it is not eligible
+	// Arithmetic shows how it comes about, "" where the node has not told.
+	Arithmetic string `json:"arithmetic,omitempty"`
+	Owner      bool   `json:"owner,omitempty"`
+	Eligible   bool   `json:"eligible"`
+	Why        string `json:"why,omitempty"` // it is not eligible
 }
 
 // Kinds of troubles.
@@ -182,7 +184,8 @@ type Node struct {
 	// AddressClaims are other machines' claims of the address at which members reach the
 	// node, as it heard them itself within the last ten minutes.
 	AddressClaims []Claim `json:"address_claims,omitempty"`
-	// Arithmetic shows how the priority comes about, such as "107 = 101 + 6 chk_lb".
+	// Arithmetic shows how the priority comes about, such as "107 = 101 + 6 chk_lb". It is
+	// "" where there are several groups: see GroupNode.
 	Arithmetic string                 `json:"arithmetic"`
 	Checks     []check.InstanceReport `json:"checks,omitempty"`
 	// ClockOffset is how far its wall clock is ahead of the leader's.

@@ -169,17 +169,38 @@ func (srv *Server) groupStatus(t Seat, seen sight) api.Group {
 func (srv *Server) groupNodes(t Seat, owner string) []api.GroupNode {
 	hints := srv.Hints.Seen()
 	connected := func(id string) bool { return hints[id].Known && hints[id].Age < aliveAge }
+	told := hint.In(t.ID, hints)
 	var out []api.GroupNode
 	for _, n := range srv.candidates(t, hints, connected) {
 		v := api.GroupNode{Name: n.Name, Priority: n.Priority, Owner: owner != "" && n.Name == owner}
 		if n.Self {
 			v.Priority = t.Report().Priority
 		}
+		if h := told[n.ID]; h.Known {
+			v.Arithmetic = h.Check.Arithmetic()
+		}
 		v.Eligible, v.Why = policy.Eligible(n)
 		out = append(out, v)
 	}
 	slices.SortFunc(out, func(a, b api.GroupNode) int { return strings.Compare(a.Name, b.Name) })
 	return out
+}
+
+// arithmetic is how the priority of a node comes about, of which inDefault is what it says
+// of the default group: that in the one group there is, or none.
+func arithmetic(groups []api.Group, node string, inDefault string) string {
+	switch {
+	case len(groups) > 1:
+		return ""
+	case len(groups) == 0, groups[0].Name == state.DefaultGroup:
+		return inDefault
+	}
+	for _, n := range groups[0].Nodes {
+		if n.Name == node {
+			return n.Arithmetic
+		}
+	}
+	return ""
 }
 
 func (srv *Server) nodeStatus(s *state.State, standing group.Standing, groups []api.Group) []api.Node {
@@ -215,7 +236,7 @@ func (srv *Server) nodeStatus(s *state.State, standing group.Standing, groups []
 		if h.Known {
 			v.ReportAge = h.Age.Seconds()
 			v.Alive = h.Age < aliveAge || n.ID == self
-			v.Arithmetic = h.Check.Arithmetic()
+			v.Arithmetic = arithmetic(groups, n.Name, h.Check.Arithmetic())
 		}
 		for _, in := range h.All() {
 			if in.Take != nil {

@@ -133,6 +133,9 @@ func (t takeover) account() account {
 		// Said below.
 	case !recorded && t.before.id == "":
 		a.reason = "first owner of the cluster"
+		if t.group != state.DefaultGroup {
+			a.reason = "first owner of the group"
+		}
 	case again && recorded && last.To == "":
 		// It kept its lease: without one nobody writes down that it stopped.
 		a.reason = "owns again: nobody owned since it stopped"

@@ -96,6 +96,7 @@ func TestAccount(t *testing.T) {
 			in.before, in.heard = tenure{"id2", 8, up - 60*time.Second}, heard("id2", 8, 330*ms)
 		}), "", "election: lb2 was not heard for 330ms", 60 * time.Second, 60*time.Second - 270*ms},
 		{"first", with(members(), func(*takeover) {}), "", "first owner of the cluster", 0, 0},
+		{"first of another group", with(members(), func(in *takeover) { in.group = "a" }), "", "first owner of the group", 0, 0},
 		{"restarted", with(members(moved(8, "", "lb2")), func(*takeover) {}), "lb2", "election after a restart of lb1", 0, 0},
 		{"restarted, and was owner", with(members(moved(8, "", "lb1")), func(*takeover) {}), "lb1", "election after a restart of lb1", 0, 0},
 		{"after a loss of the quorum, in which this node owned to the end", with(members(moved(8, "", "lb1")), func(in *takeover) {
