@@ -52,6 +52,14 @@ package group
 //	members of before the last run             cluster.TestNobodyIsListedBeforeTheLogIsApplied
 //	timing of before the last run              cluster.TestGroupBeginsWithTheNewestTiming
 //	changed timeout, unknown to a removed one  cluster.TestRemovalBeginsTheChangeAnew
+//
+//	older list in a group's log                state.TestListOfAGroup, state.TestAddressIsInOneLog
+//	word of a leader that lags in default      cluster.TestDoneUpTo
+//	address that is about to be put up         daemon.TestReleasedWaitsForTheOwner (one that is left: owner.TestStrayKeepsTheGateShut)
+//	group begun anew after its end             cluster.TestEndedGroupDoesNotBeginAnew
+//	vote written ahead, found by two starts    store.TestGroupVoteWrittenAheadOutlivesTwoStarts
+//	all groups' logs and votes lost at once    store.TestGroupsLostLogIsNoticed
+//	state of another group                     TestSnapshotOfAnotherGroupIsRefused, state.TestGroupsLogTakesNothingElse
 
 import (
 	"bytes"

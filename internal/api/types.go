@@ -72,6 +72,9 @@ type Group struct {
 	Why string `json:"why"`
 	// State is this node's own: "owner", "standby", "releasing" or "fault".
 	State string `json:"state"`
+	// Term is the newest that this node knows of in the group. It grows with each owner,
+	// and each group has its own.
+	Term uint64 `json:"term"`
 	// LeaseRemaining is what is left of this node's own lease, 0 for none.
 	LeaseRemaining float64   `json:"lease_remaining_seconds"`
 	Addresses      []Address `json:"addresses"`

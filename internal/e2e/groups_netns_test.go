@@ -51,11 +51,23 @@ func TestSeparateOwners(t *testing.T) {
 	}
 	fails(t, c.Nodes[0], 1, []string{"3 groups", "-g", "a, b, c"}, "transfer")
 
+	term := func(name string) uint64 {
+		for _, g := range status(t, c.Nodes[0]).Groups {
+			if g.Name == name {
+				return g.Term
+			}
+		}
+		return 0
+	}
 	// A group moves alone, and stays where it was moved.
+	before := term("a")
 	run(t, c.Nodes[1], "transfer", "-g", "a", c.Nodes[2].Name)
 	get[map[string]*Node](t)(c.WaitOwners(ctx, 3, map[string]string{"a": c.Nodes[2].Name, "b": best["b"], "c": best["c"]}))
 	run(t, c.Nodes[1], "transfer", "--group", "a", c.Nodes[0].Name)
 	get[map[string]*Node](t)(c.WaitOwners(ctx, 3, best))
+	if now := term("a"); now < before+2 {
+		t.Errorf("a has had two owners since, and its term is %d, which was %d", now, before)
+	}
 	if out := run(t, c.Nodes[0], "history", "-g", "a"); strings.Count(out, "requested with raftvip transfer") != 2 {
 		t.Errorf("history of a:\n%s", out)
 	}

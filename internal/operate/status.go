@@ -116,7 +116,7 @@ func (srv *Server) groupStatus(t Seat, seen sight) api.Group {
 	view, s, standing := t.Owner.View(), t.State(), t.Group.Standing()
 	g := api.Group{
 		Name: t.Name, Owner: seen.owner, Unknown: seen.owner == "" && !seen.known, Why: seen.why,
-		State: "standby", Nodes: srv.groupNodes(t, seen.owner),
+		State: "standby", Term: standing.Term, Nodes: srv.groupNodes(t, seen.owner),
 	}
 	switch {
 	case view.Owning:
