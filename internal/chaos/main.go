@@ -28,7 +28,7 @@ const matrix = "kill,freeze,starve,isolate,cut-out,cut-in,cut-peers,cut-peers-in
 
 type options struct {
 	guards, faults string
-	trials         int
+	trials, groups int
 	hold, frozen   time.Duration
 	json           string
 	commit         string
@@ -41,6 +41,7 @@ func main() {
 	flag.StringVar(&o.guards, "guards", "bpf-tcx,bpf-clsact,nft,lifetime", "`KINDS` of guard, separated by commas")
 	flag.StringVar(&o.faults, "faults", matrix, "`FAULTS`, separated by commas")
 	flag.IntVar(&o.trials, "trials", 3, "how often each; the slow guard lifetime has a third of it")
+	flag.IntVar(&o.groups, "groups", 0, "with so many groups, each with an address and an owner of its own; 0: one group")
 	flag.DurationVar(&o.hold, "hold", time.Second, "how long a fault lasts at least")
 	flag.DurationVar(&o.frozen, "frozen", 5*time.Second, "how long a frozen or starved daemon stays so at least")
 	flag.StringVar(&o.json, "json", "", "write all results to this `FILE`")
@@ -73,7 +74,7 @@ func (o options) products(binary, pinDir string, env trial.Env) ([]trial.Product
 		if _, err := guard.ParseKind(k); err != nil || k == "" {
 			return nil, fmt.Errorf("-guards: %q is no kind of guard", k)
 		}
-		ps = append(ps, trial.Raftvip{Binary: binary, Guard: k, PinDir: pinDir})
+		ps = append(ps, trial.Raftvip{Binary: binary, Guard: k, PinDir: pinDir, Ranked: o.groups > 0})
 	}
 	switch {
 	case !o.keepalived:
@@ -88,6 +89,9 @@ func (o options) products(binary, pinDir string, env trial.Env) ([]trial.Product
 func run(ctx context.Context, o options) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("network namespaces need root")
+	}
+	if o.groups < 0 || o.groups > 64 {
+		return fmt.Errorf("-groups: %d: must be 0 to 64", o.groups)
 	}
 	faults, err := trial.Find(strings.Split(o.faults, ",")...)
 	if err != nil {
@@ -113,6 +117,10 @@ func run(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
+	var setup trial.Setup
+	if o.groups > 0 {
+		setup = trial.Setup{V4: o.groups, Instances: true, Separate: true}
+	}
 	m := table{env: env, faults: faults}
 	for _, p := range products {
 		trials, can := o.trials, faults
@@ -122,7 +130,7 @@ func run(ctx context.Context, o options) (err error) {
 			can = slices.DeleteFunc(slices.Clone(faults), func(f trial.Fault) bool { return f.Ours })
 		}
 		rs, err := trial.Series{
-			Product: p, Faults: can, Trials: trials, Hold: o.hold, HoldThaws: o.frozen, Report: progress,
+			Product: p, Setup: setup, Faults: can, Trials: trials, Hold: o.hold, HoldThaws: o.frozen, Report: progress,
 		}.Run(ctx)
 		if ctx.Err() != nil {
 			return context.Cause(ctx)

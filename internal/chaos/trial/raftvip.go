@@ -517,9 +517,31 @@ func (s *raftvip) Move(ctx context.Context, owner *testnet.Host) (func(context.C
 	return func(ctx context.Context) error { return s.transfer(ctx, owner, s.node(owner).Name) }, err
 }
 
+// transfer moves what a host has, with separate owners each of its groups.
 func (s *raftvip) transfer(ctx context.Context, at *testnet.Host, to string) error {
-	var out api.TransferResult
-	return api.NewClient(s.node(at).Socket).Call(ctx, api.PathTransfer, api.TransferRequest{Node: to}, &out)
+	groups := []string{""}
+	if s.rig.Setup.Separate {
+		st, err := s.status(ctx, s.node(at))
+		if err != nil {
+			return err
+		}
+		groups = nil
+		for _, g := range st.Groups {
+			if g.Owner != to {
+				groups = append(groups, g.Name)
+			}
+		}
+		if st.Cluster.Leader == s.node(at).Name && to == "" {
+			groups = append(groups, "default") // which has no address, and leads the cluster
+		}
+	}
+	for _, g := range groups {
+		var out api.TransferResult
+		if err := api.NewClient(s.node(at).Socket).Call(ctx, api.PathTransfer, api.TransferRequest{Group: g, Node: to}, &out); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ErrRefused: the product declined a planned move.
