@@ -33,6 +33,8 @@ type Port struct {
 	Bind func(ctx context.Context, network, address string, c syscall.RawConn) error
 	// isMember tells whether a member is reached at an address.
 	isMember func(netip.Addr) bool
+	// dials are the ownership groups' connections to members that are being opened.
+	dials dialGates
 
 	// Handshakes under way and join connections, by whom they come from.
 	strangers, members, joins *places
@@ -58,6 +60,7 @@ type Port struct {
 func New(ln net.Listener, creds *pki.Credentials, log *slog.Logger, authorize func(proto, nodeID string) error, expect func(string) string, isMember func(netip.Addr) bool) *Port {
 	return &Port{
 		ln: ln, creds: creds, log: log, authorize: authorize, expect: expect, isMember: isMember,
+		dials:      dialGates{now: time.Now},
 		strangers:  newPlaces(strangerHandshakes, strangerPerSource),
 		members:    newPlaces(memberHandshakes, memberPerSource),
 		joins:      newPlaces(JoinConns, joinPerSource),
@@ -451,7 +454,17 @@ func (s *StreamLayer) Addr() net.Addr { return s.queue.Addr() }
 func (s *StreamLayer) Dial(nodeID, address string, timeout time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
-	conn, err := s.port.DialNode(ctx, pki.ProtoRaft, address, nodeID)
+	var conn net.Conn
+	dial := func() (err error) {
+		conn, err = s.port.DialNode(ctx, pki.ProtoRaft, address, nodeID)
+		return err
+	}
+	var err error
+	if s.group == state.DefaultGroup {
+		err = dial()
+	} else {
+		err = s.port.dials.through(ctx, nodeID, dial)
+	}
 	if err != nil {
 		return nil, err
 	}
