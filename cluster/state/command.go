@@ -100,7 +100,8 @@ func (s *State) Apply(c Command, index uint64) (*State, error) {
 	if s.Group != "" {
 		c = Command{Level: c.Level, At: c.At, Move: c.Move, Note: c.Note, Raise: c.Raise, List: c.List}
 	}
-	if !s.Founded() && c.Found == nil && c.List == nil {
+	// A first list may need a level that the group was not made with.
+	if !s.Founded() && c.Found == nil && c.List == nil && (s.Group == "" || c.Raise == nil) {
 		return nil, Refuse(CodeNotReady, "", "the cluster has not been founded yet")
 	}
 	var err error

@@ -368,3 +368,15 @@ func TestGroupsLogTakesNothingElse(t *testing.T) {
 		t.Errorf("%+v, %v", next, err)
 	}
 }
+
+// A group whose first list needs a level that came after the group can have it.
+func TestGroupIsRaisedBeforeItsFirstList(t *testing.T) {
+	s := NewGroup(GroupRecord{ID: "g1.1", Level: groupsLevel})
+	next, err := s.Apply(Command{Raise: &RaiseCommand{Level: groupsLevel + 1}}, 2)
+	if err != nil || next.FeatureLevel() != groupsLevel+1 || next.Founded() {
+		t.Errorf("%+v, %v", next, err)
+	}
+	if _, err := New().Apply(Command{Raise: &RaiseCommand{Level: 2}}, 2); err == nil {
+		t.Error("a cluster that is not founded was raised")
+	}
+}
