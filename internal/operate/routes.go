@@ -3,6 +3,7 @@ package operate
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -90,7 +91,12 @@ func askWho[In, Out any](ctx context.Context, srv *Server, who func() (leading b
 		if leading {
 			out, err = here(ctx, in)
 		} else if address != "" && address != srv.Node.Advertise() {
-			err = srv.Node.Call(ctx, address, path, in, &out)
+			asking, done := whileLeads(ctx, func() bool { _, now, _ := who(); return now == address }, srv.Node.Changed)
+			err = srv.Node.Call(asking, address, path, in, &out)
+			if err != nil && ctx.Err() == nil && errors.Is(context.Cause(asking), errLeaderGone) {
+				err = api.WithHint(fmt.Errorf("%w: it may have done this, or not", errLeaderGone), `see "raftvip status", and try again`)
+			}
+			done()
 		}
 		var r *state.Refusal
 		if !errors.As(err, &r) || r.Code != state.CodeNotLeader && r.Code != state.CodeNoLeader || time.Now().After(deadline) {
