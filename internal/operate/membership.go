@@ -260,7 +260,7 @@ func (srv *Server) leaveCluster(ctx context.Context, in api.LeaveRequest) (api.D
 		if !t.Group.Standing().Leading || len(s.Nodes) < 2 {
 			continue
 		}
-		r := &owner.Request{Reason: self.Name + " leaves the cluster", Manual: true, Anyone: in.Force}
+		r := &owner.Request{Reason: self.Name + " leaves the cluster", Leaves: true, Anyone: in.Force}
 		if err := t.Owner.Move(ctx, r); err != nil {
 			srv.stay()
 			return api.Done{}, err

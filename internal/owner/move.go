@@ -16,8 +16,10 @@ type Request struct {
 	To     string // node ID, "" for the best
 	Reason string
 	Manual bool // an operator asks: nobody preempts afterwards
-	// Anyone: this node leaves for good, and if nobody else may own, any voter that
-	// answers shall lead.
+	// Leaves: this node leaves for good. The group is not given back to it, and whoever is
+	// best may take it from the node that it goes to.
+	Leaves bool
+	// Anyone: if nobody else may own, any voter that answers shall lead.
 	Anyone bool
 	done   chan error
 	Moved  string // node ID, set before done
@@ -87,13 +89,15 @@ func (o *Owner) request(ctx context.Context, r *Request) {
 	}
 	s := o.members.State()
 	nodes := o.candidates(s)
+	if r.Leaves {
+		// Whoever leads then would give the group back.
+		o.leaving.Store(true)
+		o.publishHint([]string{"it is leaving the cluster"})
+	}
 	to, err := chooseTarget(s, nodes, r.To)
 	if err != nil && r.Anyone {
 		if to = anyVoter(nodes); to != "" {
 			err = nil
-			// Whoever leads then would give the group back.
-			o.leaving.Store(true)
-			o.publishHint([]string{"it is leaving the cluster"})
 		}
 	}
 	if err == nil {
