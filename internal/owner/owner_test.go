@@ -39,8 +39,12 @@ func (g *fakeGroup) Standing() group.Standing {
 	return group.Standing{Leading: true, Term: 7, LeaseUntil: time.Hour}
 }
 func (g *fakeGroup) Prepare(context.Context, string) error { g.note("prepare"); return nil }
-func (g *fakeGroup) Transfer(_ context.Context, to, _ string, _ bool) error {
-	g.note("transfer to " + to + ", saying " + slices.Concat(g.told.Faults, []string{"nothing"})[0])
+func (g *fakeGroup) Transfer(_ context.Context, to, _ string, manual bool) error {
+	what := "transfer to " + to + ", saying " + slices.Concat(g.told.Faults, []string{"nothing"})[0]
+	if manual {
+		what += ", to stay there"
+	}
+	g.note(what)
 	return nil
 }
 func (g *fakeGroup) RefreshLease()                               {}
@@ -158,6 +162,28 @@ func (k *strayKeeper) Status() vip.Status { return vip.Status{Applied: true, Add
 type noClaims struct{}
 
 func (noClaims) Follow([]vip.Address) {}
+
+// A node that leaves says so before it hands over, or it would be given the group back; and
+// the group may go on to a better node. What an operator moves stays.
+func TestRequestOfOneThatLeaves(t *testing.T) {
+	for says, r := range map[string]*Request{
+		"transfer to id2, saying it is leaving the cluster": {Leaves: true},
+		"transfer to id2, saying nothing, to stay there":    {Manual: true},
+	} {
+		g := &fakeGroup{state: state.State{ClusterID: "c", Nodes: map[string]state.NodeRecord{"id1": {ID: "id1", Name: "lb1"}, "id2": {ID: "id2", Name: "lb2"}}}}
+		gate := oneGate{vip.NewGate(&viptest.Guard{}, 1, nil)}
+		g.o = New(Config{
+			Name: "default", Seat: g, Members: g, Gate: gate, Sink: NewSink(gate, 0), Keeper: noAddresses{}, Consent: g, Advice: g,
+			Log: slog.New(slog.DiscardHandler), Now: func() time.Duration { return time.Minute }, Silent: true,
+			Addresses: func(*state.State) ([]vip.Address, vip.Schedule, []string) { return nil, vip.Schedule{}, nil },
+		})
+		r.done = make(chan error, 1)
+		g.o.request(t.Context(), r)
+		if err := <-r.done; err != nil || !slices.Contains(g.did, says) {
+			t.Errorf("did %q, %v; want %q", g.did, err, says)
+		}
+	}
+}
 
 // noAddresses is a keeper that has none.
 type noAddresses struct{}
