@@ -527,6 +527,64 @@ func TestEndOfTheSender(t *testing.T) {
 	})
 }
 
+// TestGroupThatEnds: who waits for an answer about it has one, what comes later is about
+// nothing, and the other groups of the pair go on.
+func TestGroupThatEnds(t *testing.T) {
+	run(t, func(t *testing.T) {
+		l := newLab(t, "b")
+		defer l.end()
+		g, other, v := &leader{term: 3}, &leader{term: 9}, l.voters["b"]
+		l.sender.Follow("g", g)
+		l.sender.Follow("other", other)
+		done, others := make(chan error, 1), make(chan error, 1)
+		ask := func() {
+			go func() { _, err := l.sender.Exchange("g", "b", "b", 3); done <- err }()
+			go func() { _, err := l.sender.Exchange("other", "b", "b", 9); others <- err }()
+		}
+		ask() // from now on both are listed
+		if err := errors.Join(<-done, <-others); err != nil {
+			t.Fatal(err)
+		}
+		g.took()
+		other.took()
+		v.took()
+		v.mu.Lock()
+		v.silent = true
+		v.mu.Unlock()
+		ask()
+		for about := 0; about < 2; time.Sleep(pace / 50) { // a beat about both is under way
+			for _, b := range first(v.took()) {
+				about = len(b.Groups)
+			}
+		}
+		l.sender.Leave("g")
+		if err := <-done; !errors.Is(err, ErrNotLed) {
+			t.Errorf("who waited for an answer about the group got %v", err)
+		}
+		if _, err := l.sender.Exchange("g", "b", "b", 3); !errors.Is(err, ErrNotLed) {
+			t.Error(err)
+		}
+		v.mu.Lock()
+		v.silent = false
+		kept, c := v.kept, v.conns[0]
+		v.mu.Unlock()
+		for _, b := range kept {
+			c.reply(b)
+		}
+		if err := <-others; err != nil {
+			t.Errorf("about the other group: %v", err)
+		}
+		if e := g.took(); len(e) > 0 {
+			t.Errorf("evidence for a group that has ended: %+v", e)
+		}
+		if e := other.took(); len(e) == 0 {
+			t.Error("no evidence for the other group")
+		}
+	})
+}
+
+func first[A, B any](a A, _ B) A { return a }
+
 func TestConn(t *testing.T) {
 	a, b := net.Pipe()
 	x, y := NewConn(a), NewConn(b)
