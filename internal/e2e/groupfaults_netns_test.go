@@ -182,7 +182,10 @@ func TestAddressMovesBetweenGroups(t *testing.T) {
 		run(t, p.leader, "reload")
 		time.Sleep(5 * time.Second) // P1 is judged over all of it
 		owner := get[*testnet.Host](t)(p.c.Lab.WaitOwner(bounded(t, 20*time.Second), p.x))
-		t.Logf("%s answers", owner.Name())
+		st := status(t, p.leader)
+		if owner == p.from.Host && st.Cluster.Leader == p.leader.Name && !hasWarning(st, p.x.String()+": group b is to have it, and group a has not given it up yet") {
+			t.Errorf("status does not say where the address is: %q", st.Warnings)
+		}
 		must(t, p.c.Lab.Heal())
 		ownersNow(t, p.c, map[string]string{"a": "", "b": ""})
 		got := ownersNow(t, p.c, map[string]string{"a": "", "b": ""})

@@ -229,7 +229,7 @@ func (srv *Server) vips(ctx context.Context) []api.VIP {
 	var out []api.VIP
 	for _, in := range s.Instances {
 		for _, a := range in.Addresses {
-			out = append(out, api.VIP{Prefix: a.Prefix, Instance: in.Name, Excluded: a.Excluded, Dev: a.Dev, Owner: owners[cmp.Or(in.Group, state.DefaultGroup)]})
+			out = append(out, api.VIP{Prefix: a.Prefix, Instance: in.Name, Excluded: a.Excluded, Dev: a.Dev, Owner: owners[holderOf(s, a.Prefix.Addr(), cmp.Or(in.Group, state.DefaultGroup))]})
 		}
 	}
 	return out

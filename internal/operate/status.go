@@ -303,6 +303,7 @@ func (srv *Server) warnings(st api.Status) []string {
 		}
 	}
 	w = append(w, ownershipWarnings(st, srv.Node.State().Founded())...)
+	w = append(w, heldBack(srv.Node.State())...)
 	for _, n := range st.Nodes {
 		// Without a leader nobody passes reports on, and all others seem silent.
 		if age := time.Duration(n.ReportAge * float64(time.Second)); !n.Alive && age >= 0 && st.Cluster.Leader != "" {
